@@ -1,0 +1,64 @@
+"""What all commands share: flags, one-line errors with exit code 2, and the compilation cache."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from ssanet_jax.errors import UserError
+
+CACHE = Path('~/.cache/ssanet_jax').expanduser()
+
+
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Parses the flags, runs `main` on the positional arguments, and leaves the process.
+
+    A `UserError` or a wrong flag ends with one line on stderr and exit code 2, Ctrl-C with 130.
+    """
+    argv = sys.argv if argv is None else argv
+    try:
+        arguments = _parse(argv)
+        _use_compilation_cache()
+        main(arguments)
+    except UserError as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        cause = error.__cause__ or error
+        raise UserError(f'{cause}; see --help') from error
+    except (AttributeError, KeyError, IndexError) as error:
+        # config_flags reports a mistyped field as it meets it: name the flag that held it.
+        wrong = _mistyped(str(error), argv)
+        raise UserError(f'the configuration has no field {wrong}: check the spelling against the --config file') from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
+    except FileNotFoundError as error:
+        raise UserError(f'there is no configuration file {error.filename or error}: check --config') from error
+
+
+def _mistyped(message: str, argv: list[str]) -> str:
+    names = re.findall(r"['\"]([\w.\[\]]+)['\"]", message)
+    for argument in argv:
+        name = argument.partition('=')[0].lstrip('-')
+        if name.startswith('config.') and (not names or names[0] in name):
+            return name
+    return names[0] if names else message
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between starts, unless the user's environment says where or not at all."""
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        jax.config.update('jax_compilation_cache_dir', str(CACHE / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -1,0 +1,122 @@
+"""FGVC-Aircraft, read from the folder that its archive extracts to.
+
+Maji, Kannala, Rahtu, Blaschko, Vedaldi: Fine-Grained Visual Classification of Aircraft (2013).
+Fields of ``config.data``: ``dir`` (the extracted ``fgvc-aircraft-2013b``), ``prepared_dir`` and
+``level``: 'variant' (100 classes, the default and what papers report), 'family' or
+'manufacturer'.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ssanet_jax.data import builder
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.errors import UserError
+
+_WHAT = 'the extracted fgvc-aircraft-2013b folder (the one that holds data/)'
+# Level -> (file of names, how many there are).
+_LEVELS = {
+    'variant': ('variants.txt', 100),
+    'family': ('families.txt', 70),
+    'manufacturer': ('manufacturers.txt', 30),
+}
+# Every picture ends with a strip that names its photographer, to be cut off before use (README of
+# the set). Photographers favour aircraft, so it would also leak the label.
+_BANNER = 20
+
+
+def load(config: Any) -> Dataset:
+    """Reads FGVC-Aircraft: official trainval for training, official test.
+
+    Raises:
+      UserError: the folder is missing or is not FGVC-Aircraft, an unknown level, an image is
+        missing.
+    """
+    level = config.get('level') or 'variant'
+    root = builder.existing_dir(config, _WHAT)
+    class_names, records = read_records(root, level)
+    expected = _LEVELS[level][1]
+    count = str(len(class_names))
+    if len(class_names) != expected:
+        count += f' of {expected}'
+    return builder.prepare(
+        slug=f'aircraft-{level}',
+        name=f'FGVC-Aircraft ({count} {_LEVELS[level][0].removesuffix(".txt")})',
+        root=root,
+        prepared_dir=config.get('prepared_dir'),
+        class_names=class_names,
+        records=records,
+        cut_bottom=_BANNER,
+    )
+
+
+def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[builder.Record]]:
+    """Reads the annotation files.
+
+    Args:
+      root: the extracted folder.
+      level: 'variant', 'family' or 'manufacturer'.
+
+    Returns:
+      Class names in official order, and one record an image: trainval, then test. Boxes are there
+      if ``images_box.txt`` is.
+
+    Raises:
+      UserError: unknown level, a file that is missing or malformed.
+    """
+    if level not in _LEVELS:
+        raise UserError(
+            f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}'
+        )
+    data = root / 'data'
+    names = tuple(line for _, line in _lines(data / _LEVELS[level][0]))
+    label_of = {name: label for label, name in enumerate(names)}
+    boxes = _read_boxes(data / 'images_box.txt')
+    records = []
+    for split, official in (('train', 'trainval'), ('test', 'test')):
+        path = data / f'images_{level}_{official}.txt'
+        for number, line in _lines(path):
+            image, _, name = line.partition(' ')
+            if name not in label_of or (boxes and image not in boxes):
+                raise UserError(
+                    f'{path}, line {number}: {line!r} has no known class or no box:'
+                    ' extract the archive again'
+                )
+            records.append(
+                builder.Record(
+                    path=f'data/images/{image}.jpg',
+                    label=label_of[name],
+                    split=split,
+                    box=boxes.get(image),
+                )
+            )
+    return names, records
+
+
+def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads lines of '<image> <x0> <y0> <x1> <y1>', counted from 1, last pixel included."""
+    if not path.is_file():
+        return {}
+    boxes = {}
+    for number, line in _lines(path):
+        try:
+            image, *sides = line.split()
+            x0, y0, x1, y1 = map(float, sides)
+        except ValueError as error:
+            raise UserError(
+                f'{path}, line {number}: expected an image and four numbers:'
+                ' extract the archive again'
+            ) from error
+        boxes[image] = np.array((y0 - 1, x0 - 1, y1, x1), np.float32)
+    return boxes
+
+
+def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    """Non-empty lines with their numbers."""
+    text = builder.require_file(path, _WHAT).read_text()
+    lines = enumerate(text.splitlines(), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]

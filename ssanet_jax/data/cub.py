@@ -1,0 +1,133 @@
+"""Caltech-UCSD Birds-200-2011, read from the folder that its archive extracts to.
+
+Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset (2011).
+Fields of ``config.data``: ``dir`` (the extracted ``CUB_200_2011``) and ``prepared_dir``.
+A folder with only some of the classes works too; the set's name then says so.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ssanet_jax.data import builder
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.errors import UserError
+
+_WHAT = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
+_CLASSES = 200
+_IMAGES = 11788
+_PARTS = 15
+
+
+def load(config: Any) -> Dataset:
+    """Reads CUB with the official split, boxes and 15 key points.
+
+    Raises:
+      UserError: the folder is missing or is not CUB, an image is missing.
+    """
+    root = builder.existing_dir(config, _WHAT)
+    class_names, records = read_records(root)
+    return builder.prepare(
+        slug='cub',
+        name=_name(len(class_names), len(records)),
+        root=root,
+        prepared_dir=config.get('prepared_dir'),
+        class_names=class_names,
+        records=records,
+    )
+
+
+def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[builder.Record]]:
+    """Reads the annotation files.
+
+    Args:
+      root: the extracted folder.
+
+    Returns:
+      Class names ('Black footed Albatross') in the order of the official class numbers, and one
+      record an image, in the order of ``images.txt``. Labels count from 0 over the classes that
+      have images.
+
+    Raises:
+      UserError: a file is missing, malformed or speaks of other images than ``images.txt``.
+    """
+    paths = _column(root, 'images.txt')
+    if not paths:
+        raise UserError(f'{root / "images.txt"} lists no images: set config.data.dir to {_WHAT}')
+    names = _column(root, 'classes.txt')
+    classes = _column(root, 'image_class_labels.txt')
+    is_train = _column(root, 'train_test_split.txt')
+    boxes = _table(root, 'bounding_boxes.txt', 5)
+    parts = _table(root, 'parts/part_locs.txt', 5)
+
+    # In the files a box is (image, x, y, width, height), a part (image, part, x, y, visible).
+    box_of = {int(row[0]): row[[2, 1, 2, 1]] + row[[4, 3, 4, 3]] * (0, 0, 1, 1) for row in boxes}
+    keypoints_of: dict[int, np.ndarray] = {}
+    for row in parts:
+        points = keypoints_of.setdefault(int(row[0]), np.zeros((_PARTS, 3), np.float32))
+        points[int(row[1]) - 1] = row[[3, 2, 4]]
+
+    try:
+        used = sorted({int(classes[image]) for image in paths})
+        label_of = {str(number): label for label, number in enumerate(used)}
+        records = [
+            builder.Record(
+                path=f'images/{path}',
+                label=label_of[classes[image]],
+                split='train' if is_train[image] == '1' else 'test',
+                box=box_of[image].astype(np.float32),
+                keypoints=keypoints_of[image],
+            )
+            for image, path in paths.items()
+        ]
+        class_names = tuple(_readable(names[number]) for number in used)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f'{root}: its annotation files do not speak of the same images and classes (first'
+            f' stranger: {error}): extract the archive again'
+        ) from error
+    return class_names, records
+
+
+def _readable(class_name: str) -> str:
+    # '001.Black_footed_Albatross' -> 'Black footed Albatross'
+    return class_name.split('.', 1)[-1].replace('_', ' ')
+
+
+def _name(classes: int, images: int) -> str:
+    if classes < _CLASSES:
+        return f'CUB-{classes} ({classes} of {_CLASSES} classes, official split)'
+    if images < _IMAGES:
+        return f'CUB-200-2011 ({images} of {_IMAGES} images, official split)'
+    return 'CUB-200-2011'
+
+
+def _column(root: pathlib.Path, file: str) -> dict[int, str]:
+    """Reads lines of '<number> <text>'."""
+    path = builder.require_file(root / file, _WHAT)
+    column = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            key, text = line.split(maxsplit=1)
+            column[int(key)] = text.strip()
+        except ValueError as error:
+            raise UserError(
+                f'{path}, line {number}: expected a number and a word: extract the archive again'
+            ) from error
+    return column
+
+
+def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
+    """Reads a table of numbers, float64 [rows, columns]."""
+    path = builder.require_file(root / file, _WHAT)
+    try:
+        return np.array(path.read_text().split(), np.float64).reshape(-1, columns)
+    except ValueError as error:
+        raise UserError(
+            f'{path} is not a table of {columns} numbers a line: extract the archive again'
+        ) from error

@@ -1,0 +1,80 @@
+"""From a decoded example to what the network takes, on the host, in uint8.
+
+Images are first squeezed into a square (aspect ratio is given up, as in NTS-Net), then cropped.
+Normalisation is the model's business and happens on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3].
+
+    Shrinking averages areas (plain bilinear sampling would alias); growing is bilinear.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] * image.shape[1] > height * width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeSquare(grain.transforms.Map):
+    """Squeezes the image to [resize, resize, 3]."""
+
+    resize: int
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        return element | {'image': resize_image(element['image'], self.resize, self.resize)}
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCrop(grain.transforms.Map):
+    """Cuts the central [size, size, 3] out of a square image; for evaluation."""
+
+    size: int
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        image = element['image']
+        top = (image.shape[0] - self.size) // 2
+        left = (image.shape[1] - self.size) // 2
+        return element | {'image': image[top : top + self.size, left : left + self.size]}
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCropFlip(grain.transforms.RandomMap):
+    """Cuts a random [size, size, 3] out of a square image and mirrors half of the crops.
+
+    Attributes:
+      size: side of the result.
+      flip: whether to mirror left and right, with probability 1/2.
+      scale_min: in (0, 1]. Below 1 the crop's side is uniform in [scale_min, 1] x size and the
+        crop is then enlarged to ``size``.
+    """
+
+    size: int
+    flip: bool = True
+    scale_min: float = 1.0
+
+    def random_map(
+        self, element: dict[str, Any], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        image = element['image']
+        side = self.size
+        if self.scale_min < 1:
+            side = round(self.size * rng.uniform(self.scale_min, 1))
+        top = rng.integers(image.shape[0] - side + 1)
+        left = rng.integers(image.shape[1] - side + 1)
+        image = image[top : top + side, left : left + side]
+        # Drawn in any case, so that turning flips off leaves the crops as they are.
+        if rng.random() < 0.5 and self.flip:
+            image = image[:, ::-1]
+        return element | {'image': resize_image(image, self.size, self.size)}

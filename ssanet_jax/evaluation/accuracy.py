@@ -1,0 +1,74 @@
+"""Accuracy over a whole set, every image counted exactly once."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ssanet_jax import parallel
+from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
+
+HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'sum')
+
+
+def make_predict(model: SSANet, active: Collection[str]) -> Callable[..., Outputs]:
+    """A compiled `(params, stats, images) -> Outputs` with BatchNorm at its running statistics.
+
+    Args:
+      model: gives the structure; the weights come with each call, as `split_model` gives them.
+      active: the groups that take part.
+    """
+    model.eval()
+    graph, _, _ = split_model(model)
+    return jax.jit(lambda params, stats, images: merge_model(graph, params, stats)(images, active=active))
+
+
+def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
+    """Logits `[B, N]` of each head that took part, and of their sum, the prediction."""
+    heads = (outputs.image_logits, outputs.scale_logits, outputs.oriented_logits, outputs.logits)
+    return {name: logits for name, logits in zip(HEADS, heads) if logits is not None}
+
+
+def make_count_correct(model: SSANet, active: Collection[str]) -> Callable[..., dict[str, jax.Array]]:
+    """A compiled `(params, stats, batch) -> {head: number of right answers among the unmasked}`."""
+    predict = make_predict(model, active)
+
+    @jax.jit
+    def count(params, stats, batch):
+        logits = head_logits(predict(params, stats, batch['image']))
+        right = {name: (value.argmax(-1) == batch['label']) & batch['mask'] for name, value in logits.items()}
+        return {name: jnp.sum(value) for name, value in right.items()}
+
+    return count
+
+
+def evaluate(
+    count_correct: Callable[..., dict[str, jax.Array]],
+    params: dict[str, Any],
+    stats: dict[str, Any],
+    batches: Iterable[dict[str, np.ndarray]],
+    mesh: Mesh,
+) -> dict[str, Any]:
+    """Accuracy of each head over `batches`.
+
+    Args:
+      count_correct: from `make_count_correct`.
+      params, stats: of the model, on the devices of the mesh.
+      batches: with `image`, `label` and a bool `mask` that is false where the last batch was
+        padded.
+      mesh: the devices.
+
+    Returns:
+      `{'accuracy': of the prediction, 'examples': number of images, 'heads': {head: accuracy}}`.
+    """
+    examples, right = 0, {}
+    for batch in batches:
+        examples += int(batch['mask'].sum())
+        on_device = parallel.shard_batch({key: batch[key] for key in ('image', 'label', 'mask')}, mesh)
+        counts = count_correct(params, stats, on_device)
+        right = {name: right.get(name, 0) + value for name, value in counts.items()}
+    heads = {name: int(value) / examples for name, value in right.items()}
+    return {'accuracy': heads.pop('sum'), 'examples': examples, 'heads': heads}

@@ -1,0 +1,36 @@
+"""Trains and evaluates one configuration.
+
+    python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
+
+A run that was killed goes on when the same command is given again.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from ssanet_jax import command
+from ssanet_jax.training import loop
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, such as configs/cub.py.', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; by default runs/ and the name of the configuration.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.')
+flags.mark_flag_as_required('config')
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the mode; the last line on stdout is the accuracy."""
+    if arguments:
+        raise command.UserError(f'{arguments[0]!r} is no flag: see --help')
+    config = _CONFIG.value
+    name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+    workdir = Path(_WORKDIR.value or f'runs/{name}')
+    work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
+    results = work(config, workdir, Console(stderr=True))
+    print(f'accuracy {results["accuracy"]:.4f} on {results["examples"]} images')
+
+
+if __name__ == '__main__':
+    command.run(main)

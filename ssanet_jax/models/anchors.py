@@ -1,0 +1,80 @@
+"""Static anchor boxes and the table of which of them overlap.
+
+The boxes follow NTS-Net (Yang et al., ECCV 2018). They depend only on the size of the input,
+so they are NumPy constants: the compiled program holds them, and non-maximum suppression needs
+no intersection over union at run time.
+"""
+
+import math
+
+import numpy as np
+
+RATIOS = (0.667, 1.0, 1.5)  # width / height
+# One row a level: its stride as a multiple of the backbone's, and the scales of its boxes.
+LEVELS = (
+    (1, (2 ** (1 / 3), 2 ** (2 / 3))),
+    (2, (2 ** (1 / 3), 2 ** (2 / 3))),
+    (4, (1.0, 2 ** (1 / 3), 2 ** (2 / 3))),
+)
+SIZE_TO_STRIDE = 1.5  # 48, 96 and 192 pixels at strides 32, 64 and 128
+
+
+def level_sides(map_side: int) -> list[int]:
+    """Grid side of every level over a backbone map of side `map_side`: 14 -> [14, 7, 4]."""
+    sides = [map_side]
+    for _ in LEVELS[1:]:
+        sides.append(math.ceil(sides[-1] / 2))
+    return sides
+
+
+def boxes_per_cell() -> list[int]:
+    """Number of boxes at each grid position, level by level: [6, 6, 9]."""
+    return [len(scales) * len(RATIOS) for _, scales in LEVELS]
+
+
+def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
+    """Candidate boxes of a square image, NTS-Net's layout (1614 boxes at 448).
+
+    Args:
+      image_size: side of the network's input, pixels.
+      stride: input pixels per cell of the backbone's map; the boxes grow with it.
+
+    Returns:
+      float32 `[A, 4]`, rows `(y0, x0, y1, x1)` in pixels of the input. Boxes at the border
+      reach beyond the image. Order: level, row, column, scale, ratio.
+    """
+    if image_size < stride:
+        raise ValueError(f'image_size {image_size} is smaller than the stride {stride} of the backbone')
+    boxes = []
+    for (multiple, scales), side in zip(LEVELS, level_sides(math.ceil(image_size / stride))):
+        step = stride * multiple
+        centres = step / 2 + step * np.arange(side)
+        shapes = np.array([
+            (SIZE_TO_STRIDE * step * scale / math.sqrt(ratio), SIZE_TO_STRIDE * step * scale * math.sqrt(ratio))
+            for scale in scales for ratio in RATIOS
+        ])  # [R, 2], (height, width)
+        y, x = np.meshgrid(centres, centres, indexing='ij')
+        middle = np.stack([y, x], -1)[:, :, None]  # [side, side, 1, 2]
+        corners = np.concatenate([middle - shapes / 2, middle + shapes / 2], -1)  # [side, side, R, 4]
+        boxes.append(corners.reshape(-1, 4))
+    return np.concatenate(boxes).astype(np.float32)
+
+
+def overlap_table(anchors: np.ndarray, threshold: float) -> np.ndarray:
+    """Which pairs of boxes overlap too much to be kept together.
+
+    Args:
+      anchors: `[A, 4]` boxes.
+      threshold: intersection over union from which two boxes exclude each other.
+
+    Returns:
+      bool `[A, A]`, true where IoU >= threshold.
+    """
+    # An anchor within one of twice its side overlaps it by exactly 1/4, NTS-Net's threshold: rounding must not decide.
+    anchors = np.asarray(anchors, np.float64)
+    threshold -= 1e-5
+    low = np.maximum(anchors[:, None, :2], anchors[None, :, :2])
+    high = np.minimum(anchors[:, None, 2:], anchors[None, :, 2:])
+    intersection = np.prod(np.maximum(high - low, 0), -1)  # [A, A]
+    area = np.prod(anchors[:, 2:] - anchors[:, :2], -1)
+    return intersection >= threshold * (area[:, None] + area[None, :] - intersection)

@@ -1,0 +1,53 @@
+"""A part's box -> S boxes at S scales (paper, 3.2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Corners of a box (y0, x0, y1, x1) as columns, in the order that breaks ties:
+# top-left, top-right, bottom-left, bottom-right.
+_CORNER_Y = np.array([0, 0, 2, 2])
+_CORNER_X = np.array([1, 3, 1, 3])
+
+
+def scale_factors(scales: int, alpha: float) -> np.ndarray:
+    """`alpha ** e` for e = -(S-1)/2 ... (S-1)/2: shrunk, the original, expanded. `[S]`."""
+    if scales < 1 or scales % 2 == 0:
+        raise ValueError(f'scales must be odd, so that one of them is the original; got {scales}')
+    if alpha <= 1:
+        raise ValueError(f'alpha must be greater than 1; got {alpha}')
+    return (alpha ** (np.arange(scales) - (scales - 1) / 2)).astype(np.float32)
+
+
+def scale_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
+    """Grows and shrinks the boxes of one image towards the object (paper, 3.2).
+
+    The centre of the object is taken as the mean of the centres of the K boxes. psi is the
+    corner of a box farthest from it and stays fixed when the box expands; eta is the nearest
+    and stays fixed when the box shrinks.
+
+    Args:
+      boxes: `[K, 4]`, the boxes of one image, pixels.
+      scales: S, odd.
+      alpha: ratio of the sides from one scale to the next, > 1.
+
+    Returns:
+      `[K, S, 4]`, smallest first; row (S-1)/2 is the box itself.
+
+    Raises:
+      ValueError: if S is even or alpha is not above 1.
+    """
+    factors = scale_factors(scales, alpha)
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)  # [2]
+    corners = jnp.stack([boxes[:, _CORNER_Y], boxes[:, _CORNER_X]], -1)  # [K, 4, 2]
+    distance = jnp.square(corners - centre).sum(-1)  # [K, 4]
+    part = jnp.arange(len(boxes))
+    psi = corners[part, distance.argmax(1)]  # [K, 2]
+    eta = corners[part, distance.argmin(1)]  # [K, 2]
+
+    expanded = factors >= 1
+    fixed = jnp.where(expanded[None, :, None], psi[:, None], eta[:, None])  # [K, S, 2]
+    # Scaling about a fixed corner moves the other three; the original scale moves none.
+    low = fixed + (boxes[:, None, :2] - fixed) * factors[None, :, None]
+    high = fixed + (boxes[:, None, 2:] - fixed) * factors[None, :, None]
+    return jnp.concatenate([low, high], -1)  # [K, S, 4]

@@ -1,0 +1,92 @@
+"""Oriented Pooling (paper, 3.3): max-pooling along four orientations of a part's map."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Orientation = Literal['literal', 'exact']
+ORIENTATIONS = 4
+
+
+def _patches(feature_map: jax.Array, patch: int, grid: int) -> jax.Array:
+    """`[H, W, C]` -> grid x grid overlapping patches, each flattened as (h, w, C): `[G, G, P*P*C]`."""
+    height, width, _ = feature_map.shape
+    steps = [divmod(side - patch, grid - 1) if grid > 1 else (0, side - patch) for side in (height, width)]
+    if any(rest or step < 0 for step, rest in steps):
+        raise ValueError(f'{grid} x {grid} patches of {patch} x {patch} do not tile a map of {height} x {width} evenly')
+    (step_y, _), (step_x, _) = steps
+    rows = [
+        [feature_map[i * step_y:i * step_y + patch, j * step_x:j * step_x + patch].reshape(-1) for j in range(grid)]
+        for i in range(grid)
+    ]
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
+def oriented_features(feature_map: jax.Array, patch: int, grid: int, orientation: Orientation = 'literal') -> jax.Array:
+    """The four pooled features of one map (Eq. 9 to 12).
+
+    Args:
+      feature_map: `[H, W, C]`.
+      patch: side P of a patch.
+      grid: number G of patches per side; they overlap, (H - P) / (G - 1) apart.
+      orientation: 'literal' pools the patches as printed: over the columns (Gamma_h), over the
+        rows (Gamma_v), and both in reverse order. 'exact' takes Gamma_h of the map turned by
+        0, 90, 180 and 270 degrees: for 1 x 1 patches the same four, for larger ones the
+        patch itself is turned too, which keeps Eq. 13 invariant to quarter turns of the map.
+
+    Returns:
+      `[4, G * P * P * C]` in the order Gamma_h, Gamma_v, Gamma'_h, Gamma'_v (for 'exact': of
+      `rot90` 0, 1, 2, 3 times).
+
+    Raises:
+      ValueError: if the patches do not tile the map evenly, or for an unknown orientation.
+    """
+    if orientation == 'literal':
+        patches = _patches(feature_map, patch, grid)
+        horizontal, vertical = patches.max(1), patches.max(0)  # [G, P*P*C]
+        gammas = (horizontal, vertical, horizontal[::-1], vertical[::-1])
+    elif orientation == 'exact':
+        gammas = [_patches(jnp.rot90(feature_map, turns), patch, grid).max(1) for turns in range(ORIENTATIONS)]
+    else:
+        raise ValueError(f"orientation must be 'literal' or 'exact', not {orientation!r}")
+    return jnp.stack([gamma.reshape(-1) for gamma in gammas])
+
+
+class OrientedResponse(NamedTuple):
+    """What oriented pooling says of a batch of images."""
+
+    logits: jax.Array  # [B, N]
+    orientation: jax.Array  # int32 [B, K], the best orientation of each part for the predicted class
+
+
+class OrientedPooling(nnx.Module):
+    """Classifies every part at its best orientation (Eq. 13); w is shared over the parts."""
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        patch: int = 3,
+        grid: int = 3,
+        orientation: Orientation = 'literal',
+        *,
+        rngs: nnx.Rngs,
+    ):
+        length = grid * patch * patch * features
+        self.weights = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (length, classes)))
+        self.bias = nnx.Param(jnp.zeros(classes))
+        self.patch = patch
+        self.grid = grid
+        self.orientation = orientation
+
+    def __call__(self, maps: jax.Array) -> OrientedResponse:
+        """Aligned maps `[B, K, H, W, C]` -> logits and the orientations of the predicted class."""
+        pool = lambda x: oriented_features(x, self.patch, self.grid, self.orientation)
+        gammas = jax.vmap(jax.vmap(pool))(maps)  # [B, K, 4, L]
+        response = gammas.astype(jnp.float32) @ self.weights[...]  # [B, K, 4, N]
+        logits = response.max(2).sum(1) + self.bias[...]  # [B, N]
+        predicted = logits.argmax(-1)
+        of_predicted = jnp.take_along_axis(response, predicted[:, None, None, None], axis=3)[..., 0]  # [B, K, 4]
+        return OrientedResponse(logits, of_predicted.argmax(-1).astype(jnp.int32))

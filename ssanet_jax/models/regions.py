@@ -1,0 +1,42 @@
+"""Resampling: boxes x image -> crops, and boxes x feature map -> RoI features.
+
+One function serves both, by separable weights: two small matrix products, which run on matrix
+units, where a gather would not (as in `jax.image.scale_and_translate`).
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def _weights(low: jax.Array, high: jax.Array, length: int, size: int, samples: int) -> jax.Array:
+    """Bilinear weights along one axis: `[R]`, `[R]` in map pixels -> `[R, size, length]`."""
+    bins = size * samples
+    step = (high - low) / bins  # [R]
+    # Pixel i covers (i, i + 1), so that its centre lies at i + 0.5.
+    points = low[:, None] + step[:, None] * (jnp.arange(bins) + 0.5) - 0.5  # [R, bins]
+    tent = jnp.maximum(0, 1 - jnp.abs(points[..., None] - jnp.arange(length)))  # [R, bins, length]
+    return tent.reshape(len(low), size, samples, length).mean(2)
+
+
+def resample(image: jax.Array, boxes: jax.Array, size: int, stride: float = 1, samples: int = 1) -> jax.Array:
+    """Cuts boxes out of an image or a feature map and brings them to one size.
+
+    With `samples=1` on an image this is a bilinear crop; with `stride` and `samples=2` on a
+    feature map it is RoIAlign (He et al., ICCV 2017). What lies outside is zero.
+
+    Args:
+      image: `[H, W, C]` image or feature map.
+      boxes: `[R, 4]` in pixels of the network's input.
+      size: side of the result.
+      stride: input pixels per pixel of `image`.
+      samples: sampling points per bin and axis, averaged.
+
+    Returns:
+      `[R, size, size, C]`.
+    """
+    height, width, _ = image.shape
+    y0, x0, y1, x1 = jnp.moveaxis(boxes / stride, -1, 0)
+    rows = _weights(y0, y1, height, size, samples).astype(image.dtype)  # [R, size, H]
+    columns = _weights(x0, x1, width, size, samples).astype(image.dtype)  # [R, size, W]
+    bands = jnp.einsum('rih,hwc->riwc', rows, image)
+    return jnp.einsum('rjw,riwc->rijc', columns, bands)

@@ -1,0 +1,201 @@
+"""SSANet, assembled. `SSANet.__call__` reads top to bottom like Figure 1 of the paper."""
+
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssanet_jax.models import backbones, candidates, oriented_pooling, regions, scale_mining
+from ssanet_jax.models.anchors import anchor_boxes
+from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
+
+Sharing = Literal['none', 'image']
+
+# The groups of parameters that a stage of training names; each is an attribute of SSANet.
+GROUPS = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
+REGION = 7  # side of a part's feature map
+ROI_SAMPLES = 2  # sampling points per bin and axis of RoIAlign
+
+
+class Outputs(NamedTuple):
+    """What the network says of a batch; None where the group it needs is not active."""
+
+    image_logits: jax.Array  # [B, N], the image-level classifier (an auxiliary loss)
+    scores: jax.Array | None = None  # [B, M], of the proposals
+    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
+    part_features: jax.Array | None = None  # [B, M, C], pooled over each proposal
+    part_logits: jax.Array | None = None  # [B, M, N], the part classifier on each proposal (training only)
+    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
+    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
+    scale_logits: jax.Array | None = None  # [B, N], DSM summed over parts
+    orientation: jax.Array | None = None  # int32 [B, K], orientation that OP chose
+    oriented_logits: jax.Array | None = None  # [B, N], OP summed over parts
+
+    @property
+    def logits(self) -> jax.Array:
+        """The prediction `[B, N]`: DSM + OP, whichever is active; without both, the image classifier."""
+        heads = [head for head in (self.scale_logits, self.oriented_logits) if head is not None]
+        return sum(heads) if heads else self.image_logits
+
+
+class SSANet(nnx.Module):
+    """Spatial-Scale Aligned Network (Gao et al.).
+
+    Args:
+      classes: N.
+      image_size: side of the input, pixels.
+      backbone: name in `backbones.BACKBONES`.
+      parts: K, the parts used for recognition.
+      proposals: M >= K, the boxes ranked in training.
+      scales: S, odd.
+      alpha: ratio of the sides between neighbouring scales.
+      nms_iou: overlap from which a proposal is suppressed.
+      sharing: where the features of a region come from. 'none': each region is cropped from
+        the image and passed through the backbone (the paper); 'image': RoIAlign from the
+        image's own map.
+      crop_size: side of the crops of 'none', pixels; must make a 7 x 7 map.
+      features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
+      solver: of DSM, 'fourier' or 'circulant'.
+      patch, grid, orientation: of OP.
+      dtype: of the backbone's computation; parameters stay float32.
+
+    Raises:
+      ValueError: for arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        image_size: int,
+        *,
+        backbone: str = 'resnet50',
+        parts: int = 4,
+        proposals: int = 6,
+        scales: int = 5,
+        alpha: float = 2 ** (1 / 3),
+        nms_iou: float = 0.25,
+        sharing: Sharing = 'image',
+        crop_size: int = 224,
+        features: Literal['pooled', 'flat'] = 'pooled',
+        solver: scale_mining.Solver = 'fourier',
+        patch: int = 3,
+        grid: int = 3,
+        orientation: oriented_pooling.Orientation = 'literal',
+        dtype: str = 'float32',
+        rngs: nnx.Rngs,
+    ):
+        if not 1 <= parts <= proposals:
+            raise ValueError(f'parts must lie between 1 and proposals = {proposals}; got {parts}')
+        if sharing not in ('none', 'image'):
+            raise ValueError(f"sharing must be 'none' or 'image', not {sharing!r}")
+        if features not in ('pooled', 'flat'):
+            raise ValueError(f"features must be 'pooled' or 'flat', not {features!r}")
+        candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
+
+        self.backbone = backbones.build_backbone(backbone, rngs, dtype=jnp.dtype(dtype))
+        channels = self.backbone.features
+        if sharing == 'none' and crop_size != REGION * self.backbone.stride:
+            raise ValueError(
+                f'crop_size must be {REGION * self.backbone.stride} for a {REGION} x {REGION} map of {backbone}; got {crop_size}')
+        self.proposals = ProposalNetwork(channels, rngs=rngs)
+        self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)
+        self.image_classifier = nnx.Linear(channels, classes, rngs=rngs)
+        length = channels * REGION ** 2 if features == 'flat' else channels
+        self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
+        self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
+
+        self.image_size = image_size
+        self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
+        self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
+
+    def __call__(self, images: jax.Array, *, active: Collection[str] = GROUPS, training: bool = False) -> Outputs:
+        """Recognises a batch of images.
+
+        Args:
+          images: uint8 `[B, image_size, image_size, 3]`, RGB.
+          active: the groups that take part: those trained so far. An untrained head would only
+            add noise, so it is neither computed nor summed.
+          training: also describe and classify the M - K proposals that are only ranked.
+        """
+        images = self._normalise(images)
+        feature_map = self.backbone(images)  # [B, h, w, C]
+        outputs = Outputs(self.image_classifier(feature_map.mean((1, 2)).astype(jnp.float32)))
+        if 'proposals' not in active:
+            return outputs
+
+        # Morphological Alignment Constraints: the proposals, and the parts that they describe.
+        anchors = anchor_boxes(self.image_size, self.backbone.stride)
+        all_scores = self.proposals(feature_map)  # [B, A]
+        select = lambda scores: top_boxes(scores, anchors, self.proposal_count, self.nms_iou)
+        indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
+        outputs = outputs._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
+
+        # Discriminative Scale Mining: S candidates of each part, the best shift of them.
+        mined = 'scale_mining' in active
+        scales = self.scales if mined else 1
+        propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
+        parts = jax.vmap(propose)(boxes[:, :self.parts])  # [B, K, S, 4]
+        maps, ranked_maps = self._describe(images, feature_map, parts, boxes[:, self.parts:] if training else None)
+        if mined:
+            phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
+            response = self.scale_mining(phi.astype(jnp.float32))
+            aligned = scale_mining.aligned_scale(response.shift, scales)  # [B, K]
+            outputs = outputs._replace(scale_logits=response.logits)
+        else:
+            aligned = jnp.zeros(parts.shape[:2], jnp.int32)
+        outputs = outputs._replace(aligned_scale=aligned, aligned_boxes=_select(parts, aligned))
+
+        # Oriented Pooling: the aligned map of each part, at its best orientation.
+        if 'oriented_pooling' in active:
+            oriented = self.oriented_pooling(_select(maps, aligned))
+            outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
+
+        # Training adds the part classifier on all M proposals at their original scale.
+        if training:
+            original = maps[:, :, (scales - 1) // 2]  # [B, K, 7, 7, C]
+            pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3)).astype(jnp.float32)  # [B, M, C]
+            outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
+        return outputs
+
+    def _normalise(self, images: jax.Array) -> jax.Array:
+        return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)
+
+    def _describe(
+        self, images: jax.Array, feature_map: jax.Array, parts: jax.Array, ranked: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Maps of the candidates `[B, K, S, 7, 7, C]` and of the boxes that are only ranked `[B, M - K, 7, 7, C]`.
+
+        All go through the backbone in one batch, so that its BatchNorm sees them together.
+        """
+        batch, count, scales, _ = parts.shape
+        boxes = parts.reshape(batch, -1, 4)  # [B, R, 4]
+        if ranked is not None:
+            boxes = jnp.concatenate([boxes, ranked], 1)
+        if self.sharing == 'image':
+            align = lambda m, b: regions.resample(m, b, REGION, self.backbone.stride, ROI_SAMPLES)
+            maps = jax.vmap(align)(feature_map, boxes)  # [B, R, 7, 7, C]
+        else:
+            crops = jax.vmap(lambda x, b: regions.resample(x, b, self.crop_size))(images, boxes)
+            maps = self.backbone(crops.reshape(-1, *crops.shape[2:]))  # [B * R, 7, 7, C]
+            maps = maps.reshape(batch, -1, *maps.shape[1:])
+        described = maps[:, :count * scales].reshape(batch, count, scales, *maps.shape[2:])
+        return described, maps[:, count * scales:] if ranked is not None else None
+
+
+def _select(candidates: jax.Array, scale: jax.Array) -> jax.Array:
+    """One of the S candidates of each part: `[B, K, S, ...]`, int `[B, K]` -> `[B, K, ...]`."""
+    index = scale.reshape(*scale.shape, *(1,) * (candidates.ndim - 2))
+    return jnp.take_along_axis(candidates, index, axis=2)[:, :, 0]
+
+
+def split_model(model: SSANet) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
+    """A model -> (its static structure, parameters by group, BatchNorm statistics by group)."""
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def merge_model(graph: nnx.GraphDef, params: dict[str, Any], stats: dict[str, Any]) -> SSANet:
+    """The inverse of `split_model`; the arrays are not shared with the arguments."""
+    return nnx.merge(graph, nnx.State(params), nnx.State(stats), copy=True)

@@ -1,0 +1,36 @@
+"""Where the arrays live: the device mesh and its shardings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ssanet_jax.errors import UserError
+
+DATA, CANDIDATE = 'data', 'candidate'
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh `('data', 'candidate')` over all devices, all of them on the data axis."""
+    devices = np.array(jax.devices() if devices is None else devices)
+    return Mesh(devices.reshape(-1, 1), (DATA, CANDIDATE), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch(batch_size: int, mesh: Mesh, name: str) -> None:
+    """Raises `UserError` if a batch does not divide over the data axis."""
+    count = mesh.shape[DATA]
+    if batch_size % count:
+        raise UserError(f'{name} = {batch_size} does not divide over {count} devices: make it a multiple of {count}')
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copies a tree to every device of the mesh; the copy may be donated without harm to the original."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch of this host -> device arrays, split over the data axis."""
+    sharding = NamedSharding(mesh, PartitionSpec(DATA))
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

@@ -1,0 +1,79 @@
+"""Orbax checkpoints of one stage, and the way back from a damaged one."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from ssanet_jax.errors import UserError
+
+KEEP = 2  # one more than needed, in case the newest is damaged
+
+
+class Checkpoints:
+    """The checkpoints under one directory, each of named items (`params`, `stats`, `opt`, `position`).
+
+    The items are separate, so that the next stage loads what it needs and no more. A save that
+    was killed is never seen again: Orbax commits it by a rename.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory).absolute()
+        # Orbax reports every save at length; its failures come as exceptions.
+        logging.getLogger('absl').setLevel(logging.ERROR)
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the committed checkpoints, oldest first."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    def save(self, step: int, items: dict[str, Any]) -> None:
+        """Writes the items as checkpoint `step` and waits until they are committed."""
+        self._orbax.save_checkpointables(step, items, overwrite=step in self.steps)
+
+    def restore(self, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Loads the newest checkpoint that can be read.
+
+        Args:
+          like: the items wanted, each a tree of arrays of the shapes, dtypes and shardings
+            expected, or None for an item to be taken as it comes.
+
+        Returns:
+          (step, items).
+
+        Raises:
+          UserError: if there is none, or none that can be read or fits.
+        """
+        if not self.steps:
+            raise UserError(f'no checkpoint in {self.directory}: train first, or give another --workdir')
+        abstract = {name: _abstract(tree) for name, tree in like.items()}
+        for step in reversed(self.steps):
+            try:
+                return step, self._orbax.load_checkpointables(step, abstract)
+            except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
+                cause = error
+                logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
+        raise UserError(
+            f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes differ '
+            f'({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew')
+
+    def close(self) -> None:
+        """Releases Orbax's threads."""
+        self._orbax.close()
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,158 @@
+"""A work directory: the configuration it was made with, its classes, and the network that came of it."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.pretrained.load import load_pretrained
+from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.training.stages import active_groups, check_stages
+
+CONFIG_FILE = 'config.json'
+RESULTS_FILE = 'results.json'
+# Where the data lies and how it is read may change between two starts of one run; what is learned may not.
+MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file at one stroke, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.partial')
+    partial.write_text(json.dumps(content, indent=2) + '\n')
+    os.replace(partial, path)
+
+
+def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) -> SSANet:
+    """The network of a configuration, with ImageNet weights in its backbone where asked for.
+
+    Args:
+      config: the whole configuration.
+      classes: N.
+      pretrained: load `config.model.pretrained`; false when a checkpoint follows anyway.
+
+    Raises:
+      UserError: for settings that do not fit together, or weights that cannot be had.
+    """
+    settings = config.model.to_dict()
+    source = settings.pop('pretrained')
+    try:
+        model = SSANet(classes, config.data.image_size, **settings, rngs=nnx.Rngs(config.seed))
+    except (TypeError, ValueError) as error:
+        raise UserError(f'config.model: {error}') from error
+    if pretrained:
+        load_pretrained(model.backbone, config.model.backbone, source)
+    return model
+
+
+def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Claims a work directory for a configuration, or finds it claimed by the same one.
+
+    Raises:
+      UserError: if it belongs to a run with other settings or classes.
+    """
+    check_stages(config.stages)
+    content = {'config': json.loads(config.to_json_best_effort()), 'class_names': list(class_names)}
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        write_json(path, content)
+        return
+    before = _read(path)
+    if before['class_names'] != content['class_names']:
+        raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
+    changed = sorted(_differences(before['config'], content['config']) - MOVABLE)
+    if changed:
+        raise UserError(f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run, ready to predict."""
+
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    model: SSANet
+    active: frozenset[str]  # the groups that take part in the prediction
+    stage: str  # the last stage with a checkpoint
+
+
+def load_run(workdir: Path) -> Run:
+    """Reads the network of a work directory after the last stage that has a checkpoint.
+
+    Raises:
+      UserError: if the directory holds no run, or no checkpoint that can be read.
+    """
+    content = _read(workdir / CONFIG_FILE)
+    config = ConfigDict(content['config'])
+    for index in reversed(range(len(config.stages))):
+        name = config.stages[index]['name']
+        if stage_steps(workdir, name):
+            break
+    else:
+        raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
+    model = build_model(config, len(content['class_names']), pretrained=False)
+    graph, params, stats = split_model(model)
+    _, items = restore_stage(workdir, name, {'params': params, 'stats': stats})
+    stages = [ConfigDict(row) for row in config.stages]
+    model = merge_model(graph, items['params'], items['stats'])
+    return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name)
+
+
+def checkpoint_dir(workdir: Path, stage: str) -> Path:
+    """Where a stage keeps its checkpoints."""
+    return workdir / stage / 'checkpoints'
+
+
+def stage_steps(workdir: Path, stage: str) -> list[int]:
+    """Steps of the checkpoints of a stage, oldest first; empty if it has not begun."""
+    directory = checkpoint_dir(workdir, stage)
+    if not directory.is_dir():
+        return []
+    checkpoints = Checkpoints(directory)
+    steps = checkpoints.steps
+    checkpoints.close()
+    return steps
+
+
+def restore_stage(workdir: Path, stage: str, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Items of the newest readable checkpoint of a stage; see `Checkpoints.restore`."""
+    checkpoints = Checkpoints(checkpoint_dir(workdir, stage))
+    try:
+        return checkpoints.restore(like)
+    finally:
+        checkpoints.close()
+
+
+def device_kind() -> str:
+    """What the run ran on, for its results: '2 x cpu' or '8 x NVIDIA H100'."""
+    devices = jax.devices()
+    return f'{len(devices)} x {devices[0].device_kind}'
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        return {'config': content['config'], 'class_names': content['class_names']}
+    except FileNotFoundError:
+        raise UserError(f'{path.parent} holds no run ({path.name} is missing): check --workdir') from None
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UserError(f'{path} is damaged: restore it from a copy, or train in another --workdir') from None
+
+
+def _differences(a: Any, b: Any, path: str = '') -> set[str]:
+    """Paths at which two JSON trees differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in a.keys() | b.keys()]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        found = [_differences(x, y, f'{path}[{i}]') for i, (x, y) in enumerate(zip(a, b))]
+    else:
+        return set() if a == b else {path}
+    return set().union(*found)

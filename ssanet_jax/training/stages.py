@@ -1,0 +1,108 @@
+"""Stages of training: a table of who trains at which rate (paper, 3.4)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import GROUPS
+
+FROZEN = 'frozen'
+SCHEDULES = ('step', 'cosine', 'constant')
+
+
+def stage(
+    name: str,
+    *,
+    epochs: int,
+    rate: float,
+    train: Mapping[str, float],
+    schedule: str = 'step',
+    milestones: Sequence[int] = (60,),
+    warmup_epochs: float = 0.0,
+) -> ConfigDict:
+    """One row of `config.stages`.
+
+    Args:
+      name: of the stage; also its folder in the work directory.
+      epochs: passes over the training set.
+      rate: base learning rate.
+      train: {group: factor of the rate}. A group that is not named is frozen: its weights, its
+        BatchNorm statistics, and no backward pass goes through it unless something below it
+        trains.
+      schedule: 'step' multiplies the rate by 0.1 after each epoch of `milestones`; 'cosine'
+        lets it fall to zero; 'constant' leaves it.
+      milestones: epochs, for 'step'.
+      warmup_epochs: linear rise from zero at the start.
+    """
+    return ConfigDict(dict(
+        name=name, epochs=epochs, rate=float(rate), train={group: float(factor) for group, factor in train.items()},
+        schedule=schedule, milestones=tuple(milestones), warmup_epochs=float(warmup_epochs),
+    ))
+
+
+def check_stages(stages: Sequence[ConfigDict]) -> None:
+    """Raises `UserError` for a table that cannot be trained."""
+    if not stages:
+        raise UserError('config.stages is empty: give at least one stage(...)')
+    names = [row.name for row in stages]
+    if len(set(names)) < len(names):
+        raise UserError(f'config.stages has two stages of one name: {", ".join(names)}')
+    for row in stages:
+        unknown = [group for group in row.train if group not in GROUPS]
+        if unknown or not row.train:
+            problem = f'trains {unknown[0]!r}, which is no group' if unknown else 'trains nothing'
+            raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join(GROUPS)}')
+        if row.epochs < 1:
+            raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
+        if row.schedule not in SCHEDULES:
+            raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
+
+
+def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
+    """The groups trained by the end of stage `index`: the rest is random, and stays out."""
+    return frozenset(group for row in stages[:index + 1] for group in row.train)
+
+
+def learning_rate(row: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """The base learning rate of a stage as a function of its step."""
+    warmup = round(row.warmup_epochs * steps_per_epoch)
+    total = row.epochs * steps_per_epoch
+    if row.schedule == 'cosine':
+        main = optax.cosine_decay_schedule(row.rate, max(total - warmup, 1))
+    elif row.schedule == 'step':
+        boundaries = {epoch * steps_per_epoch - warmup: 0.1 for epoch in row.milestones}
+        main = optax.piecewise_constant_schedule(row.rate, boundaries)
+    else:
+        main = optax.constant_schedule(row.rate)
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, row.rate, warmup), main], [warmup])
+
+
+def make_optimizer(
+    row: ConfigDict, *, momentum: float, weight_decay: float, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD with momentum for the groups of a stage, nothing for the others.
+
+    Works on parameters `{group: tree}`. A frozen leaf gets a zero update and holds no
+    optimiser state.
+    """
+    base = learning_rate(row, steps_per_epoch)
+
+    def sgd(factor: float) -> optax.GradientTransformation:
+        rate = lambda step: factor * base(step)
+        return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
+
+    transforms = {group: sgd(factor) for group, factor in row.train.items()}
+    labels = lambda params: {group: group if group in row.train else FROZEN for group in params}
+    return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
+
+
+def split_groups(params: Mapping[str, Any], row: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters by group -> (those the stage trains, those it leaves alone)."""
+    trained = {group: tree for group, tree in params.items() if group in row.train}
+    frozen = {group: tree for group, tree in params.items() if group not in row.train}
+    return trained, frozen

@@ -1,0 +1,129 @@
+"""One step of training as one compiled program."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
+from ssanet_jax.models.ssanet import GROUPS, Outputs, SSANet, merge_model, split_model
+from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
+
+# Each loss: the groups it needs, and the groups its gradient can teach.
+LOSSES = {
+    'image': (('image_classifier',), ('backbone', 'image_classifier')),
+    'parts': (('proposals', 'part_classifier'), ('backbone', 'part_classifier')),
+    'mac': (('proposals',), ('backbone',)),
+    'ranking': (('proposals', 'part_classifier'), ('proposals',)),
+    'scale_mining': (('proposals', 'scale_mining'), ('backbone', 'scale_mining')),
+    'oriented_pooling': (('proposals', 'oriented_pooling'), ('backbone', 'oriented_pooling')),
+}
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    params: dict[str, Any]  # {group: tree}
+    stats: dict[str, Any]  # BatchNorm statistics, {group: tree}
+    opt: optax.OptState
+    step: jax.Array  # int32, within the stage
+
+
+Metrics = dict[str, jax.Array]
+
+
+def stage_losses(active: Collection[str], trained: Collection[str], weights: ConfigDict) -> dict[str, float]:
+    """The losses of a stage and their weights.
+
+    A loss takes part if the groups it needs have been trained by now or train in this stage,
+    and if it can teach one of those that train.
+    """
+    return {
+        name: weights[name] for name, (needs, teaches) in LOSSES.items()
+        if weights[name] and set(needs) <= set(active) and set(teaches) & set(trained)
+    }
+
+
+def compute_losses(outputs: Outputs, labels: jax.Array, names: Collection[str], loss: ConfigDict) -> dict[str, jax.Array]:
+    """The named losses of a batch (Eq. 1, and NTS-Net's ranking loss), unweighted scalars.
+
+    Args:
+      outputs: of the network, with `training=True`.
+      labels: int `[B]`.
+      names: keys of `LOSSES`.
+      loss: the `config.loss` section.
+    """
+    smooth = lambda logits: cross_entropy(logits, labels, loss.label_smoothing).mean()
+    values = {}
+    if 'image' in names:
+        values['image'] = smooth(outputs.image_logits)
+    if 'parts' in names or 'ranking' in names:
+        part_losses = cross_entropy(outputs.part_logits, labels[:, None])  # [B, M]
+        if 'parts' in names:
+            values['parts'] = part_losses.sum(1).mean()
+        if 'ranking' in names:
+            values['ranking'] = ranking_loss(outputs.scores, part_losses)
+    if 'mac' in names:
+        count = outputs.aligned_boxes.shape[1]
+        values['mac'] = mac_loss(outputs.part_features[:, :count], loss.mac_temperature, loss.mac_reduction)
+    if 'scale_mining' in names:
+        values['scale_mining'] = smooth(outputs.scale_logits)
+    if 'oriented_pooling' in names:
+        values['oriented_pooling'] = smooth(outputs.oriented_logits)
+    return values
+
+
+def make_train_step(
+    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]]:
+    """The optimiser of a stage and its compiled step.
+
+    The gradient is taken for the groups that train, so the program holds no backward pass
+    through a frozen backbone. A frozen group also keeps its BatchNorm statistics.
+
+    Args:
+      model: gives the structure; its arrays are not used.
+      row: the stage.
+      active: groups trained by the end of this stage.
+      config: the whole configuration (`loss`, `optimizer`).
+      steps_per_epoch: for the schedule.
+    """
+    model.train()
+    for group in set(GROUPS) - set(row.train):
+        getattr(model, group).eval()  # BatchNorm at its running statistics, which then stay
+    graph, _, _ = split_model(model)
+    weights = stage_losses(active, row.train, config.loss.weights)
+    describe = bool({'parts', 'mac', 'ranking'} & set(weights))
+    rate = learning_rate(row, steps_per_epoch)
+    optimizer = make_optimizer(
+        row, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay, steps_per_epoch=steps_per_epoch)
+
+    def loss(trained, frozen, stats, batch):
+        network = merge_model(graph, {**trained, **frozen}, stats)
+        outputs = network(batch['image'], active=active, training=describe)
+        losses = compute_losses(outputs, batch['label'], weights, config.loss)
+        total = sum(weights[name] * value for name, value in losses.items())
+        stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        correct = outputs.logits.argmax(-1) == batch['label']
+        return total, (stats, {'loss/total': total, 'accuracy': correct.mean(), **{f'loss/{k}': v for k, v in losses.items()}})
+
+    def train_step(state, batch):
+        trained, frozen = split_groups(state.params, row)
+        gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch)
+        # The frozen part of the update is zero and unused: the compiler drops it.
+        whole = {**gradients, **jax.tree.map(jnp.zeros_like, frozen)}
+        updates, opt = optimizer.update(whole, state.opt, state.params)
+        updates, _ = split_groups(updates, row)
+        for group in trained:
+            metrics[f'gradient_norm/{group}'] = optax.global_norm(gradients[group])
+            metrics[f'update_norm/{group}'] = optax.global_norm(updates[group])
+            metrics[f'parameter_norm/{group}'] = optax.global_norm(trained[group])
+            metrics[f'learning_rate/{group}'] = row.train[group] * rate(state.step)
+        params = {**frozen, **optax.apply_updates(trained, updates)}
+        return TrainState(params, stats, opt, state.step + 1), metrics
+
+    return optimizer, jax.jit(train_step, donate_argnums=0)

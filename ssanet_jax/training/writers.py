@@ -1,0 +1,75 @@
+"""What a run tells while it runs: a progress bar, a line an epoch, and TensorBoard events."""
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tensorboardX import SummaryWriter
+
+
+class StageWriter:
+    """Progress of one stage, on the console and in TensorBoard.
+
+    Args:
+      console: where people look; a bar where it is a terminal, a line an epoch everywhere.
+      directory: of the TensorBoard events.
+      row: the stage.
+      epoch_steps: steps an epoch.
+      first: step at which this process takes up the work.
+      batch_size: images a step.
+    """
+
+    def __init__(self, console: Console, directory: Path, row: ConfigDict, epoch_steps: int, first: int, batch_size: int):
+        self._console, self._row, self._epoch_steps, self._batch_size = console, row, epoch_steps, batch_size
+        self._events = SummaryWriter(str(directory), purge_step=first)
+        self._progress = Progress(
+            TextColumn('[bold]{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[state]}'),
+            console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(row.name, total=row.epochs * epoch_steps, completed=first, state='compiling')
+        self._clock = time.monotonic()
+        self._since = first
+        self._epoch: list[Mapping[str, float]] = []
+
+    def __enter__(self) -> 'StageWriter':
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        self._events.close()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records the metrics of a step; at the end of an epoch prints their means and the time left."""
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+        self._epoch.append(metrics)
+        pace = (time.monotonic() - self._clock) / (step - self._since)  # seconds a step
+        left = timedelta(seconds=round(pace * (self._row.epochs * self._epoch_steps - step)))
+        images = self._batch_size / pace
+        self._progress.update(
+            self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {images:.1f} images/s  {left} left')
+        if step % self._epoch_steps == 0:
+            loss, accuracy = (np.mean([m[name] for m in self._epoch]) for name in ('loss/total', 'accuracy'))
+            self._console.print(
+                f'{self._row.name}  epoch {step // self._epoch_steps}/{self._row.epochs}  loss {loss:.3f}  '
+                f'batch accuracy {accuracy:.3f}  {images:.1f} images/s  {left} left', highlight=False, soft_wrap=True)
+            self._events.add_scalar('images_per_second', images, step)
+            self._epoch = []
+
+    def evaluation(self, step: int, result: Mapping) -> None:
+        """Records the accuracy of every head on the test set."""
+        heads = {**result['heads'], 'prediction': result['accuracy']}
+        for name, value in heads.items():
+            self._events.add_scalar(f'test_accuracy/{name}', value, step)
+        listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
+        self._console.print(f'{self._row.name}  test accuracy: {listed}', highlight=False, soft_wrap=True)
+
+    def restart_clock(self, step: int) -> None:
+        """Leaves out of images per second what came since `step`: compilation, a save, an evaluation."""
+        self._clock, self._since = time.monotonic(), step

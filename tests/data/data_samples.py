@@ -1,0 +1,56 @@
+"""What the tests of data sets are fed with."""
+
+import pathlib
+import zlib
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+REAL = pathlib.Path(__file__).parents[2] / '../shared/data'
+
+
+def real_folder(name: str) -> pathlib.Path:
+    """A folder of real data, or a skip with the reason."""
+    if not (REAL / name).is_dir():
+        pytest.skip(f'needs the real {name} in ../shared/data')
+    return REAL / name
+
+
+def make_config(**fields) -> ml_collections.ConfigDict:
+    """A `config.data` section with every field of the pipeline."""
+    values = dict(
+        batch_size=4, eval_batch_size=4, resize=24, image_size=16, scale_min=1.0, flip=True,
+        threads=2, prefetch=2,
+    )
+    return ml_collections.ConfigDict(values | fields)
+
+
+def write_image(path: pathlib.Path, height=24, width=32, mode='RGB') -> np.ndarray:
+    """Writes a smooth image that its name determines; returns what was drawn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.random.default_rng(zlib.crc32(path.name.encode())).integers(40, 215, 3)
+    ramp = np.linspace(-40, 40, width)[None, :, None]
+    pixels = np.broadcast_to(colour + ramp, (height, width, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    image.convert(mode).save(path, quality=95)
+    return np.array(image.convert(mode).convert('RGB'))
+
+
+class ArraySource:
+    """Images in memory: pixel values encode the position, label and place."""
+
+    def __init__(self, count: int, height: int = 24, width: int = 24):
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (count, height, width, 3), np.uint8)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {
+            'image': self.images[index],
+            'label': np.int32(index % 5),
+            'file': f'{index}.png',
+        }

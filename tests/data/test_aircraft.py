@@ -1,0 +1,82 @@
+"""FGVC-Aircraft on a tiny copy."""
+
+import numpy as np
+import pytest
+from data_samples import make_config, write_image
+from PIL import Image
+
+from ssanet_jax.data import dataset
+from ssanet_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'fgvc-aircraft-2013b'
+    images = {'0034309': ('707-320', 'Boeing 707'), '1025794': ('A340-200', 'A340'),
+              '0063650': ('707-320', 'Boeing 707'), '1140580': ('A340-200', 'A340')}
+    for image in images:
+        write_image(root / f'data/images/{image}.jpg', height=60, width=80)
+    train, test = list(images)[:2], list(images)[2:]
+    data = root / 'data'
+    (data / 'variants.txt').write_text('707-320\nA340-200\n')
+    (data / 'families.txt').write_text('A340\nBoeing 707\n')
+    for level, column in (('variant', 0), ('family', 1)):
+        for split, chosen in (('trainval', train), ('test', test)):
+            lines = [f'{image} {images[image][column]}\n' for image in chosen]
+            (data / f'images_{level}_{split}.txt').write_text(''.join(lines))
+    (data / 'images_box.txt').write_text(''.join(f'{image} 3 5 40 30\n' for image in images))
+    return root
+
+
+@pytest.fixture
+def config(folder, tmp_path):
+    return make_config(name='aircraft', dir=str(folder), prepared_dir=str(tmp_path / 'prepared'))
+
+
+def test_variants(config, folder):
+    data = dataset.load(config)
+    assert data.name == 'FGVC-Aircraft (2 of 100 variants)'
+    assert data.class_names == ('707-320', 'A340-200')
+    assert [int(data.train[i]['label']) for i in range(2)] == [0, 1]
+    assert [data.test[i]['file'] for i in range(2)] == [
+        'data/images/0063650.jpg', 'data/images/1140580.jpg',
+    ]
+    np.testing.assert_array_equal(data.train[0]['box'], [4, 2, 30, 40])
+    # The last 20 of the 60 rows are the photographer's banner.
+    with Image.open(folder / data.train[0]['file']) as image:
+        np.testing.assert_array_equal(data.train[0]['image'], np.array(image)[:40])
+
+
+def test_families_have_names_with_spaces(config):
+    config.level = 'family'
+    data = dataset.load(config)
+    assert data.class_names == ('A340', 'Boeing 707')
+    assert [int(data.train[i]['label']) for i in range(2)] == [1, 0]
+
+
+def test_boxes_are_optional(config, folder):
+    (folder / 'data/images_box.txt').unlink()
+    assert 'box' not in dataset.load(config).train[0]
+
+
+def test_unknown_level(config):
+    config.level = 'engine'
+    with pytest.raises(UserError, match="'engine'.*variant, family, manufacturer"):
+        dataset.load(config)
+
+
+@pytest.mark.parametrize('file', ['variants.txt', 'images_variant_test.txt'])
+def test_missing_files(config, folder, file):
+    (folder / 'data' / file).unlink()
+    with pytest.raises(UserError, match=f'{file} is missing'):
+        dataset.load(config)
+
+
+def test_malformed_lines(config, folder):
+    path = folder / 'data/images_variant_trainval.txt'
+    path.write_text(path.read_text() + '0063650 Spruce Goose\n')
+    with pytest.raises(UserError, match='images_variant_trainval.txt, line 3'):
+        dataset.load(config)
+    (folder / 'data/images_box.txt').write_text('0034309 1 2 3\n')
+    with pytest.raises(UserError, match='images_box.txt, line 1'):
+        dataset.load(config)

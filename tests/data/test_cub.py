@@ -1,0 +1,246 @@
+"""CUB: annotations, preparation, errors; on a tiny copy and on real files."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from data_samples import make_config, real_folder
+from PIL import Image
+
+from ssanet_jax.data import cub, dataset, pipeline
+from ssanet_jax.errors import UserError
+
+
+@pytest.fixture
+def config(cub_folder, tmp_path):
+    return make_config(name='cub', dir=str(cub_folder), prepared_dir=str(tmp_path / 'prepared'))
+
+
+def test_reads_labels_split_boxes_and_key_points(config, cub_folder):
+    data = dataset.load(config)
+
+    assert data.class_names == ('Black footed Albatross', 'Sooty Albatross')
+    assert data.name == 'CUB-2 (2 of 200 classes, official split)'
+    assert (len(data.train), len(data.test)) == (4, 3)
+    assert isinstance(data.train, dataset.Source)
+    assert [int(data.train[i]['label']) for i in range(4)] == [0, 0, 1, 1]
+
+    example = data.train[1]  # Image number 5.
+    assert example['file'] == 'images/001.Black_footed_Albatross/bird_5.jpg'
+    assert example['label'].dtype == np.int32
+    with Image.open(cub_folder / example['file']) as image:
+        np.testing.assert_array_equal(example['image'], np.array(image))
+    np.testing.assert_array_equal(example['box'], np.float32([2, 5, 7.5, 15]))
+    assert example['box'].dtype == np.float32
+    assert example['keypoints'].shape == (15, 3) and example['keypoints'].dtype == np.float32
+    np.testing.assert_array_equal(example['keypoints'][1], [5.5, 2, 1])
+    np.testing.assert_array_equal(example['keypoints'][0], [0.5, 0, 0])
+
+
+def test_grayscale_becomes_rgb(config):
+    image = dataset.load(config).test[1]['image']  # Image number 6.
+    assert image.shape == (24, 32, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_stored_bytes_are_the_files_bytes(config, cub_folder):
+    data = dataset.load(config)
+    stored = data.train._records[0]
+    assert stored['image'] == (cub_folder / data.train[0]['file']).read_bytes()
+
+
+def test_a_prepared_copy_is_read_by_several_threads(config):
+    source = dataset.load(config).train
+    first, second = (
+        list(pipeline.train_batches(source, make_config(threads=threads), seed=0, epochs=5))
+        for threads in (0, 4)
+    )
+    assert len(first) == 5
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one['image'], other['image'])
+
+
+def test_prepares_once(config, cub_folder):
+    dataset.load(config)
+    for image in cub_folder.glob('images/*/*.jpg'):
+        image.unlink()
+    assert dataset.load(config).train[0]['image'].shape == (24, 32, 3)
+
+
+def test_other_annotations_get_their_own_copy(config, cub_folder, tmp_path):
+    dataset.load(config)
+    labels = cub_folder / 'image_class_labels.txt'
+    labels.write_text(labels.read_text().replace('5 1', '5 3'))
+    assert int(dataset.load(config).train[1]['label']) == 1
+
+    moved = cub_folder.rename(tmp_path / 'elsewhere')
+    config.dir = str(moved)
+    dataset.load(config)
+    assert len(list((tmp_path / 'prepared').glob('cub-*'))) == 3
+
+
+def test_a_killed_preparation_is_not_used(config, tmp_path):
+    # The child dies without cleaning up, as with SIGKILL, while it writes the test images.
+    child = '''
+import os, sys
+from ssanet_jax.data import builder, cub
+from ml_collections import ConfigDict
+generate = builder._RecordBuilder._generate_examples
+def dying(self, split):
+    for key, example in generate(self, split):
+        if split == 'test' and key == 1:
+            os._exit(9)
+        yield key, example
+builder._RecordBuilder._generate_examples = dying
+cub.load(ConfigDict(dict(dir=sys.argv[1], prepared_dir=sys.argv[2])))
+'''
+    command = [sys.executable, '-c', child, config.dir, config.prepared_dir]
+    assert subprocess.run(command, capture_output=True).returncode == 9
+    left = list((tmp_path / 'prepared').glob('cub-*/records/*'))
+    assert len(left) == 1 and 'incomplete' in left[0].name
+
+    data = dataset.load(config)
+    assert (len(data.train), len(data.test)) == (4, 3)
+    assert not left[0].exists()
+
+
+def test_a_damaged_copy_is_reported(config, tmp_path):
+    dataset.load(config)
+    (info,) = (tmp_path / 'prepared').glob('cub-*/records/*/dataset_info.json')
+    info.unlink()
+    with pytest.raises(UserError, match='damaged: delete that folder'):
+        dataset.load(config)
+
+
+@pytest.mark.parametrize(
+    'file',
+    ['images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'classes.txt',
+     'bounding_boxes.txt', 'parts/part_locs.txt'],
+)
+def test_names_the_missing_file(config, cub_folder, file):
+    (cub_folder / file).unlink()
+    with pytest.raises(UserError, match=f'{file} is missing'):
+        dataset.load(config)
+
+
+def test_missing_folder(config):
+    config.dir = '/nowhere'
+    with pytest.raises(UserError, match='config.data.dir=/nowhere is not a folder'):
+        dataset.load(config)
+    config.dir = ''
+    with pytest.raises(UserError, match='config.data.dir is not set'):
+        dataset.load(config)
+
+
+def test_no_images(config, cub_folder):
+    (cub_folder / 'images.txt').write_text('')
+    with pytest.raises(UserError, match='lists no images'):
+        dataset.load(config)
+
+
+def test_no_test_images(config, cub_folder):
+    split = cub_folder / 'train_test_split.txt'
+    split.write_text(split.read_text().replace(' 0', ' 1'))
+    with pytest.raises(UserError, match='no test images'):
+        dataset.load(config)
+
+
+def test_missing_image_leaves_nothing_behind(config, cub_folder, tmp_path):
+    next(cub_folder.glob('images/*/bird_9.jpg')).unlink()
+    with pytest.raises(UserError, match='bird_9.jpg is listed but missing'):
+        dataset.load(config)
+    assert not (tmp_path / 'prepared').exists()
+
+
+def test_malformed_lines(config, cub_folder):
+    path = cub_folder / 'images.txt'
+    path.write_text(path.read_text() + 'twelve x.jpg\n')
+    with pytest.raises(UserError, match='images.txt, line 8'):
+        dataset.load(config)
+
+
+@pytest.mark.parametrize('file', ['image_class_labels.txt', 'bounding_boxes.txt', 'classes.txt'])
+def test_annotations_that_disagree(config, cub_folder, file):
+    path = cub_folder / file
+    path.write_text('\n'.join(path.read_text().splitlines()[:-1]))
+    with pytest.raises(UserError, match='do not speak of the same images'):
+        dataset.load(config)
+
+
+def test_a_prepared_dir_that_cannot_be_written(config, tmp_path):
+    (tmp_path / 'file').write_text('')
+    config.prepared_dir = str(tmp_path / 'file')
+    with pytest.raises(UserError, match='config.data.prepared_dir'):
+        dataset.load(config)
+
+
+def test_unknown_set_names_the_choices():
+    with pytest.raises(UserError, match="'dogs'.*toy_birds, cub, cars, aircraft, folder"):
+        dataset.load(make_config(name='dogs'))
+
+
+@pytest.fixture(scope='module')
+def real(tmp_path_factory):
+    folder = real_folder('CUB_200_2011')
+    prepared = tmp_path_factory.mktemp('prepared')
+    config = make_config(name='cub', dir=str(folder), prepared_dir=str(prepared))
+    return folder, dataset.load(config)
+
+
+def _table(path):
+    with open(path) as file:
+        return {row[0]: row[1:] for row in csv.reader(file, delimiter=' ')}
+
+
+def test_real_counts_and_order(real):
+    folder, data = real
+    assert (len(data.train), len(data.test), len(data.class_names)) == (1500, 1389, 50)
+    assert data.name == 'CUB-50 (50 of 200 classes, official split)'
+    assert data.class_names[0] == 'Black footed Albatross'
+    split, paths = _table(folder / 'train_test_split.txt'), _table(folder / 'images.txt')
+    train = [f'images/{path}' for image, (path,) in paths.items() if split[image] == ['1']]
+    stored = data.train._records  # Without decoding.
+    assert [stored[i]['file'].decode() for i in range(0, 1500, 50)] == train[::50]
+
+
+def test_real_grayscale_images_decode_to_rgb(real):
+    folder, data = real
+    gray = set()
+    for path in folder.glob('images/*/*.jpg'):
+        with Image.open(path) as image:
+            if image.mode == 'L':
+                gray.add(path.relative_to(folder).as_posix())
+    assert len(gray) == 2
+    found = 0
+    for source in (data.train, data.test):
+        for i in range(len(source)):
+            if source._records[i]['file'].decode() in gray:
+                image = source[i]['image']
+                assert image.ndim == 3 and (image[..., 0] == image[..., 1]).all()
+                found += 1
+    assert found == 2
+
+
+def test_real_box_and_key_points_of_one_image(real):
+    folder, data = real
+    paths = _table(folder / 'images.txt')
+    example = data.test[100]
+    image = next(key for key, (path,) in paths.items() if f'images/{path}' == example['file'])
+    x, y, width, height = map(float, _table(folder / 'bounding_boxes.txt')[image])
+    np.testing.assert_allclose(example['box'], [y, x, y + height, x + width])
+    label = int(_table(folder / 'image_class_labels.txt')[image][0])
+    assert int(example['label']) == label - 1
+    with open(folder / 'parts/part_locs.txt') as file:
+        rows = [line.split() for line in file if line.split()[0] == image]
+    assert len(rows) == 15
+    for _, part, px, py, visible in rows:
+        np.testing.assert_allclose(
+            example['keypoints'][int(part) - 1], [float(py), float(px), float(visible)], rtol=1e-6
+        )
+
+
+def test_reads_records_without_preparing(cub_folder):
+    names, records = cub.read_records(cub_folder)
+    assert len(names) == 2 and len(records) == 7

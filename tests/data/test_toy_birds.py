@@ -1,0 +1,140 @@
+"""The drawn birds: determinism, labels, and that classes differ in their small parts and nowhere else."""
+
+import collections
+import pickle
+
+import ml_collections
+import numpy as np
+import pytest
+
+from ssanet_jax.data.toy_birds import CLASS_NAMES, KEYPOINT_NAMES, ToyBirds, draw_bird, load
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
+
+
+def test_element_shapes_and_types():
+    for size in (64, 128):
+        source = ToyBirds(3, 'train', size=size)
+        assert len(source) == 3
+        element = source[np.int64(2)]
+        assert element['image'].shape == (size, size, 3) and element['image'].dtype == np.uint8
+        assert element['label'].shape == () and element['label'].dtype == np.int32
+        assert element['keypoints'].shape == (len(KEYPOINT_NAMES), 3) and element['keypoints'].dtype == np.float32
+        assert element['box'].shape == (4,) and element['box'].dtype == np.float32
+        assert element['file'] == 'toy_birds/train/00002'
+
+
+def test_same_pictures_in_any_order_count_and_copy():
+    forwards = [element for element in ToyBirds(40, 'train', seed=3)]
+    assert len(forwards) == 40
+    other = pickle.loads(pickle.dumps(ToyBirds(1000, 'train', seed=3)))
+    np.random.seed(5)  # the global generator must not matter
+    for index in reversed(range(40)):
+        assert same(forwards[index], other[index])
+
+
+def test_splits_and_seeds_differ():
+    sources = ToyBirds(20, 'train'), ToyBirds(20, 'test'), ToyBirds(20, 'train', seed=1)
+    pictures = {source[index]['image'].tobytes() for source in sources for index in range(20)}
+    assert len(pictures) == 60
+    orders = {tuple(int(source[index]['label']) for index in range(16)) for source in sources}
+    assert len(orders) == 3
+
+
+def test_labels_are_balanced_and_shuffled():
+    source = ToyBirds(16 * 5, 'test', size=32)
+    labels = [int(source[index]['label']) for index in range(len(source))]
+    assert collections.Counter(labels) == {label: 5 for label in range(16)}
+    assert labels[:16] != labels[16:32] and labels[:16] != sorted(labels[:16])
+
+
+def test_class_names_are_all_combinations_of_the_parts():
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 16
+    assert KEYPOINT_NAMES == ('beak', 'crown', 'wing', 'tail')
+    for bit, form in ((8, 'curved'), (4, 'crest'), (2, 'two-bars'), (1, 'fan')):
+        assert [form in name for name in CLASS_NAMES] == [label & bit > 0 for label in range(16)]
+
+
+def test_bird_and_keypoints_lie_inside():
+    source = ToyBirds(100, 'train')
+    for element in source:
+        y0, x0, y1, x1 = element['box']
+        assert 0 <= y0 < y1 <= 128 and 0 <= x0 < x1 <= 128
+        assert 0.3 * 128 < max(y1 - y0, x1 - x0) < 0.9 * 128
+        assert np.array_equal(element['keypoints'][:, 2], np.ones(4))
+        y, x = element['keypoints'][:, 0], element['keypoints'][:, 1]
+        assert np.all((y > y0) & (y < y1) & (x > x0) & (x < x1))
+
+
+@pytest.mark.parametrize('part', range(4), ids=KEYPOINT_NAMES)
+def test_one_attribute_changes_pixels_near_its_keypoint_only(part):
+    centres = np.stack(np.mgrid[:128, :128], axis=-1) + 0.5
+    for seed in range(12):
+        label = seed
+        image, keypoints, box = draw_bird(label, np.random.default_rng(seed))
+        other, other_keypoints, other_box = draw_bird(label ^ 8 >> part, np.random.default_rng(seed))
+        changed = np.any(image != other, axis=-1)
+        length = max(box[2] - box[0], box[3] - box[1], other_box[2] - other_box[0], other_box[3] - other_box[1])
+        distance = np.linalg.norm(centres - keypoints[part, :2], axis=-1)
+        assert np.array_equal(keypoints, other_keypoints)
+        # Neither a detail of a few pixels, nor more than a part, nor elsewhere.
+        assert 10 < changed.sum() < 0.15 * length**2
+        assert distance[changed].max() < 0.33 * length + 1
+        # Large differences, which a human sees.
+        assert np.abs(image.astype(int) - other).max() > 40
+
+
+def test_the_box_holds_everything_that_any_class_changes():
+    for seed in range(12):
+        drawn = [draw_bird(label, np.random.default_rng(seed)) for label in (0, 5, 10, 15)]
+        rows, columns = np.nonzero(np.any(np.ptp([image for image, _, _ in drawn], axis=0) > 0, axis=-1))
+        low, high = np.min([box for *_, box in drawn], axis=0), np.max([box for *_, box in drawn], axis=0)
+        assert rows.min() >= low[0] - 1 and columns.min() >= low[1] - 1
+        assert rows.max() <= high[2] + 1 and columns.max() <= high[3] + 1
+
+
+def test_labels_leave_the_generator_in_the_same_state():
+    states = []
+    for label in range(16):
+        rng = np.random.default_rng(0)
+        draw_bird(label, rng, size=32)
+        states.append(rng.bit_generator.state)
+    assert all(state == states[0] for state in states)
+
+
+def test_distractors_change_the_background_and_can_be_left_out():
+    plain, *_ = draw_bird(0, np.random.default_rng(0), distractors=0)
+    crowded, *_ = draw_bird(0, np.random.default_rng(0), distractors=8)
+    assert plain.shape == crowded.shape and not np.array_equal(plain, crowded)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(split='val'), "train, test, not 'val'"),
+    (dict(count=0), 'count'),
+    (dict(count=2.5), 'count'),
+    (dict(seed=-1), 'seed'),
+    (dict(size=8), 'size to be an integer of at least 32, not 8'),
+    (dict(distractors=-1), 'distractors'),
+])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ToyBirds(**{'count': 4, 'split': 'train', **arguments})
+
+
+def test_bad_label_and_index():
+    with pytest.raises(ValueError, match='0 to 15, not 16'):
+        draw_bird(16, np.random.default_rng(0))
+    for index in (4, -1):
+        with pytest.raises(IndexError, match='4 pictures'):
+            ToyBirds(4, 'train')[index]
+
+
+def test_load_reads_the_config():
+    config = ml_collections.ConfigDict(dict(train_count=5, test_count=3, size=48, distractors=2, seed=7))
+    dataset = load(config)
+    assert dataset.name == 'toy_birds' and dataset.class_names == CLASS_NAMES
+    assert len(dataset.train) == 5 and len(dataset.test) == 3
+    assert same(dataset.train[4], ToyBirds(5, 'train', seed=7, size=48, distractors=2)[4])
+    assert dataset.test[0]['file'] == 'toy_birds/test/00000'
