@@ -70,7 +70,7 @@ def get_config():
         label_smoothing=0.0,
     ))
 
-    config.optimizer = ConfigDict(dict(momentum=0.9, weight_decay=1e-4))
+    config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()
     config.eval_epochs = 0  # test accuracy every so many epochs, for the learning curve; 0: after each stage
     config.checkpoint_steps = 0  # 0: every epoch

@@ -19,7 +19,9 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def check_batch(batch_size: int, mesh: Mesh, name: str) -> None:
-    """Raises `UserError` if a batch does not divide over the data axis."""
+    """Raises `UserError` if a batch is empty or does not divide over the data axis."""
+    if batch_size < 1:
+        raise UserError(f'{name} = {batch_size}: a batch needs at least one image')
     count = mesh.shape[DATA]
     if batch_size % count:
         raise UserError(f'{name} = {batch_size} does not divide over {count} devices: make it a multiple of {count}')
@@ -27,7 +29,8 @@ def check_batch(batch_size: int, mesh: Mesh, name: str) -> None:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies a tree to every device of the mesh; the copy may be donated without harm to the original."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    # By way of the host: on several devices `may_alias=False` does not keep the original out of the copy.
+    return jax.device_put(jax.tree.map(np.array, tree), NamedSharding(mesh, PartitionSpec()))
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

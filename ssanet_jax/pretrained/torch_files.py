@@ -192,6 +192,9 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
   except Exception:
     magic = None
   if magic != _LEGACY_MAGIC:
+    file.seek(0)
+    if file.read(2) == b'PK':  # A zip archive keeps its table of contents at the end.
+      raise EOFError('the end of the archive is missing')
     raise UserError(f'{path} is not a torch file, or its beginning is damaged; check the path or fetch it again')
   if load() != _LEGACY_VERSION:
     raise ValueError('unknown version of the format')

@@ -19,14 +19,21 @@ class Checkpoints:
     was killed is never seen again: Orbax commits it by a rename.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, writes: bool = False):
+        """Opens the checkpoints in `directory`.
+
+        Args:
+          directory: made if it is missing.
+          writes: this process saves here, and no other: what a killed save left is removed. A reader must
+            not do that, since it may be the save of a run that is still going on.
+        """
         self.directory = Path(directory).absolute()
         # Orbax reports every save at length; its failures come as exceptions.
         logging.getLogger('absl').setLevel(logging.ERROR)
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=writes,
         )
 
     @property

@@ -15,7 +15,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import load_pretrained
 from ssanet_jax.training.checkpoints import Checkpoints
-from ssanet_jax.training.stages import active_groups, check_stages
+from ssanet_jax.training.stages import active_groups
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
@@ -59,11 +59,13 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) 
     Raises:
       UserError: if it belongs to a run with other settings or classes.
     """
-    check_stages(config.stages)
     content = {'config': json.loads(config.to_json_best_effort()), 'class_names': list(class_names)}
     path = workdir / CONFIG_FILE
     if not path.exists():
-        write_json(path, content)
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
         return
     before = _read(path)
     if before['class_names'] != content['class_names']:

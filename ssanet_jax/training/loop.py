@@ -14,16 +14,20 @@ from rich.console import Console
 import ssanet_jax
 from ssanet_jax import parallel
 from ssanet_jax.data import dataset as datasets
-from ssanet_jax.data.pipeline import eval_batches, steps_per_epoch, train_batches
+from ssanet_jax.data import transforms
+from ssanet_jax.data.pipeline import check_sizes, eval_batches, steps_per_epoch, train_batches
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
+from ssanet_jax.evaluation.figures import save_picture
+from ssanet_jax.evaluation.recognise import Recogniser, parts_sheet
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.training import experiment
 from ssanet_jax.training.checkpoints import Checkpoints
-from ssanet_jax.training.stages import active_groups
-from ssanet_jax.training.step import Metrics, TrainState, make_train_step
+from ssanet_jax.training.stages import active_groups, check_stages
+from ssanet_jax.training.step import Metrics, TrainState, check_loss, make_train_step
 from ssanet_jax.training.writers import StageWriter
 
+EXAMPLES = 10  # test images in the picture of the parts
 FETCH_STEPS = 20  # metrics are fetched this often, so that the host seldom waits for the device
 
 
@@ -37,7 +41,12 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
       UserError: for bad settings or data, or when the loss is no longer finite.
     """
     mesh = _mesh(config)
+    # All that can be wrong with the settings is found before the work directory is claimed.
+    check_stages(config.stages)
+    check_loss(config.loss)
+    check_sizes(config.data)
     dataset = datasets.load(config.data)
+    steps_per_epoch(dataset.train, config.data.batch_size)
     model = experiment.build_model(config, len(dataset.class_names))
     experiment.open_workdir(workdir, config, dataset.class_names)
     console.print(
@@ -66,6 +75,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
         'versions': {'ssanet_jax': ssanet_jax.__version__, 'jax': jax.__version__},
     }
     experiment.write_json(workdir / experiment.RESULTS_FILE, results)
+    _draw_examples(workdir, dataset, config)
     return results
 
 
@@ -118,7 +128,7 @@ def _train_stage(
         console.print(f'{row.name}: going on from step {step} of {total}', highlight=False, soft_wrap=True)
 
     began = time.monotonic()
-    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, row.name))
+    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, row.name), writes=True)
     every = config.checkpoint_steps or epoch_steps
     pending: list[tuple[int, Metrics]] = []
     with StageWriter(console, workdir / row.name, row, epoch_steps, step, config.data.batch_size) as writer:
@@ -182,6 +192,16 @@ def _initial_state(
     return TrainState(params, stats, opt, parallel.replicate(np.int32(step), mesh)), seconds
 
 
+def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict) -> None:
+    """Draws the parts on test images at even distances, so that nobody picks them."""
+    run = experiment.load_run(workdir)
+    chosen = [dataset.test[i] for i in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int)]
+    images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
+    labels = [int(example['label']) for example in chosen]
+    sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
+    save_picture(workdir / 'parts.png', sheet)
+
+
 def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
     mesh = parallel.make_mesh()
     for name in ('batch_size', 'eval_batch_size'):
@@ -192,7 +212,8 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
 def _check_finite(step: int, metrics: dict[str, np.ndarray], stage: str, checkpoints: Checkpoints) -> None:
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:
+        bad.sort(key=lambda name: not name.startswith('loss/'))  # the norms only follow the loss
         kept = f'checkpoint {checkpoints.steps[-1]} is kept' if checkpoints.steps else 'no checkpoint had been written'
         raise UserError(
             f'{bad[0]} became {float(metrics[bad[0]])} at step {step} of stage {stage} ({kept}): '
-            f'lower the rate of the stage or give it warmup_epochs')
+            f'lower the rate of the stage or give it warmup_epochs, in another --workdir')

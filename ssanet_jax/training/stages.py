@@ -10,6 +10,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import GROUPS
 
 FROZEN = 'frozen'
+OPTIMIZERS = ('sgd', 'adamw')
 SCHEDULES = ('step', 'cosine', 'constant')
 
 
@@ -43,8 +44,10 @@ def stage(
     ))
 
 
-def check_stages(stages: Sequence[ConfigDict]) -> None:
-    """Raises `UserError` for a table that cannot be trained."""
+def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
+    """Raises `UserError` for a table or an optimiser that cannot train."""
+    if optimizer.name not in OPTIMIZERS:
+        raise UserError(f'config.optimizer.name is {optimizer.name!r}: choose from {", ".join(OPTIMIZERS)}')
     if not stages:
         raise UserError('config.stages is empty: give at least one stage(...)')
     names = [row.name for row in stages]
@@ -82,21 +85,27 @@ def learning_rate(row: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, row.rate, warmup), main], [warmup])
 
 
-def make_optimizer(
-    row: ConfigDict, *, momentum: float, weight_decay: float, steps_per_epoch: int
-) -> optax.GradientTransformation:
-    """SGD with momentum for the groups of a stage, nothing for the others.
+def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimiser of a stage: its groups at their rates, nothing for the others.
 
     Works on parameters `{group: tree}`. A frozen leaf gets a zero update and holds no
     optimiser state.
+
+    Args:
+      row: the stage.
+      optimizer: the `config.optimizer` section. 'sgd' has momentum, and adds the weight decay to
+        the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
+      steps_per_epoch: for the schedule.
     """
     base = learning_rate(row, steps_per_epoch)
 
-    def sgd(factor: float) -> optax.GradientTransformation:
+    def transform(factor: float) -> optax.GradientTransformation:
         rate = lambda step: factor * base(step)
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
+        if optimizer.name == 'adamw':
+            return optax.adamw(rate, b1=optimizer.momentum, weight_decay=optimizer.weight_decay)
+        return optax.chain(optax.add_decayed_weights(optimizer.weight_decay), optax.sgd(rate, momentum=optimizer.momentum))
 
-    transforms = {group: sgd(factor) for group, factor in row.train.items()}
+    transforms = {group: transform(factor) for group, factor in row.train.items()}
     labels = lambda params: {group: group if group in row.train else FROZEN for group in params}
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
 

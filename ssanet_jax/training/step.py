@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from ssanet_jax.errors import UserError
 from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.ssanet import GROUPS, Outputs, SSANet, merge_model, split_model
 from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
@@ -34,6 +35,16 @@ class TrainState(NamedTuple):
 
 
 Metrics = dict[str, jax.Array]
+
+
+def check_loss(loss: ConfigDict) -> None:
+    """Raises `UserError` for a `config.loss` section that cannot be used."""
+    if loss.mac_reduction not in ('mean', 'sum'):
+        raise UserError(f'config.loss.mac_reduction={loss.mac_reduction}: set it to mean or sum')
+    if loss.mac_temperature <= 0:
+        raise UserError(f'config.loss.mac_temperature={loss.mac_temperature} must be above 0')
+    if not 0 <= loss.label_smoothing < 1:
+        raise UserError(f'config.loss.label_smoothing={loss.label_smoothing} must lie in [0, 1); 0 is off')
 
 
 def stage_losses(active: Collection[str], trained: Collection[str], weights: ConfigDict) -> dict[str, float]:
@@ -62,11 +73,11 @@ def compute_losses(outputs: Outputs, labels: jax.Array, names: Collection[str], 
     if 'image' in names:
         values['image'] = smooth(outputs.image_logits)
     if 'parts' in names or 'ranking' in names:
-        part_losses = cross_entropy(outputs.part_logits, labels[:, None])  # [B, M]
+        repeated = jnp.broadcast_to(labels[:, None], outputs.scores.shape)  # [B, M]
         if 'parts' in names:
-            values['parts'] = part_losses.sum(1).mean()
+            values['parts'] = cross_entropy(outputs.part_logits, repeated, loss.label_smoothing).sum(1).mean()
         if 'ranking' in names:
-            values['ranking'] = ranking_loss(outputs.scores, part_losses)
+            values['ranking'] = ranking_loss(outputs.scores, cross_entropy(outputs.part_logits, repeated))
     if 'mac' in names:
         count = outputs.aligned_boxes.shape[1]
         values['mac'] = mac_loss(outputs.part_features[:, :count], loss.mac_temperature, loss.mac_reduction)
@@ -99,8 +110,7 @@ def make_train_step(
     weights = stage_losses(active, row.train, config.loss.weights)
     describe = bool({'parts', 'mac', 'ranking'} & set(weights))
     rate = learning_rate(row, steps_per_epoch)
-    optimizer = make_optimizer(
-        row, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay, steps_per_epoch=steps_per_epoch)
+    optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
 
     def loss(trained, frozen, stats, batch):
         network = merge_model(graph, {**trained, **frozen}, stats)
@@ -119,9 +129,9 @@ def make_train_step(
         updates, opt = optimizer.update(whole, state.opt, state.params)
         updates, _ = split_groups(updates, row)
         for group in trained:
-            metrics[f'gradient_norm/{group}'] = optax.global_norm(gradients[group])
-            metrics[f'update_norm/{group}'] = optax.global_norm(updates[group])
-            metrics[f'parameter_norm/{group}'] = optax.global_norm(trained[group])
+            metrics[f'gradient_norm/{group}'] = optax.tree.norm(gradients[group])
+            metrics[f'update_norm/{group}'] = optax.tree.norm(updates[group])
+            metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
             metrics[f'learning_rate/{group}'] = row.train[group] * rate(state.step)
         params = {**frozen, **optax.apply_updates(trained, updates)}
         return TrainState(params, stats, opt, state.step + 1), metrics

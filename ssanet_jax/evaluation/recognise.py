@@ -1,0 +1,72 @@
+"""From the network's outputs to what a person wants to know of an image."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.evaluation.figures import contact_sheet, draw_parts
+from ssanet_jax.models.candidates import scale_factors
+from ssanet_jax.models.ssanet import SSANet, split_model
+
+ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
+
+
+class Recognition(NamedTuple):
+    """What the network found in one image."""
+
+    label: int  # index of the predicted class
+    probabilities: np.ndarray  # float32 [N], softmax of the summed logits
+    boxes: np.ndarray  # float32 [K, 4], parts at the chosen scale, pixels of the input; [0, 4] without parts
+    scales: np.ndarray  # float32 [K], side of each box over that of its proposal
+    orientations: list[str]  # of each part, where OP takes part
+
+
+class Recogniser:
+    """A trained network as a function of images.
+
+    Args:
+      model: the network.
+      active: groups that take part in the prediction.
+      batch_size: images a compiled call; fewer are padded, so that there is one program.
+    """
+
+    def __init__(self, model: SSANet, active: frozenset[str], batch_size: int = 8):
+        _, self._params, self._stats = split_model(model)
+        self._predict = make_predict(model, active)
+        self._factors = scale_factors(model.scales if 'scale_mining' in active else 1, model.alpha)
+        self._batch_size = batch_size
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Iterator[Recognition]:
+        """Recognises uint8 images `[H, H, 3]` of the network's input size, in order."""
+        for first in range(0, len(images), self._batch_size):
+            chunk = np.stack(images[first:first + self._batch_size])
+            padded = np.concatenate([chunk, np.repeat(chunk[-1:], self._batch_size - len(chunk), axis=0)])
+            outputs = jax.device_get(self._predict(self._params, self._stats, padded))
+            probabilities = np.asarray(jax.nn.softmax(outputs.logits))
+            for i in range(len(chunk)):
+                located = outputs.boxes is not None
+                yield Recognition(
+                    label=int(probabilities[i].argmax()),
+                    probabilities=probabilities[i],
+                    boxes=outputs.aligned_boxes[i] if located else np.zeros((0, 4), np.float32),
+                    scales=self._factors[outputs.aligned_scale[i]] if located else np.zeros(0, np.float32),
+                    orientations=[ORIENTATIONS[o] for o in outputs.orientation[i]] if outputs.orientation is not None else [],
+                )
+
+
+def parts_sheet(
+    recognise: Recogniser, images: Sequence[np.ndarray], labels: Sequence[int], class_names: Sequence[str], columns: int = 5
+) -> np.ndarray:
+    """A sheet of images with their parts; the caption says what was predicted, and the truth where it differs.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    pictures = []
+    for image, label, found in zip(images, labels, recognise(images)):
+        caption = class_names[found.label] if found.label == label else f'{class_names[found.label]} (is {class_names[label]})'
+        pictures.append(draw_parts(image, found.boxes, found.scales, caption))
+    return contact_sheet(pictures, columns)

@@ -1,0 +1,49 @@
+"""What all tests share: compiled programs kept between runs, a tiny configuration, one trained run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for configs/, which no package holds
+
+# Set before JAX is imported, and inherited by the commands that tests start.
+_CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'ssanet_jax' / 'tests'
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import pytest
+
+jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
+jax.config.update('jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS']))
+
+
+@pytest.fixture
+def tiny_config():
+    """A fresh copy of `tiny_config.py`, to be changed at will."""
+    import tiny_config
+    return tiny_config.get_config()
+
+
+def command_line(workdir: Path, *arguments: str) -> list[str]:
+    """The command that trains the tiny configuration."""
+    config = Path(__file__).with_name('tiny_config.py')
+    return [sys.executable, '-m', 'ssanet_jax.main', f'--config={config}', f'--workdir={workdir}', *arguments]
+
+
+class FinishedRun(NamedTuple):
+    workdir: Path
+    stdout: str
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory) -> FinishedRun:
+    """A run of the tiny configuration by its command, without interruption. Not to be changed."""
+    workdir = tmp_path_factory.mktemp('finished') / 'run'
+    done = subprocess.run(command_line(workdir), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return FinishedRun(workdir, done.stdout)

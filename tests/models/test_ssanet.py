@@ -1,0 +1,283 @@
+"""The assembled network: its shapes, who takes part in what, and its paths against slow loops."""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+from flax import nnx
+
+from ssanet_jax.models import candidates, regions
+from ssanet_jax.models.ssanet import GROUPS, REGION, SSANet, merge_model, split_model
+
+SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 64
+SETTINGS = dict(backbone='resnet_tiny', parts=K, proposals=M, scales=S, crop_size=56)
+SHARINGS, FEATURES = ('none', 'image'), ('pooled', 'flat')
+
+
+@functools.cache
+def build(**changes):
+    """The network with random weights; in evaluation mode, its statistics not the initial 0 and 1."""
+    model = jax.jit(lambda: split_model(SSANet(CLASSES, SIZE, **SETTINGS | changes, rngs=nnx.Rngs(0)))[1:])
+    params, stats = model()
+    stats = jax.tree.map(lambda x: x * 1.5 + 0.05, stats)
+    structure = abstract(**changes)
+    structure.eval()
+    return split_model(structure)[0], params, stats
+
+
+def abstract(**changes):
+    """The network without weights: quick, and enough for errors and shapes."""
+    return nnx.eval_shape(lambda: SSANet(CLASSES, SIZE, **SETTINGS | changes, rngs=nnx.Rngs(0)))
+
+
+def forward(graph, **arguments):
+    return lambda params, stats, images: merge_model(graph, params, stats)(images, **arguments)
+
+
+@pytest.fixture(scope='module')
+def images():
+    """Blobs at random places, uint8."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(B, SIZE // 8, SIZE // 8, 3)).repeat(8, 1).repeat(8, 2)
+    return np.uint8(np.clip(128 + 50 * noise, 0, 255))
+
+
+@pytest.fixture(scope='module')
+def image_network():
+    return build(sharing='image')
+
+
+@pytest.fixture(scope='module')
+def image_outputs(image_network, images):
+    graph, params, stats = image_network
+    return jax.jit(forward(graph, training=True))(params, stats, images)
+
+
+def shapes(outputs):
+    return {name: value.shape for name, value in outputs._asdict().items() if value is not None}
+
+
+EVERY = dict(
+    image_logits=(B, CLASSES), scores=(B, M), boxes=(B, M, 4), aligned_boxes=(B, K, 4), aligned_scale=(B, K),
+    scale_logits=(B, CLASSES), orientation=(B, K), oriented_logits=(B, CLASSES))
+TRAINING = dict(part_features=(B, M, C), part_logits=(B, M, CLASSES))
+
+
+def traced(model, **arguments):
+    graph, params, stats = split_model(model)
+    run = lambda *inputs: (outputs := forward(graph, **arguments)(*inputs), outputs.logits)
+    return jax.eval_shape(run, params, stats, jax.ShapeDtypeStruct((B, SIZE, SIZE, 3), jnp.uint8))
+
+
+@pytest.mark.parametrize('features', FEATURES)
+@pytest.mark.parametrize('sharing', SHARINGS)
+@pytest.mark.parametrize('training', [False, True])
+def test_shapes(sharing, features, training):
+    outputs, logits = traced(abstract(sharing=sharing, features=features), training=training)
+    assert shapes(outputs) == (EVERY | TRAINING if training else EVERY)
+    chex.assert_shape(logits, (B, CLASSES))
+    chex.assert_type([outputs.aligned_scale, outputs.orientation], jnp.int32)
+    floats = [value for name, value in outputs._asdict().items() if value is not None and name not in ('aligned_scale', 'orientation')]
+    chex.assert_type(floats, jnp.float32)
+
+
+def test_half_precision_is_for_the_backbone_alone():
+    model = abstract(dtype='bfloat16')
+    outputs, logits = traced(model, training=True)
+    assert shapes(outputs) == EVERY | TRAINING
+    chex.assert_type([outputs.scores, outputs.part_features, logits], jnp.float32)
+    chex.assert_type(jax.tree.leaves(split_model(model)[1]), jnp.float32)
+
+
+def test_length_of_what_scale_mining_reads():
+    length = {features: abstract(features=features).scale_mining.weights.shape[-1] for features in FEATURES}
+    assert length == {'pooled': C, 'flat': REGION * REGION * C}
+
+
+PARTS = ('scores', 'boxes', 'aligned_boxes', 'aligned_scale')
+
+
+@pytest.mark.parametrize('active, present', [
+    (('backbone', 'image_classifier'), ()),
+    (set(GROUPS) - {'oriented_pooling'}, (*PARTS, 'scale_logits')),
+    (set(GROUPS) - {'scale_mining'}, (*PARTS, 'orientation', 'oriented_logits')),
+    (set(GROUPS) - {'scale_mining', 'oriented_pooling'}, PARTS),
+])
+@pytest.mark.parametrize('sharing', SHARINGS)
+def test_only_active_groups_take_part(sharing, active, present):
+    outputs, _ = traced(abstract(sharing=sharing), active=active)
+    assert shapes(outputs) == {name: EVERY[name] for name in ('image_logits', *present)}
+
+
+def test_without_scale_mining_the_parts_keep_their_scale(image_network, image_outputs, images):
+    graph, params, stats = image_network
+    outputs = jax.jit(forward(graph, active=set(GROUPS) - {'scale_mining'}))(params, stats, images)
+    np.testing.assert_array_equal(outputs.aligned_scale, 0)
+    np.testing.assert_allclose(outputs.aligned_boxes, image_outputs.boxes[:, :K], atol=1e-4)
+    chex.assert_trees_all_equal(outputs.logits, outputs.oriented_logits)
+
+
+def test_the_prediction_is_the_sum_of_both_heads(image_outputs):
+    np.testing.assert_allclose(
+        image_outputs.logits, np.array(image_outputs.scale_logits) + np.array(image_outputs.oriented_logits), rtol=1e-6)
+    scale_only = image_outputs._replace(oriented_logits=None)
+    chex.assert_trees_all_equal(scale_only.logits, image_outputs.scale_logits)
+
+
+def test_the_image_classifier_predicts_only_where_there_are_no_parts(image_network, image_outputs, images):
+    graph, params, stats = image_network
+    other = params | {'image_classifier': jax.tree.map(lambda x: x + 100 * jnp.arange(CLASSES), params['image_classifier'])}
+    run = jax.jit(forward(graph, training=True))
+    outputs = run(other, stats, images)
+    assert np.abs(outputs.image_logits - image_outputs.image_logits).max() > 10
+    chex.assert_trees_all_equal(outputs._replace(image_logits=0), image_outputs._replace(image_logits=0))
+    chex.assert_trees_all_equal(outputs.logits, image_outputs.logits)
+    bare = jax.jit(forward(graph, active=('backbone', 'image_classifier')))(other, stats, images)
+    chex.assert_trees_all_equal(bare.logits, bare.image_logits)
+    np.testing.assert_allclose(bare.image_logits, outputs.image_logits, rtol=1e-4)
+
+
+def test_no_label_can_reach_the_prediction():
+    assert list(inspect.signature(SSANet.__call__).parameters) == ['self', 'images', 'active', 'training']
+
+
+def test_the_aligned_box_is_the_candidate_of_the_aligned_scale(image_outputs):
+    scales = np.array(image_outputs.aligned_scale)
+    assert len(np.unique(scales)) > 1  # not always the original
+    for b in range(B):
+        boxes = candidates.scale_candidates(image_outputs.boxes[b, :K], S, 2 ** (1 / 3))
+        for k in range(K):
+            np.testing.assert_allclose(image_outputs.aligned_boxes[b, k], boxes[k, scales[b, k]], atol=1e-4)
+
+
+def test_scores_are_those_of_the_boxes_best_first(image_network, image_outputs, images):
+    scores = np.array(image_outputs.scores)
+    assert (np.diff(scores) <= 0).all()
+    graph, params, stats = image_network
+    every = merge_model(graph, params, stats).proposals(feature_map(image_network, images))
+    np.testing.assert_allclose(scores[:, 0], np.max(every, 1), rtol=1e-5)
+
+
+def feature_map(network, images):
+    graph, params, stats = network
+    return jax.jit(lambda p, s, x: (lambda m: m.backbone(m._normalise(x)))(merge_model(graph, p, s)))(params, stats, images)
+
+
+def test_pooled_features_are_the_mean_of_the_whole_roi(image_network, image_outputs, images):
+    """Averages are taken without ever making the 7 x 7 maps."""
+    graph, params, stats = image_network
+    maps = feature_map(image_network, images)
+    whole = merge_model(graph, params, stats)._align(maps, image_outputs.boxes, REGION)
+    chex.assert_shape(whole, (B, M, REGION, REGION, C))
+    np.testing.assert_allclose(image_outputs.part_features, np.mean(whole, (2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_image_sharing_by_a_slow_loop(image_network, image_outputs, images):
+    """RoIAlign one box at a time, then the heads on what was collected."""
+    graph, params, stats = image_network
+    model = merge_model(graph, params, stats)
+    maps = feature_map(image_network, images)
+    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION, 8, 2)[0])
+    describe = lambda b, box: align(maps[b], box)
+    check_heads(model, image_outputs, describe)
+
+
+def test_no_sharing_by_a_slow_loop(images):
+    """Each region by itself: cut out of the normalised image, then through the backbone."""
+    network = build(sharing='none')
+    graph, params, stats = network
+    outputs = jax.jit(forward(graph, training=True))(params, stats, images)
+    model = merge_model(graph, params, stats)
+    mean, std = model.backbone.mean, model.backbone.std
+    crop = jax.jit(lambda x, box: regions.resample((x.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std), box[None], 56))
+    backbone = jax.jit(lambda p, s, x: merge_model(graph, p, s).backbone(x)[0])
+    describe = lambda b, box: backbone(params, stats, crop(images[b], box))
+    check_heads(model, outputs, describe)
+
+
+def check_heads(model, outputs, describe):
+    """Compares all that is said of the parts with the heads on `describe(image number, box) -> [7, 7, C]`."""
+    pooled, aligned = np.zeros((B, K, S, C), np.float32), np.zeros((B, K, REGION, REGION, C), np.float32)
+    features = np.zeros((B, M, C), np.float32)
+    for b in range(B):
+        for m in range(M):
+            features[b, m] = np.mean(describe(b, outputs.boxes[b, m]), (0, 1))
+        boxes = candidates.scale_candidates(outputs.boxes[b, :K], S, 2 ** (1 / 3))
+        for k in range(K):
+            for s in range(S):
+                region = describe(b, boxes[k, s])
+                chex.assert_shape(region, (REGION, REGION, C))
+                pooled[b, k, s] = np.mean(region, (0, 1))
+                if s == outputs.aligned_scale[b, k]:
+                    aligned[b, k] = region
+    np.testing.assert_allclose(outputs.part_features, features, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs.part_logits, model.part_classifier(features), rtol=1e-3, atol=1e-3)
+    mined = model.scale_mining(pooled)
+    np.testing.assert_allclose(outputs.scale_logits, mined.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(mined.shift)) % S)
+    oriented = model.oriented_pooling(aligned)
+    np.testing.assert_allclose(outputs.oriented_logits, oriented.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(outputs.orientation, oriented.orientation)
+
+
+def test_flat_features_are_the_whole_map(images):
+    network = build(sharing='image', features='flat')
+    graph, params, stats = network
+    outputs = jax.jit(forward(graph))(params, stats, images)
+    model = merge_model(graph, params, stats)
+    maps = feature_map(network, images)
+    boxes = jax.vmap(lambda x: candidates.scale_candidates(x, S, 2 ** (1 / 3)))(outputs.boxes[:, :K])
+    whole = model._align(maps, boxes.reshape(B, K * S, 4), REGION).reshape(B, K, S, -1)
+    mined = model.scale_mining(whole)
+    np.testing.assert_allclose(outputs.scale_logits, mined.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(mined.shift)) % S)
+
+
+class Variants(chex.TestCase):
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(0, 2)
+    def test_an_image_is_recognised_alike_alone_and_in_a_batch(self, number):
+        graph, params, stats = build(sharing='image')
+        images = np.uint8(np.random.default_rng(1).integers(0, 256, (B, 8, 8, 3)).repeat(8, 1).repeat(8, 2))
+        batch = jax.jit(forward(graph, training=True))(params, stats, images)
+        alone = self.variant(forward(graph, training=True))(params, stats, images[number:number + 1])
+        chex.assert_trees_all_close(alone, jax.tree.map(lambda x: x[number:number + 1], batch), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(parts=0), 'parts must lie between 1 and proposals = 3; got 0'),
+    (dict(parts=4), 'parts must lie between 1 and proposals = 3; got 4'),
+    (dict(proposals=10_000), 'proposals must be at most 516, the boxes of an image of 64; got 10000'),
+    (dict(sharing='all'), "sharing must be 'none' or 'image', not 'all'"),
+    (dict(features='square'), "features must be 'pooled' or 'flat', not 'square'"),
+    (dict(scales=4), 'scales must be odd'),
+    (dict(alpha=0.5), 'alpha must be greater than 1'),
+    (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
+    (dict(sharing='none', crop_size=224), 'crop_size must be 56 for a 7 x 7 map of resnet_tiny; got 224'),
+    (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
+    (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
+    (dict(patch=4), 'do not tile a map of 7 x 7'),
+    (dict(patch=9, grid=1), 'do not tile a map of 7 x 7'),
+])
+def test_arguments_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        abstract(**changes)
+
+
+def test_an_image_smaller_than_a_cell_is_refused():
+    with pytest.raises(ValueError, match='image_size 4 is smaller than the stride 8'):
+        nnx.eval_shape(lambda: SSANet(CLASSES, 4, **SETTINGS, rngs=nnx.Rngs(0)))
+
+
+def test_split_and_merge_keep_everything_by_group(image_network):
+    graph, params, stats = image_network
+    assert params.keys() == set(GROUPS) and stats.keys() == {'backbone'}
+    again, *arrays = split_model(merge_model(graph, params, stats))
+    chex.assert_trees_all_equal(tuple(arrays), (params, stats))
+    assert again == graph

@@ -1,0 +1,153 @@
+"""The command on bad input: one line that names the thing and the cure, exit code 2, nothing left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ROOT
+
+from ssanet_jax.data.toy_birds import CLASS_NAMES
+from ssanet_jax.training import experiment
+
+TINY = '--config=tests/tiny_config.py'
+CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
+
+# Name -> (arguments, words that the line must hold). {tmp} is a folder, see `prepared` below.
+CASES = {
+    'no configuration': ([], ['--config', '--help']),
+    'missing configuration': (['--config=nowhere.py'], ['nowhere.py', 'check --config']),
+    'unknown field': ([TINY, '--config.model.bogus=1'], ['config.model.bogus', 'check the spelling']),
+    'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle', 'check the spelling']),
+    'wrong type': ([TINY, '--config.data.batch_size=many'], ['config.data.batch_size', 'many']),
+    'unknown mode': ([TINY, '--mode=dance'], ['mode', 'train|evaluate']),
+    'unknown flag': ([TINY, '--speed=9'], ['speed', '--help']),
+    'stray word': ([TINY, 'evaluate'], ["'evaluate'", '--help']),
+    'even S': ([TINY, '--config.model.scales=4'], ['config.model', 'scales must be odd', '4']),
+    'K above M': ([TINY, '--config.model.parts=5'], ['parts must lie between 1 and proposals = 3', '5']),
+    'too many proposals': ([TINY, '--config.model.proposals=1000'], ['proposals must be at most 516', '1000']),
+    'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
+    'patches that do not tile': ([TINY, '--config.model.patch=4'], ['config.model', 'do not tile']),
+    'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
+    'missing weights': ([TINY, '--config.model.pretrained=weights.pth'], ['weights.pth']),
+    'unknown reduction': ([TINY, '--config.loss.mac_reduction=median'], ['config.loss.mac_reduction=median', 'mean or sum']),
+    'batch larger than the set': ([TINY, '--config.data.batch_size=65'], ['64 training images', '65', 'lower config.data.batch_size']),
+    'empty batch': ([TINY, '--config.data.batch_size=0'], ['config.data.batch_size = 0', 'at least one']),
+    'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'raise resize']),
+    'tiny birds': ([TINY, '--config.data.size=8'], ['size', 'at least 32', '8']),
+    'unknown set': ([TINY, '--config.data.name=dogs'], ["'dogs'", 'config.data.name', 'toy_birds']),
+    'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
+    'missing data folder': ([CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
+    'not CUB': ([CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
+    'zero images': ([CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'], ['has no images', 'config.data.dir']),
+    'evaluation of nothing': ([TINY, '--mode=evaluate'], ['holds no run', '--workdir']),
+    'workdir is a file': ([TINY, '--workdir={tmp}/file'], ['cannot write in', 'another --workdir']),
+    'workdir of another configuration': ([TINY, '--workdir={tmp}/other'], ['other holds a run with another seed', '--workdir']),
+    'workdir of other classes': ([TINY, '--workdir={tmp}/classes'], ['other classes', '--workdir']),
+    'damaged workdir': ([TINY, '--workdir={tmp}/damaged'], ['config.json is damaged', 'another --workdir']),
+    'evaluation before training': ([TINY, '--workdir={tmp}/untrained', '--mode=evaluate'], ['no checkpoint yet', 'train first']),
+}
+
+# Imports the command once and forks for every case: the real flags, output and exit code of a process each, at a
+# fraction of the time. Importing starts no JAX backend (tested below), so that there is nothing a fork could break.
+SERVER = '''
+import json, os, sys
+from ssanet_jax import command, main
+found = {}
+for name, (arguments, stem) in json.load(sys.stdin).items():
+    pid = os.fork()
+    if not pid:
+        for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = ['main', *arguments]
+        try:
+            command.run(main.main)
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    found[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+json.dump(found, sys.stdout)
+'''
+
+
+class Ended(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+    before: dict[str, bytes]  # every file of the work directory, by path
+    after: dict[str, bytes]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [folder] if folder.is_file() else folder.rglob('*')
+    return {str(path): path.read_bytes() if path.is_file() else b'' for path in paths}
+
+
+def prepared(tmp: Path) -> None:
+    """The folders that the cases speak of."""
+    import tiny_config
+    (tmp / 'empty' / 'one-class').mkdir(parents=True)
+    (tmp / 'file').write_text('in the way')
+    for name in ('other', 'classes', 'untrained'):
+        config = tiny_config.get_config()
+        config.seed = 1 if name == 'other' else 0
+        experiment.open_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
+    (tmp / 'damaged').mkdir()
+    (tmp / 'damaged' / 'config.json').write_text('{"config": {')
+
+
+@pytest.fixture(scope='module')
+def ended(tmp_path_factory) -> dict[str, Ended]:
+    """What became of every case."""
+    tmp = tmp_path_factory.mktemp('main')
+    prepared(tmp)
+    commands, workdirs = {}, {}
+    for number, (name, (arguments, _)) in enumerate(CASES.items()):
+        arguments = [argument.format(tmp=tmp) for argument in arguments]
+        given = [argument.partition('=')[2] for argument in arguments if argument.startswith('--workdir')]
+        workdirs[name] = Path(given[0]) if given else tmp / f'run{number}'
+        commands[name] = (arguments if given else [*arguments, f'--workdir={workdirs[name]}'], str(tmp / f'case{number}'))
+    before = {name: files(workdir) for name, workdir in workdirs.items()}
+    done = subprocess.run(
+        [sys.executable, '-c', SERVER], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {
+        name: Ended(code, *(Path(commands[name][1] + end).read_text() for end in ('.out', '.err')), before[name], files(workdirs[name]))
+        for name, code in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_bad_input_ends_with_one_line(ended, name):
+    code, stdout, stderr, before, after = ended[name]
+    assert code == 2, stderr
+    assert stdout == ''
+    (line,) = stderr.splitlines()
+    assert line.startswith('error: ')
+    for word in CASES[name][1]:
+        assert word in line
+    assert after == before
+
+
+def python(script: str) -> str:
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_package_imports_without_jax():
+    assert python('import sys, ssanet_jax; print("jax" in sys.modules, ssanet_jax.__version__)').startswith('False 0.')
+
+
+def test_importing_the_loop_starts_no_backend():
+    """Otherwise flags such as the platform, and multi-process initialisation, would come too late."""
+    backends = 'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; print(len(xla_bridge._backends)); '
+    assert python(backends + 'import jax; jax.devices(); print(len(xla_bridge._backends) > 0)') == '0\nTrue'

@@ -1,0 +1,134 @@
+"""The table of stages: what it refuses, its learning rates, and its optimiser against SGD written out."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.training import stages
+from ssanet_jax.training.stages import stage
+
+
+def row(**changes):
+    values = dict(name='first', epochs=3, rate=0.1, train=dict(backbone=1)) | changes
+    return stage(values.pop('name'), **values)
+
+
+@pytest.mark.parametrize('table, message', [
+    ((), 'empty'),
+    ((row(), row()), 'two stages of one name: first, first'),
+    ((row(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is no group: choose from backbone"),
+    ((row(train={}),), "'first' trains nothing"),
+    ((row(name='fine'), row(epochs=0)), "'first' has 0 epochs"),
+    ((row(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
+])
+def test_a_table_that_cannot_be_trained_is_refused(table, message):
+    with pytest.raises(UserError, match=message):
+        stages.check_stages(table)
+
+
+def test_a_good_table_passes():
+    stages.check_stages((row(), row(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine')))
+
+
+def test_groups_become_active_stage_by_stage():
+    table = (row(train=dict(backbone=1, proposals=1)), row(train=dict(scale_mining=1)), row(train=dict(backbone=1)))
+    expected = [{'backbone', 'proposals'}] + [{'backbone', 'proposals', 'scale_mining'}] * 2
+    assert [stages.active_groups(table, index) for index in range(3)] == expected
+
+
+def rate_by_hand(step, *, schedule, epochs, milestones, warmup_epochs, epoch_steps, rate=0.1):
+    warmup = round(warmup_epochs * epoch_steps)
+    if step < warmup:
+        return rate * step / warmup
+    if schedule == 'step':
+        return rate * 0.1 ** sum(step >= milestone * epoch_steps for milestone in milestones)
+    if schedule == 'cosine':
+        return rate * (1 + math.cos(math.pi * (step - warmup) / (epochs * epoch_steps - warmup))) / 2
+    return rate
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    schedule=st.sampled_from(stages.SCHEDULES),
+    milestones=st.lists(st.integers(1, 5), unique=True, max_size=3).map(sorted),
+    warmup_epochs=st.sampled_from([0.0, 0.5, 1.0]),
+    epoch_steps=st.integers(1, 5),
+)
+def test_learning_rate_of_every_step(schedule, milestones, warmup_epochs, epoch_steps):
+    settings = dict(schedule=schedule, epochs=6, milestones=milestones, warmup_epochs=warmup_epochs)
+    rate = stages.learning_rate(row(**settings), epoch_steps)
+    steps = np.arange(6 * epoch_steps)
+    expected = [rate_by_hand(int(step), **settings, epoch_steps=epoch_steps) for step in steps]
+    np.testing.assert_allclose([float(rate(step)) for step in steps], expected, rtol=1e-5, atol=1e-8)
+
+
+def test_the_rate_falls_at_the_first_step_after_the_milestone():
+    rate = stages.learning_rate(row(epochs=9, milestones=(2, 4)), 10)
+    np.testing.assert_allclose([rate(19), rate(20), rate(39), rate(40), rate(89)], [0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def parameters():
+    random = np.random.default_rng(0)
+    draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+    return {
+        'backbone': {'kernel': draw(3, 4), 'bias': draw(4)},
+        'proposals': {'kernel': draw(5)},
+        'scale_mining': {'weights': draw(2, 2)},
+    }
+
+
+FACTORS = {'backbone': 1.0, 'proposals': 0.2}
+STEPS, EPOCH_STEPS, MOMENTUM, DECAY = 7, 2, 0.9, 0.05
+
+
+class OptimizerVariants(chex.TestCase):
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_sgd_by_torchs_rule(self):
+        """g + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
+        table = row(train=FACTORS, milestones=(1, 2))
+        optimizer = stages.make_optimizer(table, momentum=MOMENTUM, weight_decay=DECAY, steps_per_epoch=EPOCH_STEPS)
+        params = parameters()
+        state = optimizer.init(params)
+        update = self.variant(optimizer.update)
+        expected, velocity = parameters(), jax.tree.map(np.zeros_like, parameters())
+        random = np.random.default_rng(1)
+        for step in range(STEPS):
+            gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
+            updates, state = update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+            rate = rate_by_hand(step, schedule='step', epochs=3, milestones=(1, 2), warmup_epochs=0, epoch_steps=EPOCH_STEPS)
+            for group, factor in FACTORS.items():
+                for name in expected[group]:
+                    v, p, g = velocity[group], expected[group], gradients[group]
+                    v[name] = MOMENTUM * v[name] + g[name] + DECAY * p[name]
+                    p[name] = p[name] - rate * factor * v[name]
+            chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(params['proposals']['kernel'], parameters()['proposals']['kernel'])
+
+
+def test_frozen_leaves_get_no_update_and_hold_no_state():
+    optimizer = stages.make_optimizer(row(train=FACTORS), momentum=MOMENTUM, weight_decay=DECAY, steps_per_epoch=EPOCH_STEPS)
+    params = parameters()
+    state = optimizer.init(params)
+    # Momentum for the three leaves that train, and a counter for each of the two schedules.
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(state))
+    assert shapes == [(), (), (3, 4), (4,), (5,)]
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+    assert not np.any(updates['scale_mining']['weights'])
+    assert np.all(updates['backbone']['kernel'])
+
+
+def test_split_groups_takes_every_group_once():
+    trained, frozen = stages.split_groups(parameters(), row(train=FACTORS))
+    assert trained.keys() == {'backbone', 'proposals'} and frozen.keys() == {'scale_mining'}
+    chex.assert_trees_all_equal({**trained, **frozen}, parameters())
