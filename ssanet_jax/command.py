@@ -33,6 +33,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
 
 
 def _parse(argv: list[str]) -> list[str]:
+    _check_config_file(argv)
     try:
         return flags.FLAGS(argv)[1:]
     except flags.Error as error:
@@ -40,12 +41,20 @@ def _parse(argv: list[str]) -> list[str]:
         raise UserError(f'{cause}; see --help') from error
     except (AttributeError, KeyError, IndexError) as error:
         # config_flags reports a mistyped field as it meets it: name the flag that held it.
-        wrong = _mistyped(str(error), argv)
+        wrong = _mistyped(str(error.args[0]), argv)
         raise UserError(f'the configuration has no field {wrong}: check the spelling against the --config file') from error
     except (TypeError, ValueError) as error:
         raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
-    except FileNotFoundError as error:
-        raise UserError(f'there is no configuration file {error.filename or error}: check --config') from error
+
+
+def _check_config_file(argv: list[str]) -> None:
+    # config_flags would not complain before the first field is read, and then with a traceback.
+    for argument, following in zip(argv, [*argv[1:], '']):
+        name, given, value = argument.partition('=')
+        if name in ('-config', '--config'):
+            path = (value if given else following).partition(':')[0]  # the rest is an argument of get_config
+            if not Path(path).is_file():
+                raise UserError(f'there is no configuration file {path!r}: check --config')
 
 
 def _mistyped(message: str, argv: list[str]) -> str:

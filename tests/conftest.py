@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from commands import ROOT, train_command
+
 sys.path.insert(0, str(ROOT))  # for configs/, which no package holds
 
 # Set before JAX is imported, and inherited by the commands that tests start.
@@ -29,12 +30,6 @@ def tiny_config():
     return tiny_config.get_config()
 
 
-def command_line(workdir: Path, *arguments: str) -> list[str]:
-    """The command that trains the tiny configuration."""
-    config = Path(__file__).with_name('tiny_config.py')
-    return [sys.executable, '-m', 'ssanet_jax.main', f'--config={config}', f'--workdir={workdir}', *arguments]
-
-
 class FinishedRun(NamedTuple):
     workdir: Path
     stdout: str
@@ -44,6 +39,6 @@ class FinishedRun(NamedTuple):
 def finished_run(tmp_path_factory) -> FinishedRun:
     """A run of the tiny configuration by its command, without interruption. Not to be changed."""
     workdir = tmp_path_factory.mktemp('finished') / 'run'
-    done = subprocess.run(command_line(workdir), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(train_command(workdir), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return FinishedRun(workdir, done.stdout)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT
+from commands import ROOT
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.training import experiment
@@ -18,9 +18,10 @@ CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weig
 # Name -> (arguments, words that the line must hold). {tmp} is a folder, see `prepared` below.
 CASES = {
     'no configuration': ([], ['--config', '--help']),
-    'missing configuration': (['--config=nowhere.py'], ['nowhere.py', 'check --config']),
+    'missing configuration': (['--config=nowhere.py'], ["no configuration file 'nowhere.py'", 'check --config']),
+    'missing configuration and a field': (['--config', 'nowhere.py', '--config.seed=1'], ["'nowhere.py'", 'check --config']),
     'unknown field': ([TINY, '--config.model.bogus=1'], ['config.model.bogus', 'check the spelling']),
-    'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle', 'check the spelling']),
+    'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle.scales', 'check the spelling']),
     'wrong type': ([TINY, '--config.data.batch_size=many'], ['config.data.batch_size', 'many']),
     'unknown mode': ([TINY, '--mode=dance'], ['mode', 'train|evaluate']),
     'unknown flag': ([TINY, '--speed=9'], ['speed', '--help']),
@@ -28,10 +29,12 @@ CASES = {
     'even S': ([TINY, '--config.model.scales=4'], ['config.model', 'scales must be odd', '4']),
     'K above M': ([TINY, '--config.model.parts=5'], ['parts must lie between 1 and proposals = 3', '5']),
     'too many proposals': ([TINY, '--config.model.proposals=1000'], ['proposals must be at most 516', '1000']),
+    'no weights for this backbone': ([TINY, '--config.model.pretrained=w.pth'], ["'resnet_tiny'", "'none'"]),
     'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
     'patches that do not tile': ([TINY, '--config.model.patch=4'], ['config.model', 'do not tile']),
     'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
-    'missing weights': ([TINY, '--config.model.pretrained=weights.pth'], ['weights.pth']),
+    'missing weights': ([TINY, '--config.model.backbone=resnet18', '--config.model.pretrained=weights.pth'], ['no weights file weights.pth', 'give a .pth']),
+    'unknown optimiser': ([TINY, '--config.optimizer.name=lion'], ['config.optimizer.name', "'lion'", 'sgd, adamw']),
     'unknown reduction': ([TINY, '--config.loss.mac_reduction=median'], ['config.loss.mac_reduction=median', 'mean or sum']),
     'batch larger than the set': ([TINY, '--config.data.batch_size=65'], ['64 training images', '65', 'lower config.data.batch_size']),
     'empty batch': ([TINY, '--config.data.batch_size=0'], ['config.data.batch_size = 0', 'at least one']),
@@ -125,6 +128,7 @@ def ended(tmp_path_factory) -> dict[str, Ended]:
         for name, code in json.loads(done.stdout).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_bad_input_ends_with_one_line(ended, name):
     code, stdout, stderr, before, after = ended[name]

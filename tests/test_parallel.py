@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from commands import ROOT
 
 from ssanet_jax import parallel
 from ssanet_jax.errors import UserError

@@ -29,8 +29,8 @@ SPLITS = ('train', 'test')
 
 SUPERSAMPLE = 2  # drawn at twice the size and averaged down: smooth edges
 SUBPIXEL_BITS = 4  # OpenCV's fixed-point drawing coordinates
-LENGTH = (0.45, 0.75)  # of the bird, in image sides
-ROTATION = 40  # degrees, either way; likewise the next three
+LENGTH = (0.55, 0.8)  # of the bird, in image sides
+ROTATION = 30  # degrees, either way; likewise the next three
 HEAD_ANGLE, WING_ANGLE, TAIL_ANGLE = 14, 12, 16
 LEAVES, BLOBS = 5, 6  # in each background
 DECOY_TRIES = 8  # places from which the best is taken
@@ -346,6 +346,7 @@ class ToyBirds:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f'toy_birds needs {name} to be an integer of at least {least}, not {value!r}')
         self.count, self.split, self.seed, self.size, self.distractors = count, split, seed, size, distractors
+        self._drawn: dict[int, dict] = {}  # drawing takes longer than a step of a small network
 
     def __len__(self) -> int:
         return self.count
@@ -355,6 +356,11 @@ class ToyBirds:
         index = operator.index(index)
         if not 0 <= index < self.count:
             raise IndexError(f'toy_birds/{self.split} has {self.count} pictures, there is no number {index}')
+        if index not in self._drawn:
+            self._drawn[index] = self._draw(index)
+        return dict(self._drawn[index])
+
+    def _draw(self, index: int) -> dict:
         stream = (self.seed, SPLITS.index(self.split))
         # Each run of 16 pictures holds every class once, in an order of its own.
         run, place = divmod(index, len(CLASS_NAMES))

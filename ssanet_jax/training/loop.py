@@ -42,7 +42,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     """
     mesh = _mesh(config)
     # All that can be wrong with the settings is found before the work directory is claimed.
-    check_stages(config.stages)
+    check_stages(config.stages, config.optimizer)
     check_loss(config.loss)
     check_sizes(config.data)
     dataset = datasets.load(config.data)

@@ -1,5 +1,6 @@
 """Checkpoints: separate items, the way back from a damaged one, and what is said when there is none."""
 
+import gc
 import shutil
 
 import chex
@@ -14,6 +15,12 @@ from ssanet_jax.training.checkpoints import KEEP, Checkpoints
 
 # Orbax leaves its reads of a damaged checkpoint unfinished, and Python says so when it finds them.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning', 'ignore:coroutine:RuntimeWarning')
+
+
+@pytest.fixture(autouse=True)
+def collect():
+    yield
+    gc.collect()  # here, where those warnings are filtered, not in a test that comes later
 
 
 def items(value):

@@ -10,6 +10,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import GROUPS
@@ -22,6 +23,10 @@ def row(**changes):
     return stage(values.pop('name'), **values)
 
 
+def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
+    return ConfigDict(dict(name=name, momentum=momentum, weight_decay=weight_decay))
+
+
 @pytest.mark.parametrize('table, message', [
     ((), 'empty'),
     ((row(), row()), 'two stages of one name: first, first'),
@@ -32,11 +37,18 @@ def row(**changes):
 ])
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
     with pytest.raises(UserError, match=message):
-        stages.check_stages(table)
+        stages.check_stages(table, optimizer())
 
 
 def test_a_good_table_passes():
-    stages.check_stages((row(), row(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine')))
+    table = (row(), row(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine'))
+    for name in ('sgd', 'adamw'):
+        stages.check_stages(table, optimizer(name))
+
+
+def test_an_unknown_optimiser_is_refused():
+    with pytest.raises(UserError, match="config.optimizer.name is 'lion': choose from sgd, adamw"):
+        stages.check_stages((row(),), optimizer('lion'))
 
 
 def test_groups_become_active_stage_by_stage():
@@ -96,10 +108,10 @@ class OptimizerVariants(chex.TestCase):
     def test_sgd_by_torchs_rule(self):
         """g + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
         table = row(train=FACTORS, milestones=(1, 2))
-        optimizer = stages.make_optimizer(table, momentum=MOMENTUM, weight_decay=DECAY, steps_per_epoch=EPOCH_STEPS)
+        transform = stages.make_optimizer(table, optimizer('sgd', MOMENTUM, DECAY), EPOCH_STEPS)
         params = parameters()
-        state = optimizer.init(params)
-        update = self.variant(optimizer.update)
+        state = transform.init(params)
+        update = self.variant(transform.update)
         expected, velocity = parameters(), jax.tree.map(np.zeros_like, parameters())
         random = np.random.default_rng(1)
         for step in range(STEPS):
@@ -116,14 +128,35 @@ class OptimizerVariants(chex.TestCase):
         assert not np.allclose(params['proposals']['kernel'], parameters()['proposals']['kernel'])
 
 
+def test_adamw_decays_apart_from_the_gradient():
+    """p <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
+    transform = stages.make_optimizer(row(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS)
+    params, expected = parameters(), parameters()
+    state, update = transform.init(params), jax.jit(transform.update)
+    first, second = (jax.tree.map(np.zeros_like, expected) for _ in range(2))
+    random = np.random.default_rng(1)
+    for step in range(1, STEPS + 1):
+        gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for group, factor in FACTORS.items():
+            for name, p in expected[group].items():
+                m, v, g = first[group], second[group], gradients[group][name]
+                m[name] = 0.8 * m[name] + 0.2 * g
+                v[name] = 0.999 * v[name] + 0.001 * g ** 2
+                direction = m[name] / (1 - 0.8 ** step) / (np.sqrt(v[name] / (1 - 0.999 ** step)) + 1e-8)
+                expected[group][name] = p - 0.1 * factor * (direction + DECAY * p)
+        chex.assert_trees_all_close(params, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_leaves_get_no_update_and_hold_no_state():
-    optimizer = stages.make_optimizer(row(train=FACTORS), momentum=MOMENTUM, weight_decay=DECAY, steps_per_epoch=EPOCH_STEPS)
+    transform = stages.make_optimizer(row(train=FACTORS), optimizer(), EPOCH_STEPS)
     params = parameters()
-    state = optimizer.init(params)
+    state = transform.init(params)
     # Momentum for the three leaves that train, and a counter for each of the two schedules.
     shapes = sorted(leaf.shape for leaf in jax.tree.leaves(state))
     assert shapes == [(), (), (3, 4), (4,), (5,)]
-    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+    updates, _ = transform.update(jax.tree.map(jnp.ones_like, params), state, params)
     assert not np.any(updates['scale_mining']['weights'])
     assert np.all(updates['backbone']['kernel'])
 
