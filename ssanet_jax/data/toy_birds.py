@@ -29,7 +29,7 @@ SPLITS = ('train', 'test')
 
 SUPERSAMPLE = 2  # drawn at twice the size and averaged down: smooth edges
 SUBPIXEL_BITS = 4  # OpenCV's fixed-point drawing coordinates
-LENGTH = (0.55, 0.8)  # of the bird, in image sides
+LENGTH = (0.5, 0.7)  # of the bird, in image sides
 ROTATION = 30  # degrees, either way; likewise the next three
 HEAD_ANGLE, WING_ANGLE, TAIL_ANGLE = 14, 12, 16
 LEAVES, BLOBS = 5, 6  # in each background
@@ -199,24 +199,32 @@ def draw_tail(pen, form, colours):
     pen.line(TAIL[form], colours.outline, OUTLINE, closed=True)
 
 
+def draw_head(pen, beak, crown, colours):
+    """A head with its eye, its crown and its beak."""
+    pen.fill(HEAD, colours.body)
+    pen.fill(CHEEK, colours.belly, edge=False)
+    draw_crown(pen, crown, colours)
+    draw_beak(pen.at(BEAK_AT), beak, colours)
+    for shape, colour in ((EYE, (255, 255, 255)), (PUPIL, (20, 15, 15)), (GLINT, (255, 255, 255))):
+        pen.fill(shape + EYE_AT, colour, edge=False)
+
+
 def draw_decoy(canvas, rng, centre):
-    """A loose part of random kind and form, the size it would have on some bird, on a blob that is no bird."""
+    """A ball with the head, the wing or the tail of some bird, of random form: up close it looks like one."""
     colours = _plumage(rng)
-    kind, form = rng.integers(4), rng.integers(2)
-    matrix = _frame(rng.uniform(*LENGTH), rng.uniform(0, 360), rng.random() < 0.5)
+    kind, form, other = rng.integers(3), rng.integers(2), rng.integers(2)
+    matrix = _frame(rng.uniform(*LENGTH), rng.uniform(-ROTATION, ROTATION), rng.random() < 0.5)
     pen = Pen(canvas, matrix, centre, colours.outline)
-    blob = _arc(*rng.uniform(9, 13, 2))
+    ball = _arc(*rng.uniform(15, 19, 2))
     if kind == 0:
-        pen.fill(blob, colours.body)
-        draw_beak(pen.at((0.08, 0.0)), form, colours)
+        pen.fill(ball + (-0.04, 0.1), colours.body)
+        draw_head(pen.at((0.02, -0.08)), form, other, colours)
     elif kind == 1:
-        pen.fill(blob + (0, -0.02), colours.body)
-        draw_crown(pen, form, colours)
-    elif kind == 2:
+        pen.fill(ball, colours.body)
         draw_wing(pen.at((0.1, 0.0)), form, colours)
     else:
-        draw_tail(pen, form, colours)
-        pen.fill(blob + (0.09, 0), colours.body)
+        draw_tail(pen.at((-0.04, 0.0)), form, colours)
+        pen.fill(ball + (0.1, 0), colours.body)
 
 
 def draw_leaf(canvas, rng):
@@ -301,22 +309,16 @@ def draw_bird(label: int, rng: np.random.Generator, size: int = 128, distractors
         draw_decoy(canvas, rng, centre)
 
     tail_pen, wing_pen, head = bird.at(TAIL_AT, tail_angle), bird.at(WING_AT, wing_angle), bird.at(HEAD_AT, head_angle)
-    beak_pen = head.at(BEAK_AT)
     draw_tail(tail_pen, tail, colours)
     for x in (0.0, 0.08):
         bird.line([(x, 0.15), (x, 0.27), (x + 0.04, 0.28)], colours.outline, 0.025)
     bird.fill(BODY, colours.body)
     bird.fill(BELLY, colours.belly, edge=False)
     draw_wing(wing_pen, wing, colours)
-    head.fill(HEAD, colours.body)
-    head.fill(CHEEK, colours.belly, edge=False)
-    draw_crown(head, crown, colours)
-    draw_beak(beak_pen, beak, colours)
-    for shape, colour in ((EYE, (255, 255, 255)), (PUPIL, (20, 15, 15)), (GLINT, (255, 255, 255))):
-        head.fill(shape + EYE_AT, colour, edge=False)
+    draw_head(head, beak, crown, colours)
 
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    marks = ((beak_pen, BEAK_MARK), (head, CROWN_MARK), (wing_pen, WING_MARK), (tail_pen, TAIL_MARK))
+    marks = ((head.at(BEAK_AT), BEAK_MARK), (head, CROWN_MARK), (wing_pen, WING_MARK), (tail_pen, TAIL_MARK))
     # Nothing hides a part and the bird is always whole: every key point is visible.
     keypoints = np.array([(*pen.place(mark)[::-1] * size, 1) for pen, mark in marks], np.float32)
     drawn, edge = np.concatenate(bird.drawn), OUTLINE * length / 2
