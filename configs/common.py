@@ -6,11 +6,26 @@ from ssanet_jax.training.stages import stage
 
 
 def three_stages(epochs=(100, 60, 10), rate=1e-3, tune_rate=1e-4, **schedule):
-    """The paper's training (section 3.4): scales, then orientations, then the parts once more."""
+    """The paper's training (section 3.4): scales, then orientations, then the parts once more.
+
+    The paper gives the rates, and the epoch at which they fall (60); the numbers of epochs are ours.
+    """
     parts = dict(backbone=1, proposals=1, part_classifier=1)
     return (
-        stage('scale_mining', epochs=epochs[0], rate=rate, train=dict(parts, image_classifier=1, scale_mining=1), **schedule),
-        stage('oriented_pooling', epochs=epochs[1], rate=rate, train=dict(oriented_pooling=1, image_classifier=1 / 3), **schedule),
+        stage(
+            'scale_mining',
+            epochs=epochs[0],
+            rate=rate,
+            train=dict(parts, image_classifier=1, scale_mining=1),
+            **schedule,
+        ),
+        stage(
+            'oriented_pooling',
+            epochs=epochs[1],
+            rate=rate,
+            train=dict(oriented_pooling=1, image_classifier=1 / 3),
+            **schedule,
+        ),
         stage('part_tuning', epochs=epochs[2], rate=tune_rate, train=parts, **schedule),
     )
 
@@ -30,45 +45,51 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
 
-    config.data = ConfigDict(dict(
-        name='cub',  # toy_birds, cub, cars, aircraft or folder
-        dir='',  # the extracted official folder
-        prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
-        image_size=448,  # side of the network's input, pixels
-        resize=600,  # side of the image before it is cropped
-        scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
-        flip=True,
-        batch_size=16,  # over all devices
-        eval_batch_size=16,
-        threads=8,  # that read and decode
-        prefetch=2,  # batches kept ready
-    ))
+    config.data = ConfigDict(
+        dict(
+            name='cub',  # toy_birds, cub, cars, aircraft or folder
+            dir='',  # the extracted official folder
+            prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
+            image_size=448,  # side of the network's input, pixels
+            resize=600,  # side of the image before it is cropped
+            scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
+            flip=True,
+            batch_size=16,  # over all devices
+            eval_batch_size=16,
+            threads=8,  # that read and decode
+            prefetch=2,  # batches kept ready
+        )
+    )
 
-    config.model = ConfigDict(dict(
-        backbone='resnet50',
-        pretrained='none',  # none, a .pth or .safetensors file, or package:NAME
-        parts=4,  # K
-        proposals=6,  # M
-        scales=5,  # S
-        alpha=2 ** (1 / 3),
-        nms_iou=0.25,
-        sharing='image',  # image, or none: every candidate through the backbone, as in the paper
-        crop_size=224,  # of sharing='none'
-        features='pooled',  # or flat
-        solver='fourier',  # or circulant
-        patch=3,
-        grid=3,
-        orientation='literal',  # or exact
-        dtype='float32',  # or bfloat16
-    ))
+    config.model = ConfigDict(
+        dict(
+            backbone='resnet50',
+            pretrained='none',  # none, a .pth or .safetensors file, or package:NAME
+            parts=4,  # K
+            proposals=6,  # M
+            scales=5,  # S
+            alpha=2 ** (1 / 3),
+            nms_iou=0.25,
+            sharing='image',  # image, or none: every candidate through the backbone, as in the paper
+            crop_size=224,  # of sharing='none'
+            features='pooled',  # or flat
+            solver='fourier',  # or circulant
+            patch=3,
+            grid=3,
+            orientation='literal',  # or exact
+            dtype='float32',  # or bfloat16
+        )
+    )
 
-    config.loss = ConfigDict(dict(
-        # 'mac' is the paper's lambda. A weight of 0 turns a loss off.
-        weights=dict(image=1.0, parts=1.0, mac=0.5, ranking=1.0, scale_mining=1.0, oriented_pooling=1.0),
-        mac_temperature=1.0,
-        mac_reduction='mean',  # or sum, as printed
-        label_smoothing=0.0,
-    ))
+    config.loss = ConfigDict(
+        dict(
+            # 'mac' is the paper's lambda. A weight of 0 turns a loss off.
+            weights=dict(image=1.0, parts=1.0, mac=0.5, ranking=1.0, scale_mining=1.0, oriented_pooling=1.0),
+            mac_temperature=1.0,
+            mac_reduction='mean',  # or sum, as printed
+            label_smoothing=0.0,
+        )
+    )
 
     config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()

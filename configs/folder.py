@@ -11,7 +11,7 @@ from configs import cub
 
 
 def get_config():
-    config = cub.get_config()
+    config = cub.lite0()
     config.data.name = 'folder'
     config.data.split_seed = 0
     return config

@@ -14,14 +14,13 @@ from ssanet_jax.errors import UserError
 CACHE = Path('~/.cache/ssanet_jax').expanduser()
 
 
-def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Parses the flags, runs `main` on the positional arguments, and leaves the process.
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags of the command line, runs `main` on the positional arguments, and leaves the process.
 
     A `UserError` or a wrong flag ends with one line on stderr and exit code 2, Ctrl-C with 130.
     """
-    argv = sys.argv if argv is None else argv
     try:
-        arguments = _parse(argv)
+        arguments = _parse(sys.argv)
         _use_compilation_cache()
         main(arguments)
     except UserError as error:
@@ -42,7 +41,9 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, IndexError) as error:
         # config_flags reports a mistyped field as it meets it: name the flag that held it.
         wrong = _mistyped(str(error.args[0]), argv)
-        raise UserError(f'the configuration has no field {wrong}: check the spelling against the --config file') from error
+        raise UserError(
+            f'the configuration has no field {wrong}: check the spelling against the --config file'
+        ) from error
     except (TypeError, ValueError) as error:
         raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
 

@@ -14,9 +14,15 @@ from rich.console import Console
 from ssanet_jax import command
 from ssanet_jax.training import loop
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, such as configs/cub.py.', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; by default runs/ and the name of the configuration.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.')
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of the run; by default runs/ and the name of the configuration.'
+)
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.'
+)
 flags.mark_flag_as_required('config')
 
 

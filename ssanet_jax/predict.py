@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     unreadable = []
     with (out / 'predictions.jsonl').open('w') as lines:
         for first in track(range(0, len(files), BATCH), 'recognising', console=console, transient=True):
-            images = list(_readable(files[first:first + BATCH], unreadable))
+            images = list(_readable(files[first : first + BATCH], unreadable))
             inputs = [for_evaluation(image, run.config.data) for _, image in images]
             for (file, image), picture, found in zip(images, inputs, recogniser(inputs)):
                 line = describe(file, image.shape[:2], found, run, _TOP.value)
@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> None:
                 save_picture(out / f'{_flat_name(file)}.png', draw_parts(picture, found.boxes, found.scales, caption))
     print(f'{len(files) - len(unreadable)} images recognised: see {out}')
     if unreadable:
-        raise UserError(f'{len(unreadable)} of {len(files)} images cannot be read and were left out: {"; ".join(unreadable[:3])}')
+        raise UserError(
+            f'{len(unreadable)} of {len(files)} images cannot be read and were left out: {"; ".join(unreadable[:3])}'
+        )
 
 
 def find_images(arguments: list[str]) -> list[Path]:
@@ -67,7 +69,9 @@ def find_images(arguments: list[str]) -> list[Path]:
             raise UserError(f'{path} does not exist: give images or folders of images')
         files += sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
-        raise UserError(f'no image ({", ".join(SUFFIXES)}) in {", ".join(arguments) or "the arguments"}: give images or folders')
+        raise UserError(
+            f'no image ({", ".join(SUFFIXES)}) in {", ".join(arguments) or "the arguments"}: give images or folders'
+        )
     return files
 
 

@@ -20,13 +20,16 @@ import jax
 import pytest
 
 jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
-jax.config.update('jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS']))
+jax.config.update(
+    'jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'])
+)
 
 
 @pytest.fixture
 def tiny_config():
     """A fresh copy of `tiny_config.py`, to be changed at will."""
     import tiny_config
+
     return tiny_config.get_config()
 
 

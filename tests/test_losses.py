@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax import losses
 
@@ -90,7 +91,6 @@ def normal(seed, *shape):
 
 
 class LossVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(1.0, 0.2)
     def test_mac_is_the_mean_of_equation_2_over_ordered_pairs(self, temperature):
@@ -112,7 +112,7 @@ class LossVariants(chex.TestCase):
 def test_mac_sum_is_the_literal_sum(shape, seed):
     features = normal(seed, *shape)
     pairs = mac_by_loops(np.float64(features))
-    assert len(pairs) == shape[0]**2
+    assert len(pairs) == shape[0] ** 2
     np.testing.assert_allclose(mac_sum(features), np.sum(pairs), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mac_mean(features), np.mean(pairs), rtol=1e-4, atol=1e-5)
 
@@ -184,7 +184,8 @@ def test_mac_gradient_reaches_the_diagonal():
         np.testing.assert_allclose(gradient[1, j] @ features[0, j], expected, rtol=1e-5)
         # Along another part of the other image: repelled by Eq. 5, twice (once as j, once as n).
         np.testing.assert_allclose(
-            gradient[0, j] @ features[1, (j + 1) % parts], 2 / batch**2 / parts / parts, rtol=1e-5)
+            gradient[0, j] @ features[1, (j + 1) % parts], 2 / batch**2 / parts / parts, rtol=1e-5
+        )
 
 
 def test_mac_gradient_of_a_dead_part_is_finite():
@@ -244,8 +245,10 @@ def test_ranking_gradient_moves_scores_only():
 
 def test_ranking_stops_the_gradient_of_what_computes_the_losses():
     """The part classifier learns from its own cross-entropy, never from the ranking."""
+
     def total(weight):
         return losses.ranking_loss(normal(13, 2, 4), jnp.square(weight))
+
     chex.assert_trees_all_equal(jax.grad(total)(normal(14, 2, 4)), jnp.zeros((2, 4)))
 
 
@@ -253,4 +256,5 @@ def test_ranking_stops_the_gradient_of_what_computes_the_losses():
 def test_ranking_sees_differences_of_scores(shift):
     scores, part_losses = normal(15, 2, 6), np.abs(normal(16, 2, 6))
     chex.assert_trees_all_close(
-        losses.ranking_loss(scores, part_losses), losses.ranking_loss(scores + shift, part_losses), rtol=1e-5)
+        losses.ranking_loss(scores, part_losses), losses.ranking_loss(scores + shift, part_losses), rtol=1e-5
+    )

@@ -19,7 +19,10 @@ CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weig
 CASES = {
     'no configuration': ([], ['--config', '--help']),
     'missing configuration': (['--config=nowhere.py'], ["no configuration file 'nowhere.py'", 'check --config']),
-    'missing configuration and a field': (['--config', 'nowhere.py', '--config.seed=1'], ["'nowhere.py'", 'check --config']),
+    'missing configuration and a field': (
+        ['--config', 'nowhere.py', '--config.seed=1'],
+        ["'nowhere.py'", 'check --config'],
+    ),
     'unknown field': ([TINY, '--config.model.bogus=1'], ['config.model.bogus', 'check the spelling']),
     'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle.scales', 'check the spelling']),
     'wrong type': ([TINY, '--config.data.batch_size=many'], ['config.data.batch_size', 'many']),
@@ -33,10 +36,19 @@ CASES = {
     'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
     'patches that do not tile': ([TINY, '--config.model.patch=4'], ['config.model', 'do not tile']),
     'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
-    'missing weights': ([TINY, '--config.model.backbone=resnet18', '--config.model.pretrained=weights.pth'], ['no weights file weights.pth', 'give a .pth']),
+    'missing weights': (
+        [TINY, '--config.model.backbone=resnet18', '--config.model.pretrained=weights.pth'],
+        ['no weights file weights.pth', 'give a .pth'],
+    ),
     'unknown optimiser': ([TINY, '--config.optimizer.name=lion'], ['config.optimizer.name', "'lion'", 'sgd, adamw']),
-    'unknown reduction': ([TINY, '--config.loss.mac_reduction=median'], ['config.loss.mac_reduction=median', 'mean or sum']),
-    'batch larger than the set': ([TINY, '--config.data.batch_size=65'], ['64 training images', '65', 'lower config.data.batch_size']),
+    'unknown reduction': (
+        [TINY, '--config.loss.mac_reduction=median'],
+        ['config.loss.mac_reduction=median', 'mean or sum'],
+    ),
+    'batch larger than the set': (
+        [TINY, '--config.data.batch_size=65'],
+        ['64 training images', '65', 'lower config.data.batch_size'],
+    ),
     'empty batch': ([TINY, '--config.data.batch_size=0'], ['config.data.batch_size = 0', 'at least one']),
     'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'raise resize']),
     'tiny birds': ([TINY, '--config.data.size=8'], ['size', 'at least 32', '8']),
@@ -44,18 +56,27 @@ CASES = {
     'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
     'missing data folder': ([CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
     'not CUB': ([CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
-    'zero images': ([CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'], ['has no images', 'config.data.dir']),
+    'zero images': (
+        [CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'],
+        ['has no images', 'config.data.dir'],
+    ),
     'evaluation of nothing': ([TINY, '--mode=evaluate'], ['holds no run', '--workdir']),
     'workdir is a file': ([TINY, '--workdir={tmp}/file'], ['cannot write in', 'another --workdir']),
-    'workdir of another configuration': ([TINY, '--workdir={tmp}/other'], ['other holds a run with another seed', '--workdir']),
+    'workdir of another configuration': (
+        [TINY, '--workdir={tmp}/other'],
+        ['other holds a run with another seed', '--workdir'],
+    ),
     'workdir of other classes': ([TINY, '--workdir={tmp}/classes'], ['other classes', '--workdir']),
     'damaged workdir': ([TINY, '--workdir={tmp}/damaged'], ['config.json is damaged', 'another --workdir']),
-    'evaluation before training': ([TINY, '--workdir={tmp}/untrained', '--mode=evaluate'], ['no checkpoint yet', 'train first']),
+    'evaluation before training': (
+        [TINY, '--workdir={tmp}/untrained', '--mode=evaluate'],
+        ['no checkpoint yet', 'train first'],
+    ),
 }
 
 # Imports the command once and forks for every case: the real flags, output and exit code of a process each, at a
 # fraction of the time. Importing starts no JAX backend (tested below), so that there is nothing a fork could break.
-SERVER = '''
+SERVER = """
 import json, os, sys
 from ssanet_jax import command, main
 found = {}
@@ -79,7 +100,7 @@ for name, (arguments, stem) in json.load(sys.stdin).items():
         os._exit(code)
     found[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 json.dump(found, sys.stdout)
-'''
+"""
 
 
 class Ended(NamedTuple):
@@ -98,6 +119,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def prepared(tmp: Path) -> None:
     """The folders that the cases speak of."""
     import tiny_config
+
     (tmp / 'empty' / 'one-class').mkdir(parents=True)
     (tmp / 'file').write_text('in the way')
     for name in ('other', 'classes', 'untrained'):
@@ -118,14 +140,24 @@ def ended(tmp_path_factory) -> dict[str, Ended]:
         arguments = [argument.format(tmp=tmp) for argument in arguments]
         given = [argument.partition('=')[2] for argument in arguments if argument.startswith('--workdir')]
         workdirs[name] = Path(given[0]) if given else tmp / f'run{number}'
-        commands[name] = (arguments if given else [*arguments, f'--workdir={workdirs[name]}'], str(tmp / f'case{number}'))
+        commands[name] = (
+            arguments if given else [*arguments, f'--workdir={workdirs[name]}'],
+            str(tmp / f'case{number}'),
+        )
     before = {name: files(workdir) for name, workdir in workdirs.items()}
     done = subprocess.run(
-        [sys.executable, '-c', SERVER], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True)
+        [sys.executable, '-c', SERVER], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return {
-        name: Ended(code, *(Path(commands[name][1] + end).read_text() for end in ('.out', '.err')), before[name], files(workdirs[name]))
-        for name, code in json.loads(done.stdout).items()}
+        name: Ended(
+            code,
+            *(Path(commands[name][1] + end).read_text() for end in ('.out', '.err')),
+            before[name],
+            files(workdirs[name]),
+        )
+        for name, code in json.loads(done.stdout).items()
+    }
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from commands import ROOT
 from ssanet_jax import parallel
 from ssanet_jax.errors import UserError
 
-STEP = '''
+STEP = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
 import chex, jax, numpy as np
@@ -53,7 +53,7 @@ for name in ('batch_size', 'eval_batch_size'):
     else:
         raise AssertionError('6 divides over 4')
 print('equal')
-'''
+"""
 
 
 @pytest.mark.slow

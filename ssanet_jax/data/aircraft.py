@@ -69,9 +69,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
       UserError: unknown level, a file that is missing or malformed.
     """
     if level not in _LEVELS:
-        raise UserError(
-            f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}'
-        )
+        raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}')
     data = root / 'data'
     names = tuple(line for _, line in _lines(data / _LEVELS[level][0]))
     label_of = {name: label for label, name in enumerate(names)}
@@ -83,8 +81,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
             image, _, name = line.partition(' ')
             if name not in label_of or (boxes and image not in boxes):
                 raise UserError(
-                    f'{path}, line {number}: {line!r} has no known class or no box:'
-                    ' extract the archive again'
+                    f'{path}, line {number}: {line!r} has no known class or no box: extract the archive again'
                 )
             records.append(
                 builder.Record(
@@ -108,8 +105,7 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
             x0, y0, x1, y1 = map(float, sides)
         except ValueError as error:
             raise UserError(
-                f'{path}, line {number}: expected an image and four numbers:'
-                ' extract the archive again'
+                f'{path}, line {number}: expected an image and four numbers: extract the archive again'
             ) from error
         boxes[image] = np.array((y0 - 1, x0 - 1, y1, x1), np.float32)
     return boxes

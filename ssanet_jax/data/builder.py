@@ -126,9 +126,7 @@ def prepare(
     try:
         sources = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
     except (OSError, ValueError) as error:
-        raise UserError(
-            f'the prepared copy {place} cannot be opened: delete that folder and run again'
-        ) from error
+        raise UserError(f'the prepared copy {place} cannot be opened: delete that folder and run again') from error
     return Dataset(
         name=name,
         class_names=tuple(class_names),
@@ -189,9 +187,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if first.box is not None:
             features['box'] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         if first.keypoints is not None:
-            features['keypoints'] = tfds.features.Tensor(
-                shape=first.keypoints.shape, dtype=np.float32
-            )
+            features['keypoints'] = tfds.features.Tensor(shape=first.keypoints.shape, dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
             description=self._title,
@@ -238,9 +234,7 @@ def _prepared_builder(
         return builder
     for record in records:
         if not (root / record.path).is_file():
-            raise UserError(
-                f'{root / record.path} is listed but missing: extract the archive of the set again'
-            )
+            raise UserError(f'{root / record.path} is listed but missing: extract the archive of the set again')
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / 'lock'):
         builder = make()
@@ -271,9 +265,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(
-    root: pathlib.Path, class_names: Sequence[str], records: Sequence[Record]
-) -> str:
+def _fingerprint(root: pathlib.Path, class_names: Sequence[str], records: Sequence[Record]) -> str:
     digest = hashlib.sha256()
     digest.update(repr((os.fspath(root), tuple(class_names))).encode())
     for record in records:

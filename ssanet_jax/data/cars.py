@@ -117,6 +117,4 @@ def _variable(path: pathlib.Path, name: str) -> np.ndarray:
     try:
         return scipy.io.loadmat(path, squeeze_me=True)[name]
     except Exception as error:  # SciPy's readers raise a different error for each kind of damage.
-        raise UserError(
-            f'{path} is not the MATLAB file of Stanford Cars: extract the devkit again'
-        ) from error
+        raise UserError(f'{path} is not the MATLAB file of Stanford Cars: extract the devkit again') from error

@@ -128,6 +128,4 @@ def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     try:
         return np.array(path.read_text().split(), np.float64).reshape(-1, columns)
     except ValueError as error:
-        raise UserError(
-            f'{path} is not a table of {columns} numbers a line: extract the archive again'
-        ) from error
+        raise UserError(f'{path} is not a table of {columns} numbers a line: extract the archive again') from error

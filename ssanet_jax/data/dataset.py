@@ -70,8 +70,5 @@ def load(config: Any) -> Dataset:
       UserError: unknown name, or whatever the reader finds wrong with the files.
     """
     if config.name not in _READERS:
-        raise UserError(
-            f'unknown data set {config.name!r}:'
-            f' set config.data.name to one of {", ".join(_READERS)}'
-        )
+        raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {", ".join(_READERS)}')
     return importlib.import_module(_READERS[config.name]).load(config)

@@ -40,9 +40,7 @@ def load(config: Any) -> Dataset:
     )
 
 
-def read_records(
-    root: pathlib.Path, split_seed: int = 0
-) -> tuple[tuple[str, ...], list[builder.Record]]:
+def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ...], list[builder.Record]]:
     """Lists the images.
 
     Args:

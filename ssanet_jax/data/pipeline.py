@@ -33,15 +33,12 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     steps = len(source) // batch_size
     if not steps:
         raise UserError(
-            f'{len(source)} training images do not fill one batch of {batch_size}:'
-            ' lower config.data.batch_size'
+            f'{len(source)} training images do not fill one batch of {batch_size}: lower config.data.batch_size'
         )
     return steps
 
 
-def train_batches(
-    source: Source, data: Any, *, seed: int, epochs: int
-) -> grain.DatasetIterator[Batch]:
+def train_batches(source: Source, data: Any, *, seed: int, epochs: int) -> grain.DatasetIterator[Batch]:
     """Augmented batches of shuffled examples.
 
     Each epoch is a new permutation of the source; what does not fill its last batch is left out,
@@ -109,8 +106,7 @@ def _padded(batch: Batch, size: int) -> Batch:
     count = len(batch['label'])
     if count < size:
         batch = {
-            key: np.concatenate([value, np.repeat(value[-1:], size - count, axis=0)])
-            for key, value in batch.items()
+            key: np.concatenate([value, np.repeat(value[-1:], size - count, axis=0)]) for key, value in batch.items()
         }
     return batch | {'mask': np.arange(size) < count}
 

@@ -84,9 +84,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
     flip: bool = True
     scale_min: float = 1.0
 
-    def random_map(
-        self, element: dict[str, Any], rng: np.random.Generator
-    ) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         image = element['image']
         side = self.size
         if self.scale_min < 1:

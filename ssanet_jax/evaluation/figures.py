@@ -11,7 +11,9 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_parts(image: np.ndarray, boxes: np.ndarray, scales: Sequence[float], caption: str = '', side: int = 448) -> np.ndarray:
+def draw_parts(
+    image: np.ndarray, boxes: np.ndarray, scales: Sequence[float], caption: str = '', side: int = 448
+) -> np.ndarray:
     """Draws the parts of one image, boxes coloured by part index.
 
     Args:
@@ -46,7 +48,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for index, picture in enumerate(pictures):
         y, x = (gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap))
-        sheet[y:y + height, x:x + width] = picture
+        sheet[y : y + height, x : x + width] = picture
     return sheet
 
 

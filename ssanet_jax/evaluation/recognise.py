@@ -42,7 +42,7 @@ class Recogniser:
     def __call__(self, images: Sequence[np.ndarray]) -> Iterator[Recognition]:
         """Recognises uint8 images `[H, H, 3]` of the network's input size, in order."""
         for first in range(0, len(images), self._batch_size):
-            chunk = np.stack(images[first:first + self._batch_size])
+            chunk = np.stack(images[first : first + self._batch_size])
             padded = np.concatenate([chunk, np.repeat(chunk[-1:], self._batch_size - len(chunk), axis=0)])
             outputs = jax.device_get(self._predict(self._params, self._stats, padded))
             probabilities = np.asarray(jax.nn.softmax(outputs.logits))
@@ -53,12 +53,18 @@ class Recogniser:
                     probabilities=probabilities[i],
                     boxes=outputs.aligned_boxes[i] if located else np.zeros((0, 4), np.float32),
                     scales=self._factors[outputs.aligned_scale[i]] if located else np.zeros(0, np.float32),
-                    orientations=[ORIENTATIONS[o] for o in outputs.orientation[i]] if outputs.orientation is not None else [],
+                    orientations=[ORIENTATIONS[o] for o in outputs.orientation[i]]
+                    if outputs.orientation is not None
+                    else [],
                 )
 
 
 def parts_sheet(
-    recognise: Recogniser, images: Sequence[np.ndarray], labels: Sequence[int], class_names: Sequence[str], columns: int = 5
+    recognise: Recogniser,
+    images: Sequence[np.ndarray],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    columns: int = 5,
 ) -> np.ndarray:
     """A sheet of images with their parts; the caption says what was predicted, and the truth where it differs.
 
@@ -67,6 +73,10 @@ def parts_sheet(
     """
     pictures = []
     for image, label, found in zip(images, labels, recognise(images)):
-        caption = class_names[found.label] if found.label == label else f'{class_names[found.label]} (is {class_names[label]})'
+        caption = (
+            class_names[found.label]
+            if found.label == label
+            else f'{class_names[found.label]} (is {class_names[label]})'
+        )
         pictures.append(draw_parts(image, found.boxes, found.scales, caption))
     return contact_sheet(pictures, columns)

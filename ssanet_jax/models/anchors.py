@@ -49,10 +49,13 @@ def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
     for (multiple, scales), side in zip(LEVELS, level_sides(math.ceil(image_size / stride))):
         step = stride * multiple
         centres = step / 2 + step * np.arange(side)
-        shapes = np.array([
-            (SIZE_TO_STRIDE * step * scale / math.sqrt(ratio), SIZE_TO_STRIDE * step * scale * math.sqrt(ratio))
-            for scale in scales for ratio in RATIOS
-        ])  # [R, 2], (height, width)
+        shapes = np.array(
+            [
+                (SIZE_TO_STRIDE * step * scale / math.sqrt(ratio), SIZE_TO_STRIDE * step * scale * math.sqrt(ratio))
+                for scale in scales
+                for ratio in RATIOS
+            ]
+        )  # [R, 2], (height, width)
         y, x = np.meshgrid(centres, centres, indexing='ij')
         middle = np.stack([y, x], -1)[:, :, None]  # [side, side, 1, 2]
         corners = np.concatenate([middle - shapes / 2, middle + shapes / 2], -1)  # [side, side, R, 4]

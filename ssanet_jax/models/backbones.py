@@ -19,21 +19,21 @@ BACKBONES: dict[str, Callable[[nnx.Rngs, jnp.dtype], nnx.Module]] = {
 
 
 def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> nnx.Module:
-  """Builds a backbone with random weights.
+    """Builds a backbone with random weights.
 
-  Args:
-    name: a key of `BACKBONES`.
-    rngs: source of the random weights.
-    dtype: of the computation; parameters and BatchNorm statistics are float32.
+    Args:
+      name: a key of `BACKBONES`.
+      rngs: source of the random weights.
+      dtype: of the computation; parameters and BatchNorm statistics are float32.
 
-  Returns:
-    A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
-    `features` (channels of the map), `stride` (pixels), and `mean` and `std` (three numbers each, in
-    0..255: the input is (pixel - mean) / std). Switch BatchNorm with `.train()` and `.eval()`.
+    Returns:
+      A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
+      `features` (channels of the map), `stride` (pixels), and `mean` and `std` (three numbers each, in
+      0..255: the input is (pixel - mean) / std). Switch BatchNorm with `.train()` and `.eval()`.
 
-  Raises:
-    ValueError: there is no backbone of that name.
-  """
-  if name not in BACKBONES:
-    raise ValueError(f"there is no backbone '{name}'; choose one of {', '.join(BACKBONES)}")
-  return BACKBONES[name](rngs, dtype)
+    Raises:
+      ValueError: there is no backbone of that name.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"there is no backbone '{name}'; choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[name](rngs, dtype)

@@ -23,161 +23,183 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 'SAME') -> jax.Array:
-  """Convolves every channel with its own filter: y[b,u,v,c] = sum_ij x[b, su+i-p, sv+j-p, c] w[i,j,c].
+    """Convolves every channel with its own filter: y[b,u,v,c] = sum_ij x[b, su+i-p, sv+j-p, c] w[i,j,c].
 
-  Equation and name after Chollet, "Xception", CVPR 2017; the result equals
-  `jax.lax.conv_general_dilated` with `feature_group_count=C`.
+    Equation and name after Chollet, "Xception", CVPR 2017; the result equals
+    `jax.lax.conv_general_dilated` with `feature_group_count=C`.
 
-  Args:
-    x: [B, H, W, C] input, float.
-    kernel: [k, k, C] filters, of the same dtype as `x`.
-    stride: step in pixels, the same for rows and columns.
-    padding: 'SAME' (as in TensorFlow: the odd pixel goes below and to the right), 'VALID', or
-      ((top, bottom), (left, right)) in pixels.
+    Args:
+      x: [B, H, W, C] input, float.
+      kernel: [k, k, C] filters, of the same dtype as `x`.
+      stride: step in pixels, the same for rows and columns.
+      padding: 'SAME' (as in TensorFlow: the odd pixel goes below and to the right), 'VALID', or
+        ((top, bottom), (left, right)) in pixels.
 
-  Returns:
-    [B, H', W', C], the dtype of `x`.
+    Returns:
+      [B, H', W', C], the dtype of `x`.
 
-  Raises:
-    ValueError: the channels of `x` and `kernel` differ, or the stride is not positive.
-  """
-  if x.ndim != 4 or kernel.ndim != 3 or x.shape[-1] != kernel.shape[-1]:
-    raise ValueError(f'depthwise_conv needs x [B, H, W, C] and kernel [k, k, C], got {x.shape} and {kernel.shape}')
-  if stride < 1:
-    raise ValueError(f'depthwise_conv needs a stride of at least 1, got {stride}')
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-  pads: _Pads = tuple((int(low), int(high)) for low, high in padding)
-  return _depthwise(x, kernel, stride, pads)
+    Raises:
+      ValueError: the channels of `x` and `kernel` differ, or the stride is not positive.
+    """
+    if x.ndim != 4 or kernel.ndim != 3 or x.shape[-1] != kernel.shape[-1]:
+        raise ValueError(f'depthwise_conv needs x [B, H, W, C] and kernel [k, k, C], got {x.shape} and {kernel.shape}')
+    if stride < 1:
+        raise ValueError(f'depthwise_conv needs a stride of at least 1, got {stride}')
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+    pads: _Pads = tuple((int(low), int(high)) for low, high in padding)
+    return _depthwise(x, kernel, stride, pads)
 
 
 class DepthwiseConv(nnx.Module):
-  """`depthwise_conv` with its filters as a parameter `kernel` [k, k, C]."""
+    """`depthwise_conv` with its filters as a parameter `kernel` [k, k, C]."""
 
-  def __init__(
-      self, features: int, size: int, stride: int = 1, padding: Padding = 'SAME', *,
-      dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
-  ):
-    # Each output sees size * size inputs (its own channel only), so that is the fan of He's rule.
-    std = (2 / size**2) ** 0.5
-    self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (size, size, features), jnp.float32))
-    self.stride, self.padding, self.dtype = stride, padding, dtype
+    def __init__(
+        self,
+        features: int,
+        size: int,
+        stride: int = 1,
+        padding: Padding = 'SAME',
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        # Each output sees size * size inputs (its own channel only), so that is the fan of He's rule.
+        std = (2 / size**2) ** 0.5
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (size, size, features), jnp.float32))
+        self.stride, self.padding, self.dtype = stride, padding, dtype
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B, H', W', C]."""
-    return depthwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', C]."""
+        return depthwise_conv(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: _Pads) -> jax.Array:
-  return lax.platform_dependent(
-      x, kernel,
-      cpu=partial(_shifted_products, stride=stride, pads=pads),
-      default=partial(_grouped, stride=stride, pads=pads))
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_shifted_products, stride=stride, pads=pads),
+        default=partial(_grouped, stride=stride, pads=pads),
+    )
 
 
 def _forward(x, kernel, stride, pads):
-  return _depthwise(x, kernel, stride, pads), (x, kernel)
+    return _depthwise(x, kernel, stride, pads), (x, kernel)
 
 
 def _backward(stride, pads, residuals, dy):
-  x, kernel = residuals
-  return lax.platform_dependent(
-      x, kernel, dy,
-      cpu=partial(_shifted_gradients, stride=stride, pads=pads),
-      default=partial(_grouped_gradients, stride=stride, pads=pads))
+    x, kernel = residuals
+    return lax.platform_dependent(
+        x,
+        kernel,
+        dy,
+        cpu=partial(_shifted_gradients, stride=stride, pads=pads),
+        default=partial(_grouped_gradients, stride=stride, pads=pads),
+    )
 
 
 _depthwise.defvjp(_forward, _backward)
 
 
 def _grouped(x, kernel, *, stride, pads):
-  return lax.conv_general_dilated(
-      x, kernel[:, :, None, :], (stride, stride), pads,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1])
+    return lax.conv_general_dilated(
+        x,
+        kernel[:, :, None, :],
+        (stride, stride),
+        pads,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=x.shape[-1],
+    )
 
 
 def _grouped_gradients(x, kernel, dy, *, stride, pads):
-  return jax.vjp(partial(_grouped, stride=stride, pads=pads), x, kernel)[1](dy)
+    return jax.vjp(partial(_grouped, stride=stride, pads=pads), x, kernel)[1](dy)
 
 
 def _shifted_products(x, kernel, *, stride, pads):
-  (height, width), size = _output_shape(x, kernel, stride, pads), kernel.shape[0]
-  padded = _pad(x, pads)
-  total = 0
-  for i in range(size):
-    for j in range(kernel.shape[1]):
-      total += _shift(padded, i, j, height, width, stride) * kernel[i, j]
-  return total
+    (height, width), size = _output_shape(x, kernel, stride, pads), kernel.shape[0]
+    padded = _pad(x, pads)
+    total = 0
+    for i in range(size):
+        for j in range(kernel.shape[1]):
+            total += _shift(padded, i, j, height, width, stride) * kernel[i, j]
+    return total
 
 
 def _shifted_gradients(x, kernel, dy, *, stride, pads):
-  return _input_gradient(x, kernel, dy, stride, pads), _kernel_gradient(x, kernel, dy, stride, pads)
+    return _input_gradient(x, kernel, dy, stride, pads), _kernel_gradient(x, kernel, dy, stride, pads)
 
 
 def _kernel_gradient(x, kernel, dy, stride, pads):
-  # XLA's CPU reductions over a fused slice run at a tenth of the speed of memory. So the images of a
-  # group are added as one element-wise expression, and rows and columns by a matrix product with
-  # ones, whose operand is never fused away. The scan keeps the program's size free of the batch.
-  rows, columns, channels = kernel.shape
-  batch, height, width = dy.shape[:3]
-  group = max(n for n in range(1, 9) if batch % n == 0)
-  ones = jnp.ones((height * width,), jnp.float32)
+    # XLA's CPU reductions over a fused slice run at a tenth of the speed of memory. So the images of a
+    # group are added as one element-wise expression, and rows and columns by a matrix product with
+    # ones, whose operand is never fused away. The scan keeps the program's size free of the batch.
+    rows, columns, channels = kernel.shape
+    batch, height, width = dy.shape[:3]
+    group = max(n for n in range(1, 9) if batch % n == 0)
+    ones = jnp.ones((height * width,), jnp.float32)
 
-  def add_group(total, images):
-    padded, dy = (array.astype(jnp.float32) for array in images)
-    taps = []
-    for i in range(rows):
-      for j in range(columns):
-        shifted = _shift(padded, i, j, height, width, stride)
-        product = sum(shifted[n] * dy[n] for n in range(group))
-        taps.append(ones @ product.reshape(height * width, channels))
-    return total + jnp.stack(taps), None
+    def add_group(total, images):
+        padded, dy = (array.astype(jnp.float32) for array in images)
+        taps = []
+        for i in range(rows):
+            for j in range(columns):
+                shifted = _shift(padded, i, j, height, width, stride)
+                product = sum(shifted[n] * dy[n] for n in range(group))
+                taps.append(ones @ product.reshape(height * width, channels))
+        return total + jnp.stack(taps), None
 
-  grouped = tuple(array.reshape(batch // group, group, *array.shape[1:]) for array in (_pad(x, pads), dy))
-  total, _ = lax.scan(add_group, jnp.zeros((rows * columns, channels), jnp.float32), grouped)
-  return total.reshape(kernel.shape).astype(kernel.dtype)
+    grouped = tuple(array.reshape(batch // group, group, *array.shape[1:]) for array in (_pad(x, pads), dy))
+    total, _ = lax.scan(add_group, jnp.zeros((rows * columns, channels), jnp.float32), grouped)
+    return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _input_gradient(x, kernel, dy, stride, pads):
-  # Row stride * q + a of the padded input meets filter rows a, a + stride, ... only. So each of the
-  # stride * stride phases (a, b) is a small dense convolution of dy, and interleaving the phases
-  # gives the padded input's gradient: no zeros are multiplied and nothing is scattered.
-  rows, columns, channels = kernel.shape
-  batch, height, width = dy.shape[:3]
-  (top, _), (left, _) = pads
-  taps_down, taps_right = -(-rows // stride), -(-columns // stride)
-  # Rows q that the input needs, so that the interleaved rows cover top ... top + H.
-  need_h, need_w = -(-(top + x.shape[1]) // stride), -(-(left + x.shape[2]) // stride)
-  wide = lax.pad(dy, jnp.zeros((), dy.dtype), (
-      (0, 0, 0), (taps_down - 1, need_h - height, 0), (taps_right - 1, need_w - width, 0), (0, 0, 0)))
-  phases = []
-  for a in range(stride):
-    for b in range(stride):
-      total = jnp.zeros((batch, need_h, need_w, channels), dy.dtype)
-      for i in range(a, rows, stride):
-        for j in range(b, columns, stride):
-          down, right = taps_down - 1 - i // stride, taps_right - 1 - j // stride
-          total += _shift(wide, down, right, need_h, need_w, 1) * kernel[i, j]
-      phases.append(total)
-  if stride == 1:
-    spread = phases[0]
-  else:
-    spread = jnp.stack(phases, axis=3).reshape(batch, need_h, need_w, stride, stride, channels)
-    spread = spread.transpose(0, 1, 3, 2, 4, 5).reshape(batch, need_h * stride, need_w * stride, channels)
-  return spread[:, top:top + x.shape[1], left:left + x.shape[2]]
+    # Row stride * q + a of the padded input meets filter rows a, a + stride, ... only. So each of the
+    # stride * stride phases (a, b) is a small dense convolution of dy, and interleaving the phases
+    # gives the padded input's gradient: no zeros are multiplied and nothing is scattered.
+    rows, columns, channels = kernel.shape
+    batch, height, width = dy.shape[:3]
+    (top, _), (left, _) = pads
+    taps_down, taps_right = -(-rows // stride), -(-columns // stride)
+    # Rows q that the input needs, so that the interleaved rows cover top ... top + H.
+    need_h, need_w = -(-(top + x.shape[1]) // stride), -(-(left + x.shape[2]) // stride)
+    wide = lax.pad(
+        dy,
+        jnp.zeros((), dy.dtype),
+        ((0, 0, 0), (taps_down - 1, need_h - height, 0), (taps_right - 1, need_w - width, 0), (0, 0, 0)),
+    )
+    phases = []
+    for a in range(stride):
+        for b in range(stride):
+            total = jnp.zeros((batch, need_h, need_w, channels), dy.dtype)
+            for i in range(a, rows, stride):
+                for j in range(b, columns, stride):
+                    down, right = taps_down - 1 - i // stride, taps_right - 1 - j // stride
+                    total += _shift(wide, down, right, need_h, need_w, 1) * kernel[i, j]
+            phases.append(total)
+    if stride == 1:
+        spread = phases[0]
+    else:
+        spread = jnp.stack(phases, axis=3).reshape(batch, need_h, need_w, stride, stride, channels)
+        spread = spread.transpose(0, 1, 3, 2, 4, 5).reshape(batch, need_h * stride, need_w * stride, channels)
+    return spread[:, top : top + x.shape[1], left : left + x.shape[2]]
 
 
 def _pad(x, pads):
-  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
 
 
 def _shift(x, i, j, height, width, stride):
-  """The height x width samples of x, `stride` apart, from row i and column j on."""
-  return lax.slice(
-      x, (0, i, j, 0), (x.shape[0], i + stride * (height - 1) + 1, j + stride * (width - 1) + 1, x.shape[3]),
-      (1, stride, stride, 1))
+    """The height x width samples of x, `stride` apart, from row i and column j on."""
+    return lax.slice(
+        x,
+        (0, i, j, 0),
+        (x.shape[0], i + stride * (height - 1) + 1, j + stride * (width - 1) + 1, x.shape[3]),
+        (1, stride, stride, 1),
+    )
 
 
 def _output_shape(x, kernel, stride, pads):
-  return tuple((x.shape[1 + d] + sum(pads[d]) - kernel.shape[d]) // stride + 1 for d in (0, 1))
+    return tuple((x.shape[1 + d] + sum(pads[d]) - kernel.shape[d]) // stride + 1 for d in (0, 1))

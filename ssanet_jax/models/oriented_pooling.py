@@ -18,7 +18,7 @@ def _patches(feature_map: jax.Array, patch: int, grid: int) -> jax.Array:
         raise ValueError(f'{grid} x {grid} patches of {patch} x {patch} do not tile a map of {height} x {width} evenly')
     (step_y, _), (step_x, _) = steps
     rows = [
-        [feature_map[i * step_y:i * step_y + patch, j * step_x:j * step_x + patch].reshape(-1) for j in range(grid)]
+        [feature_map[i * step_y : i * step_y + patch, j * step_x : j * step_x + patch].reshape(-1) for j in range(grid)]
         for i in range(grid)
     ]
     return jnp.stack([jnp.stack(row) for row in rows])

@@ -20,9 +20,9 @@ class ProposalNetwork(nnx.Module):
     def __init__(self, features: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         inputs = (features, WIDTH, WIDTH)
         strides = (1, 2, 2)
-        self.convs = nnx.List([
-            nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, dtype=dtype, rngs=rngs) for c, s in zip(inputs, strides)
-        ])
+        self.convs = nnx.List(
+            [nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, dtype=dtype, rngs=rngs) for c, s in zip(inputs, strides)]
+        )
         self.heads = nnx.List([nnx.Conv(WIDTH, n, (1, 1), dtype=dtype, rngs=rngs) for n in boxes_per_cell()])
 
     def __call__(self, feature_map: jax.Array) -> jax.Array:

@@ -18,133 +18,162 @@ _HE = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def conv(channels: int, features: int, size: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
-  """A size x size convolution without bias, padded by size // 2 on every side."""
-  pad = (size // 2, size // 2)
-  return nnx.Conv(
-      channels, features, (size, size), stride, padding=(pad, pad), use_bias=False,
-      dtype=dtype, kernel_init=_HE, rngs=rngs)
+    """A size x size convolution without bias, padded by size // 2 on every side."""
+    pad = (size // 2, size // 2)
+    return nnx.Conv(
+        channels,
+        features,
+        (size, size),
+        stride,
+        padding=(pad, pad),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=_HE,
+        rngs=rngs,
+    )
 
 
 def pointwise(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-  """A 1x1 convolution without bias, as the matrix product that it is: quicker on CPU, forward and backward."""
-  return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
+    """A 1x1 convolution without bias, as the matrix product that it is: quicker on CPU, forward and backward."""
+    return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
 
 
 def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
-  """BatchNorm with torch's numbers: epsilon 1e-5 and momentum 0.1, which is 0.9 counted from the other end."""
-  return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+    """BatchNorm with torch's numbers: epsilon 1e-5 and momentum 0.1, which is 0.9 counted from the other end."""
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 class _Shortcut(nnx.Module):
-  """Adds a block's input to its output, through a 1x1 convolution where the shapes differ."""
+    """Adds a block's input to its output, through a 1x1 convolution where the shapes differ."""
 
-  def _build_shortcut(self, channels: int, features: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-    self.stride = stride
-    self.projects = stride != 1 or channels != features
-    if self.projects:
-      self.shortcut = pointwise(channels, features, dtype, rngs)
-      self.shortcut_norm = norm(features, dtype, rngs)
+    def _build_shortcut(self, channels: int, features: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.stride = stride
+        self.projects = stride != 1 or channels != features
+        if self.projects:
+            self.shortcut = pointwise(channels, features, dtype, rngs)
+            self.shortcut_norm = norm(features, dtype, rngs)
 
-  def _skip(self, x: jax.Array) -> jax.Array:
-    return self.shortcut_norm(self.shortcut(x[:, ::self.stride, ::self.stride])) if self.projects else x
+    def _skip(self, x: jax.Array) -> jax.Array:
+        return self.shortcut_norm(self.shortcut(x[:, :: self.stride, :: self.stride])) if self.projects else x
 
 
 class BasicBlock(_Shortcut):
-  """Two 3x3 convolutions and the shortcut (He et al., Figure 5, left)."""
+    """Two 3x3 convolutions and the shortcut (He et al., Figure 5, left)."""
 
-  expansion = 1
+    expansion = 1
 
-  def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-    self.conv1, self.norm1 = conv(channels, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
-    self.conv2, self.norm2 = conv(width, width, 3, 1, dtype, rngs), norm(width, dtype, rngs)
-    self._build_shortcut(channels, width, stride, dtype, rngs)
+    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv1, self.norm1 = conv(channels, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
+        self.conv2, self.norm2 = conv(width, width, 3, 1, dtype, rngs), norm(width, dtype, rngs)
+        self._build_shortcut(channels, width, stride, dtype, rngs)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), width]."""
-    y = jax.nn.relu(self.norm1(self.conv1(x)))
-    return jax.nn.relu(self.norm2(self.conv2(y)) + self._skip(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), width]."""
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        return jax.nn.relu(self.norm2(self.conv2(y)) + self._skip(x))
 
 
 class Bottleneck(_Shortcut):
-  """1x1 down to `width`, 3x3, 1x1 up to 4 `width`, and the shortcut (He et al., Figure 5, right)."""
+    """1x1 down to `width`, 3x3, 1x1 up to 4 `width`, and the shortcut (He et al., Figure 5, right)."""
 
-  expansion = 4
+    expansion = 4
 
-  def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-    features = width * self.expansion
-    self.conv1, self.norm1 = pointwise(channels, width, dtype, rngs), norm(width, dtype, rngs)
-    self.conv2, self.norm2 = conv(width, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
-    self.conv3, self.norm3 = pointwise(width, features, dtype, rngs), norm(features, dtype, rngs)
-    self._build_shortcut(channels, features, stride, dtype, rngs)
+    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        features = width * self.expansion
+        self.conv1, self.norm1 = pointwise(channels, width, dtype, rngs), norm(width, dtype, rngs)
+        self.conv2, self.norm2 = conv(width, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
+        self.conv3, self.norm3 = pointwise(width, features, dtype, rngs), norm(features, dtype, rngs)
+        self._build_shortcut(channels, features, stride, dtype, rngs)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), 4 width]."""
-    y = jax.nn.relu(self.norm1(self.conv1(x)))
-    y = jax.nn.relu(self.norm2(self.conv2(y)))
-    return jax.nn.relu(self.norm3(self.conv3(y)) + self._skip(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), 4 width]."""
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = jax.nn.relu(self.norm2(self.conv2(y)))
+        return jax.nn.relu(self.norm3(self.conv3(y)) + self._skip(x))
 
 
 class ResNet(nnx.Module):
-  """A stem and stages of residual blocks, without classifier.
+    """A stem and stages of residual blocks, without classifier.
 
-  Attributes:
-    features, stride: channels and pixel step of the map.
-    mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
-  """
-
-  mean, std = IMAGENET_MEAN, IMAGENET_STD
-
-  def __init__(
-      self, block: type[BasicBlock] | type[Bottleneck], repeats: Sequence[int], rngs: nnx.Rngs,
-      dtype: jnp.dtype = jnp.float32, *, widths: Sequence[int] = (64, 128, 256, 512),
-      strides: Sequence[int] = (1, 2, 2, 2), stem_size: int = 7, pool: bool = True,
-  ):
-    """Builds the network.
-
-    Args:
-      block: the kind of residual block.
-      repeats: blocks in each stage.
-      rngs: source of the random weights.
-      dtype: of the computation; parameters are float32.
-      widths: of each stage, before the block's expansion; the stem has the first one.
-      strides: of each stage's first block.
-      stem_size: filter size of the first convolution, whose stride is 2.
-      pool: whether a 3x3 max-pool of stride 2 follows the stem.
+    Attributes:
+      features, stride: channels and pixel step of the map.
+      mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
     """
-    self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
-    self.stem_norm = norm(widths[0], dtype, rngs)
-    self.pool = pool
-    self.stride = 4 if pool else 2
-    stages, channels = [], widths[0]
-    for count, width, stride in zip(repeats, widths, strides, strict=True):
-      stage = []
-      for index in range(count):
-        stage.append(block(channels, width, stride if index == 0 else 1, dtype, rngs))
-        channels = width * block.expansion
-      stages.append(nnx.List(stage))
-      self.stride *= stride
-    self.stages = nnx.List(stages)
-    self.features = channels
 
-  def __call__(self, images: jax.Array) -> jax.Array:
-    """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), features]."""
-    x = jax.nn.relu(self.stem_norm(self.stem(images)))
-    if self.pool:
-      x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    for stage in self.stages:
-      for block in stage:
-        x = block(x)
-    return x
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        repeats: Sequence[int],
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        strides: Sequence[int] = (1, 2, 2, 2),
+        stem_size: int = 7,
+        pool: bool = True,
+    ):
+        """Builds the network.
+
+        Args:
+          block: the kind of residual block.
+          repeats: blocks in each stage.
+          rngs: source of the random weights.
+          dtype: of the computation; parameters are float32.
+          widths: of each stage, before the block's expansion; the stem has the first one.
+          strides: of each stage's first block.
+          stem_size: filter size of the first convolution, whose stride is 2.
+          pool: whether a 3x3 max-pool of stride 2 follows the stem.
+        """
+        self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
+        self.stem_norm = norm(widths[0], dtype, rngs)
+        self.pool = pool
+        self.stride = 4 if pool else 2
+        stages, channels = [], widths[0]
+        for count, width, stride in zip(repeats, widths, strides, strict=True):
+            stage = []
+            for index in range(count):
+                stage.append(block(channels, width, stride if index == 0 else 1, dtype, rngs))
+                channels = width * block.expansion
+            stages.append(nnx.List(stage))
+            self.stride *= stride
+        self.stages = nnx.List(stages)
+        self.features = channels
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), features]."""
+        x = jax.nn.relu(self.stem_norm(self.stem(images)))
+        if self.pool:
+            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage in self.stages:
+            for block in stage:
+                x = block(x)
+        return x
 
 
 class TinyResNet(ResNet):
-  """A ResNet of basic blocks small enough to train on a CPU in minutes: 3x3 stem, no max-pool."""
+    """A ResNet of basic blocks small enough to train on a CPU in minutes: 3x3 stem, no max-pool.
 
-  mean, std = (127.5,) * 3, (127.5,) * 3
+    The map is averaged 2x2 at the end. A cell then has stride 8 and yet sees no more than 27 pixels, so that what
+    an image shows as a whole is for the later modules to find out.
+    """
 
-  def __init__(
-      self, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, *, widths: Sequence[int] = (16, 32, 64),
-      repeats: Sequence[int] = (1, 1, 1), strides: Sequence[int] = (1, 2, 2),
-  ):
-    """As in `ResNet`; with the defaults the map has 64 channels and stride 8."""
-    super().__init__(BasicBlock, repeats, rngs, dtype, widths=widths, strides=strides, stem_size=3, pool=False)
+    mean, std = (127.5,) * 3, (127.5,) * 3
+
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        widths: Sequence[int] = (16, 48),
+        repeats: Sequence[int] = (1, 1),
+        strides: Sequence[int] = (1, 2),
+    ):
+        """As in `ResNet`; with the defaults the map has 48 channels."""
+        super().__init__(BasicBlock, repeats, rngs, dtype, widths=widths, strides=strides, stem_size=3, pool=False)
+        self.stride *= 2
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, 3] normalised, float -> [B, H/8, W/8, 48]."""
+        return nnx.avg_pool(super().__call__(images), (2, 2), (2, 2))

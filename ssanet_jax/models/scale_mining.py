@@ -64,7 +64,9 @@ class ScaleMining(nnx.Module):
     goes through the selected shift alone (Eq. 8). Parts are summed, one bias per class.
     """
 
-    def __init__(self, parts: int, scales: int, features: int, classes: int, solver: Solver = 'fourier', *, rngs: nnx.Rngs):
+    def __init__(
+        self, parts: int, scales: int, features: int, classes: int, solver: Solver = 'fourier', *, rngs: nnx.Rngs
+    ):
         init = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', in_axis=(0, 2, 3), out_axis=1)
         self.weights = nnx.Param(init(rngs.params(), (parts, classes, scales, features)))
         self.bias = nnx.Param(jnp.zeros(classes))

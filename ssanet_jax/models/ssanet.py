@@ -98,14 +98,17 @@ class SSANet(nnx.Module):
         channels = self.backbone.features
         anchors = len(anchor_boxes(image_size, self.backbone.stride))
         if proposals > anchors:
-            raise ValueError(f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}')
+            raise ValueError(
+                f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}'
+            )
         if sharing == 'none' and crop_size != REGION * self.backbone.stride:
             raise ValueError(
-                f'crop_size must be {REGION * self.backbone.stride} for a {REGION} x {REGION} map of {backbone}; got {crop_size}')
+                f'crop_size must be {REGION * self.backbone.stride} for a {REGION} x {REGION} map of {backbone}; got {crop_size}'
+            )
         self.proposals = ProposalNetwork(channels, rngs=rngs)
         self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)
         self.image_classifier = nnx.Linear(channels, classes, rngs=rngs)
-        length = channels * REGION ** 2 if features == 'flat' else channels
+        length = channels * REGION**2 if features == 'flat' else channels
         self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
         self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
 
@@ -143,8 +146,8 @@ class SSANet(nnx.Module):
         mined = 'scale_mining' in active
         scales = self.scales if mined else 1
         propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
-        parts = jax.vmap(propose)(boxes[:, :self.parts])  # [B, K, S, 4]
-        maps, ranked_maps = self._describe(images, feature_map, parts, boxes[:, self.parts:] if training else None)
+        parts = jax.vmap(propose)(boxes[:, : self.parts])  # [B, K, S, 4]
+        maps, ranked_maps = self._describe(images, feature_map, parts, boxes[:, self.parts :] if training else None)
         if mined:
             phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
             response = self.scale_mining(phi.astype(jnp.float32))
@@ -190,8 +193,8 @@ class SSANet(nnx.Module):
             crops = jax.vmap(lambda x, b: regions.resample(x, b, self.crop_size))(images, boxes)
             maps = self.backbone(crops.reshape(-1, *crops.shape[2:]))  # [B * R, 7, 7, C]
             maps = maps.reshape(batch, -1, *maps.shape[1:])
-        described = maps[:, :count * scales].reshape(batch, count, scales, *maps.shape[2:])
-        return described, maps[:, count * scales:] if ranked is not None else None
+        described = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
+        return described, maps[:, count * scales :] if ranked is not None else None
 
     def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign: `[B, h, w, C]`, `[B, R, 4]` -> `[B, R, size, size, C]`, the same samples at every size."""

@@ -69,7 +69,8 @@ class Checkpoints:
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes differ '
-            f'({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew')
+            f'({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew'
+        )
 
     def close(self) -> None:
         """Releases Orbax's threads."""

@@ -72,7 +72,9 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) 
         raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
     changed = sorted(_differences(before['config'], content['config']) - MOVABLE)
     if changed:
-        raise UserError(f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings')
+        raise UserError(
+            f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

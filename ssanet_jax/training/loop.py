@@ -51,7 +51,10 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     experiment.open_workdir(workdir, config, dataset.class_names)
     console.print(
         f'{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images of {len(dataset.class_names)} classes; '
-        f'{config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}', highlight=False, soft_wrap=True)
+        f'{config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}',
+        highlight=False,
+        soft_wrap=True,
+    )
 
     stages = {}
     for index, row in enumerate(config.stages):
@@ -92,7 +95,9 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
     run = experiment.load_run(workdir)
     dataset = datasets.load(config.data)
     if dataset.class_names != run.class_names:
-        raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --config and config.data')
+        raise UserError(
+            f'{workdir} was trained on other classes than {dataset.name} has: check --config and config.data'
+        )
     if config.data.image_size != run.config.data.image_size:
         raise UserError(f'{workdir} was trained at config.data.image_size={run.config.data.image_size}: give the same')
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
@@ -148,7 +153,9 @@ def _train_stage(
             if save:
                 # The iterator has given exactly the batches of these steps: save it before it moves on.
                 position = {'seconds': seconds + time.monotonic() - began, 'data': batches.get_state()}
-                checkpoints.save(step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position})
+                checkpoints.save(
+                    step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
+                )
             if not within and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
                 test = eval_batches(dataset.test, config.data)
                 writer.evaluation(step, evaluate(count_correct, state.params, state.stats, test, mesh))
@@ -195,7 +202,9 @@ def _initial_state(
 def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict) -> None:
     """Draws the parts on test images at even distances, so that nobody picks them."""
     run = experiment.load_run(workdir)
-    chosen = [dataset.test[i] for i in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int)]
+    chosen = [
+        dataset.test[i] for i in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int)
+    ]
     images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
     labels = [int(example['label']) for example in chosen]
     sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
@@ -216,4 +225,5 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray], stage: str, checkpo
         kept = f'checkpoint {checkpoints.steps[-1]} is kept' if checkpoints.steps else 'no checkpoint had been written'
         raise UserError(
             f'{bad[0]} became {float(metrics[bad[0]])} at step {step} of stage {stage} ({kept}): '
-            f'lower the rate of the stage or give it warmup_epochs, in another --workdir')
+            f'lower the rate of the stage or give it warmup_epochs, in another --workdir'
+        )

@@ -11,6 +11,7 @@ from ssanet_jax.models.ssanet import GROUPS
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
+STATISTICS = ('batch', 'running')
 SCHEDULES = ('step', 'cosine', 'constant')
 
 
@@ -23,6 +24,7 @@ def stage(
     schedule: str = 'step',
     milestones: Sequence[int] = (60,),
     warmup_epochs: float = 0.0,
+    statistics: str = 'batch',
 ) -> ConfigDict:
     """One row of `config.stages`.
 
@@ -37,11 +39,22 @@ def stage(
         lets it fall to zero; 'constant' leaves it.
       milestones: epochs, for 'step'.
       warmup_epochs: linear rise from zero at the start.
+      statistics: 'batch': BatchNorm of the groups that train normalises by each batch and keeps
+        a running average. 'running': it stays at the running statistics that it came with, which
+        spares a pretrained backbone the noise of small batches.
     """
-    return ConfigDict(dict(
-        name=name, epochs=epochs, rate=float(rate), train={group: float(factor) for group, factor in train.items()},
-        schedule=schedule, milestones=tuple(milestones), warmup_epochs=float(warmup_epochs),
-    ))
+    return ConfigDict(
+        dict(
+            name=name,
+            epochs=epochs,
+            rate=float(rate),
+            train={group: float(factor) for group, factor in train.items()},
+            schedule=schedule,
+            milestones=tuple(milestones),
+            warmup_epochs=float(warmup_epochs),
+            statistics=statistics,
+        )
+    )
 
 
 def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
@@ -60,13 +73,17 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
             raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join(GROUPS)}')
         if row.epochs < 1:
             raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
+        if row.statistics not in STATISTICS:
+            raise UserError(
+                f'stage {row.name!r} has statistics {row.statistics!r}: choose from {", ".join(STATISTICS)}'
+            )
         if row.schedule not in SCHEDULES:
             raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
     """The groups trained by the end of stage `index`: the rest is random, and stays out."""
-    return frozenset(group for row in stages[:index + 1] for group in row.train)
+    return frozenset(group for row in stages[: index + 1] for group in row.train)
 
 
 def learning_rate(row: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
@@ -103,7 +120,9 @@ def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: int)
         rate = lambda step: factor * base(step)
         if optimizer.name == 'adamw':
             return optax.adamw(rate, b1=optimizer.momentum, weight_decay=optimizer.weight_decay)
-        return optax.chain(optax.add_decayed_weights(optimizer.weight_decay), optax.sgd(rate, momentum=optimizer.momentum))
+        return optax.chain(
+            optax.add_decayed_weights(optimizer.weight_decay), optax.sgd(rate, momentum=optimizer.momentum)
+        )
 
     transforms = {group: transform(factor) for group, factor in row.train.items()}
     labels = lambda params: {group: group if group in row.train else FROZEN for group in params}

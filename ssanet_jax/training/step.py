@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
-from ssanet_jax.models.ssanet import GROUPS, Outputs, SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
 from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
 
 # Each loss: the groups it needs, and the groups its gradient can teach.
@@ -54,12 +54,15 @@ def stage_losses(active: Collection[str], trained: Collection[str], weights: Con
     and if it can teach one of those that train.
     """
     return {
-        name: weights[name] for name, (needs, teaches) in LOSSES.items()
+        name: weights[name]
+        for name, (needs, teaches) in LOSSES.items()
         if weights[name] and set(needs) <= set(active) and set(teaches) & set(trained)
     }
 
 
-def compute_losses(outputs: Outputs, labels: jax.Array, names: Collection[str], loss: ConfigDict) -> dict[str, jax.Array]:
+def compute_losses(
+    outputs: Outputs, labels: jax.Array, names: Collection[str], loss: ConfigDict
+) -> dict[str, jax.Array]:
     """The named losses of a batch (Eq. 1, and NTS-Net's ranking loss), unweighted scalars.
 
     Args:
@@ -103,9 +106,10 @@ def make_train_step(
       config: the whole configuration (`loss`, `optimizer`).
       steps_per_epoch: for the schedule.
     """
-    model.train()
-    for group in set(GROUPS) - set(row.train):
-        getattr(model, group).eval()  # BatchNorm at its running statistics, which then stay
+    model.eval()  # BatchNorm at its running statistics, which then stay
+    if row.statistics == 'batch':
+        for group in row.train:
+            getattr(model, group).train()
     graph, _, _ = split_model(model)
     weights = stage_losses(active, row.train, config.loss.weights)
     describe = bool({'parts', 'mac', 'ranking'} & set(weights))
@@ -119,7 +123,10 @@ def make_train_step(
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         correct = outputs.logits.argmax(-1) == batch['label']
-        return total, (stats, {'loss/total': total, 'accuracy': correct.mean(), **{f'loss/{k}': v for k, v in losses.items()}})
+        return total, (
+            stats,
+            {'loss/total': total, 'accuracy': correct.mean(), **{f'loss/{k}': v for k, v in losses.items()}},
+        )
 
     def train_step(state, batch):
         trained, frozen = split_groups(state.params, row)

@@ -25,13 +25,23 @@ class StageWriter:
       batch_size: images a step.
     """
 
-    def __init__(self, console: Console, directory: Path, row: ConfigDict, epoch_steps: int, first: int, batch_size: int):
+    def __init__(
+        self, console: Console, directory: Path, row: ConfigDict, epoch_steps: int, first: int, batch_size: int
+    ):
         self._console, self._row, self._epoch_steps, self._batch_size = console, row, epoch_steps, batch_size
         self._events = SummaryWriter(str(directory), purge_step=first)
         self._progress = Progress(
-            TextColumn('[bold]{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[state]}'),
-            console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(row.name, total=row.epochs * epoch_steps, completed=first, state='compiling')
+            TextColumn('[bold]{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn('{task.fields[state]}'),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            row.name, total=row.epochs * epoch_steps, completed=first, state='compiling'
+        )
         self._clock = time.monotonic()
         self._since = first
         self._epoch: list[Mapping[str, float]] = []
@@ -40,7 +50,9 @@ class StageWriter:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
         self._events.close()
 
@@ -53,12 +65,16 @@ class StageWriter:
         left = timedelta(seconds=round(pace * (self._row.epochs * self._epoch_steps - step)))
         images = self._batch_size / pace
         self._progress.update(
-            self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {images:.1f} images/s  {left} left')
+            self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {images:.1f} images/s  {left} left'
+        )
         if step % self._epoch_steps == 0:
             loss, accuracy = (np.mean([m[name] for m in self._epoch]) for name in ('loss/total', 'accuracy'))
             self._console.print(
                 f'{self._row.name}  epoch {step // self._epoch_steps}/{self._row.epochs}  loss {loss:.3f}  '
-                f'batch accuracy {accuracy:.3f}  {images:.1f} images/s  {left} left', highlight=False, soft_wrap=True)
+                f'batch accuracy {accuracy:.3f}  {images:.1f} images/s  {left} left',
+                highlight=False,
+                soft_wrap=True,
+            )
             self._events.add_scalar('images_per_second', images, step)
             self._epoch = []
 

@@ -21,8 +21,14 @@ def real_folder(name: str) -> pathlib.Path:
 def make_config(**fields) -> ml_collections.ConfigDict:
     """A `config.data` section with every field of the pipeline."""
     values = dict(
-        batch_size=4, eval_batch_size=4, resize=24, image_size=16, scale_min=1.0, flip=True,
-        threads=2, prefetch=2,
+        batch_size=4,
+        eval_batch_size=4,
+        resize=24,
+        image_size=16,
+        scale_min=1.0,
+        flip=True,
+        threads=2,
+        prefetch=2,
     )
     return ml_collections.ConfigDict(values | fields)
 

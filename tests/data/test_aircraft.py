@@ -12,8 +12,12 @@ from ssanet_jax.errors import UserError
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / 'fgvc-aircraft-2013b'
-    images = {'0034309': ('707-320', 'Boeing 707'), '1025794': ('A340-200', 'A340'),
-              '0063650': ('707-320', 'Boeing 707'), '1140580': ('A340-200', 'A340')}
+    images = {
+        '0034309': ('707-320', 'Boeing 707'),
+        '1025794': ('A340-200', 'A340'),
+        '0063650': ('707-320', 'Boeing 707'),
+        '1140580': ('A340-200', 'A340'),
+    }
     for image in images:
         write_image(root / f'data/images/{image}.jpg', height=60, width=80)
     train, test = list(images)[:2], list(images)[2:]
@@ -39,7 +43,8 @@ def test_variants(config, folder):
     assert data.class_names == ('707-320', 'A340-200')
     assert [int(data.train[i]['label']) for i in range(2)] == [0, 1]
     assert [data.test[i]['file'] for i in range(2)] == [
-        'data/images/0063650.jpg', 'data/images/1140580.jpg',
+        'data/images/0063650.jpg',
+        'data/images/1140580.jpg',
     ]
     np.testing.assert_array_equal(data.train[0]['box'], [4, 2, 30, 40])
     # The last 20 of the 60 rows are the photographer's banner.

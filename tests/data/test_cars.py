@@ -79,9 +79,7 @@ def test_missing_and_damaged_files(config, folder, file):
 
 
 def test_label_outside_the_classes(config, folder):
-    scipy.io.savemat(
-        folder / 'devkit/cars_train_annos.mat', _annotations([(1, 1, 2, 2, 4, '00001.jpg')])
-    )
+    scipy.io.savemat(folder / 'devkit/cars_train_annos.mat', _annotations([(1, 1, 2, 2, 4, '00001.jpg')]))
     with pytest.raises(UserError, match='class 4, outside 1..3'):
         dataset.load(config)
 

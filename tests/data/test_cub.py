@@ -54,8 +54,7 @@ def test_stored_bytes_are_the_files_bytes(config, cub_folder):
 def test_a_prepared_copy_is_read_by_several_threads(config):
     source = dataset.load(config).train
     first, second = (
-        list(pipeline.train_batches(source, make_config(threads=threads), seed=0, epochs=5))
-        for threads in (0, 4)
+        list(pipeline.train_batches(source, make_config(threads=threads), seed=0, epochs=5)) for threads in (0, 4)
     )
     assert len(first) == 5
     for one, other in zip(first, second, strict=True):
@@ -83,7 +82,7 @@ def test_other_annotations_get_their_own_copy(config, cub_folder, tmp_path):
 
 def test_a_killed_preparation_is_not_used(config, tmp_path):
     # The child dies without cleaning up, as with SIGKILL, while it writes the test images.
-    child = '''
+    child = """
 import os, sys
 from ssanet_jax.data import builder, cub
 from ml_collections import ConfigDict
@@ -95,7 +94,7 @@ def dying(self, split):
         yield key, example
 builder._RecordBuilder._generate_examples = dying
 cub.load(ConfigDict(dict(dir=sys.argv[1], prepared_dir=sys.argv[2])))
-'''
+"""
     command = [sys.executable, '-c', child, config.dir, config.prepared_dir]
     assert subprocess.run(command, capture_output=True).returncode == 9
     left = list((tmp_path / 'prepared').glob('cub-*/records/*'))
@@ -116,8 +115,14 @@ def test_a_damaged_copy_is_reported(config, tmp_path):
 
 @pytest.mark.parametrize(
     'file',
-    ['images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'classes.txt',
-     'bounding_boxes.txt', 'parts/part_locs.txt'],
+    [
+        'images.txt',
+        'image_class_labels.txt',
+        'train_test_split.txt',
+        'classes.txt',
+        'bounding_boxes.txt',
+        'parts/part_locs.txt',
+    ],
 )
 def test_names_the_missing_file(config, cub_folder, file):
     (cub_folder / file).unlink()

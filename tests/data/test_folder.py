@@ -34,7 +34,9 @@ def test_train_and_test_folders(root, config):
     assert data.name == 'my birds'
     assert data.class_names == ('emu', 'owl')
     assert [data.train[i]['file'] for i in range(3)] == [
-        'train/emu/3.webp', 'train/owl/1.jpg', 'train/owl/deep/2.PNG',
+        'train/emu/3.webp',
+        'train/owl/1.jpg',
+        'train/owl/deep/2.PNG',
     ]
     assert [int(data.train[i]['label']) for i in range(3)] == [0, 1, 1]
     assert set(data.test[0]) == {'image', 'label', 'file'}

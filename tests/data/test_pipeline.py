@@ -141,9 +141,7 @@ def test_no_flip_leaves_the_crops_as_they_are():
     image = ArraySource(1, 20, 20).images[0]
     for seed in range(10):
         plain, flipped = (
-            transforms.RandomCropFlip(16, flip=flip).random_map(
-                {'image': image}, np.random.default_rng(seed)
-            )['image']
+            transforms.RandomCropFlip(16, flip=flip).random_map({'image': image}, np.random.default_rng(seed))['image']
             for flip in (False, True)
         )
         assert (flipped == plain).all() or (flipped == plain[:, ::-1]).all()
@@ -192,9 +190,7 @@ def test_fewer_images_than_a_batch():
         pipeline.train_batches(ArraySource(3), make_config(), seed=0, epochs=1)
 
 
-@pytest.mark.parametrize(
-    ('field', 'value'), [('resize', 15), ('scale_min', 0.0), ('scale_min', 1.5)]
-)
+@pytest.mark.parametrize(('field', 'value'), [('resize', 15), ('scale_min', 0.0), ('scale_min', 1.5)])
 def test_fields_that_make_no_sense(field, value):
     config = make_config(**{field: value})
     with pytest.raises(UserError, match=f'config.data.{field}'):

@@ -1,13 +1,17 @@
 """The drawn birds: determinism, labels, and that classes differ in their small parts and nowhere else."""
 
 import collections
+import itertools
 import pickle
 
 import ml_collections
 import numpy as np
 import pytest
 
-from ssanet_jax.data.toy_birds import CLASS_NAMES, KEYPOINT_NAMES, ToyBirds, draw_bird, load
+from ssanet_jax.data.toy_birds import CLASS_NAMES, ToyBirds, draw_bird, load, part_forms
+from ssanet_jax.data.toy_drawing import KEYPOINT_NAMES, draw_forms
+
+RADIUS = 0.3  # of a part around its key point, in longer sides of the bird's box
 
 
 def same(left, right):
@@ -33,6 +37,9 @@ def test_same_pictures_in_any_order_count_and_copy():
     np.random.seed(5)  # the global generator must not matter
     for index in reversed(range(40)):
         assert same(forwards[index], other[index])
+    again = other[7]
+    again['label'] = again.pop('image')  # the caller's own dict
+    assert same(forwards[7], other[7])
 
 
 def test_splits_and_seeds_differ():
@@ -50,11 +57,27 @@ def test_labels_are_balanced_and_shuffled():
     assert labels[:16] != labels[16:32] and labels[:16] != sorted(labels[:16])
 
 
-def test_class_names_are_all_combinations_of_the_parts():
-    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 16
+def test_two_classes_share_the_form_of_one_part_at_most():
+    for left, right in itertools.combinations(range(16), 2):
+        shared = 0
+        for one, other in zip(part_forms(left), part_forms(right), strict=True):
+            shared += one == other
+        assert shared <= 1, (left, right)
+
+
+def test_forms_are_balanced_over_classes():
     assert KEYPOINT_NAMES == ('beak', 'crown', 'wing', 'tail')
-    for bit, form in ((8, 'curved'), (4, 'crest'), (2, 'two-bars'), (1, 'fan')):
-        assert [form in name for name in CLASS_NAMES] == [label & bit > 0 for label in range(16)]
+    columns = list(zip(*map(part_forms, range(16)), strict=True))
+    assert len(columns) == 4
+    for column in columns:
+        assert collections.Counter(column) == {form: 4 for form in range(4)}
+
+
+def test_class_names_tell_beak_and_crown():
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 16
+    for name, (beak, crown, *_) in zip(CLASS_NAMES, map(part_forms, range(16)), strict=True):
+        assert ('sicklebill' in name, 'slate' in name) == (beak >= 2, beak % 2 == 1)
+        assert ('crested' in name, 'blue' in name) == (crown >= 2, crown % 2 == 1)
 
 
 def test_bird_and_keypoints_lie_inside():
@@ -68,38 +91,63 @@ def test_bird_and_keypoints_lie_inside():
         assert np.all((y > y0) & (y < y1) & (x > x0) & (x < x1))
 
 
+def distances(keypoints, size=128):
+    """[size, size, 4], of each pixel's centre from each key point."""
+    centres = np.stack(np.mgrid[:size, :size], axis=-1) + 0.5
+    return np.linalg.norm(centres[:, :, None] - keypoints[:, :2], axis=-1)
+
+
+def extent(*boxes):
+    return max(max(y1 - y0, x1 - x0) for y0, x0, y1, x1 in boxes)
+
+
+@pytest.mark.parametrize('flip', (1, 2, 3), ids=('colour', 'shape', 'both'))
 @pytest.mark.parametrize('part', range(4), ids=KEYPOINT_NAMES)
-def test_one_attribute_changes_pixels_near_its_keypoint_only(part):
-    centres = np.stack(np.mgrid[:128, :128], axis=-1) + 0.5
+def test_the_form_of_one_part_changes_pixels_near_its_keypoint_only(part, flip):
     for seed in range(12):
-        label = seed
-        image, keypoints, box = draw_bird(label, np.random.default_rng(seed))
-        other, other_keypoints, other_box = draw_bird(label ^ 8 >> part, np.random.default_rng(seed))
-        changed = np.any(image != other, axis=-1)
-        length = max(box[2] - box[0], box[3] - box[1], other_box[2] - other_box[0], other_box[3] - other_box[1])
-        distance = np.linalg.norm(centres - keypoints[part, :2], axis=-1)
+        forms = list(part_forms(seed))
+        image, keypoints, box = draw_forms(forms, np.random.default_rng(seed))
+        forms[part] ^= flip
+        other, other_keypoints, other_box = draw_forms(forms, np.random.default_rng(seed))
         assert np.array_equal(keypoints, other_keypoints)
+        changed, length = np.any(image != other, axis=-1), extent(box, other_box)
         # Neither a detail of a few pixels, nor more than a part, nor elsewhere.
         assert 10 < changed.sum() < 0.15 * length**2
-        assert distance[changed].max() < 0.33 * length + 1
+        assert distances(keypoints)[changed, part].max() < RADIUS * length + 1
         # Large differences, which a human sees.
         assert np.abs(image.astype(int) - other).max() > 40
 
 
-def test_the_box_holds_everything_that_any_class_changes():
+def test_two_classes_differ_only_at_the_parts_whose_forms_differ():
+    for seed, (left, right) in enumerate(itertools.combinations(range(0, 16, 3), 2)):
+        image, keypoints, box = draw_bird(left, np.random.default_rng(seed))
+        other, other_keypoints, other_box = draw_bird(right, np.random.default_rng(seed))
+        assert np.array_equal(keypoints, other_keypoints)
+        differ = np.array(part_forms(left)) != part_forms(right)
+        changed = distances(keypoints)[np.any(image != other, axis=-1)][:, differ]
+        nearby = changed < RADIUS * extent(box, other_box) + 1
+        assert nearby.any(axis=1).all()  # no change elsewhere
+        assert nearby.any(axis=0).all()  # some at each part
+
+
+@pytest.mark.parametrize('size', (32, 104, 256))
+def test_the_box_holds_everything_that_any_form_changes(size):
     for seed in range(12):
-        drawn = [draw_bird(label, np.random.default_rng(seed)) for label in (0, 5, 10, 15)]
-        rows, columns = np.nonzero(np.any(np.ptp([image for image, _, _ in drawn], axis=0) > 0, axis=-1))
-        low, high = np.min([box for *_, box in drawn], axis=0), np.max([box for *_, box in drawn], axis=0)
-        assert rows.min() >= low[0] - 1 and columns.min() >= low[1] - 1
-        assert rows.max() <= high[2] + 1 and columns.max() <= high[3] + 1
+        drawn = [draw_forms([form] * 4, np.random.default_rng(seed), size) for form in range(4)]
+        for (image, _, box), (other, _, other_box) in itertools.combinations(drawn, 2):
+            rows, columns = np.nonzero(np.any(image != other, axis=-1))
+            y0, x0 = np.minimum(box, other_box)[:2]
+            y1, x1 = np.maximum(box, other_box)[2:]
+            # A box ends anywhere within a pixel: each changed pixel must lie in it with some of its area.
+            assert rows.min() + 1 > y0 and columns.min() + 1 > x0
+            assert rows.max() < y1 and columns.max() < x1
 
 
-def test_labels_leave_the_generator_in_the_same_state():
+def test_forms_leave_the_generator_in_the_same_state():
     states = []
-    for label in range(16):
+    for forms in [*map(part_forms, range(16)), (0, 0, 0, 1), (3, 3, 3, 3)]:
         rng = np.random.default_rng(0)
-        draw_bird(label, rng, size=32)
+        draw_forms(forms, rng, size=32)
         states.append(rng.bit_generator.state)
     assert all(state == states[0] for state in states)
 
@@ -110,14 +158,17 @@ def test_distractors_change_the_background_and_can_be_left_out():
     assert plain.shape == crowded.shape and not np.array_equal(plain, crowded)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(split='val'), "train, test, not 'val'"),
-    (dict(count=0), 'count'),
-    (dict(count=2.5), 'count'),
-    (dict(seed=-1), 'seed'),
-    (dict(size=8), 'size to be an integer of at least 32, not 8'),
-    (dict(distractors=-1), 'distractors'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(split='val'), "train, test, not 'val'"),
+        (dict(count=0), 'count'),
+        (dict(count=2.5), 'count'),
+        (dict(seed=-1), 'seed'),
+        (dict(size=8), 'size to be an integer of at least 32, not 8'),
+        (dict(distractors=-1), 'distractors'),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ToyBirds(**{'count': 4, 'split': 'train', **arguments})

@@ -27,8 +27,10 @@ class Heads(nnx.Module):
         flat = self.norm(images.reshape(len(images), -1).astype(jnp.float32) - 128)
         image, scale, oriented = jnp.einsum('bd,hdn->hbn', flat, self.weights[...])
         return Outputs(
-            image, scale_logits=scale if 'scale_mining' in active else None,
-            oriented_logits=oriented if 'oriented_pooling' in active else None)
+            image,
+            scale_logits=scale if 'scale_mining' in active else None,
+            oriented_logits=oriented if 'oriented_pooling' in active else None,
+        )
 
 
 class Pixels:
@@ -66,7 +68,9 @@ def run(model, source, active=GROUPS, data=DATA):
     mesh = parallel.make_mesh(jax.devices()[:1])
     _, params, stats = split_model(model)
     params, stats = parallel.replicate((params, stats), mesh)
-    return accuracy.evaluate(accuracy.make_count_correct(model, active), params, stats, eval_batches(source, data), mesh)
+    return accuracy.evaluate(
+        accuracy.make_count_correct(model, active), params, stats, eval_batches(source, data), mesh
+    )
 
 
 def test_heads_and_sum_by_hand(model, logits_of):
@@ -82,14 +86,23 @@ def test_heads_and_sum_by_hand(model, logits_of):
     np.testing.assert_array_equal(source.reads, 1)
 
 
-@pytest.mark.parametrize('active, heads', [
-    ({'backbone', 'image_classifier'}, (0,)), ({'scale_mining'}, (1,)), ({'oriented_pooling'}, (2,)), (GROUPS, (1, 2))])
+@pytest.mark.parametrize(
+    'active, heads',
+    [
+        ({'backbone', 'image_classifier'}, (0,)),
+        ({'scale_mining'}, (1,)),
+        ({'oriented_pooling'}, (2,)),
+        (GROUPS, (1, 2)),
+    ],
+)
 def test_the_prediction_is_the_sum_of_what_is_active(model, logits_of, active, heads):
     source = Pixels(logits_of)
     expected = (sum(source.logits[i] for i in heads).argmax(-1) == source.labels).mean()
     result = run(model, source, active)
     assert result['accuracy'] == pytest.approx(expected)
-    assert result['heads'].keys() == {'image_classifier', 'scale_mining', 'oriented_pooling'} & ({'image_classifier'} | set(active))
+    assert result['heads'].keys() == {'image_classifier', 'scale_mining', 'oriented_pooling'} & (
+        {'image_classifier'} | set(active)
+    )
 
 
 @pytest.mark.parametrize('size', [1, 7, 30, 64])

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import anchors
 
@@ -41,9 +42,15 @@ def test_a_448_image_has_1614_anchors():
     assert boxes.shape == (1614, 4)  # 14 * 14 * 6 + 7 * 7 * 6 + 4 * 4 * 9
 
 
-@pytest.mark.parametrize('image_size, stride, count', [
-    (448, 32, 1614), (224, 32, 7 * 7 * 6 + 4 * 4 * 6 + 2 * 2 * 9), (128, 16, 8 * 8 * 6 + 4 * 4 * 6 + 2 * 2 * 9),
-    (72, 8, 9 * 9 * 6 + 5 * 5 * 6 + 3 * 3 * 9)])
+@pytest.mark.parametrize(
+    'image_size, stride, count',
+    [
+        (448, 32, 1614),
+        (224, 32, 7 * 7 * 6 + 4 * 4 * 6 + 2 * 2 * 9),
+        (128, 16, 8 * 8 * 6 + 4 * 4 * 6 + 2 * 2 * 9),
+        (72, 8, 9 * 9 * 6 + 5 * 5 * 6 + 3 * 3 * 9),
+    ],
+)
 def test_every_box_in_order(image_size, stride, count):
     boxes = anchors.anchor_boxes(image_size, stride=stride)
     expected = boxes_by_loops(image_size, stride)

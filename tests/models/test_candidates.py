@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import candidates
 
@@ -48,8 +49,7 @@ def random_boxes(seed, count):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.sampled_from([1, 4]), st.sampled_from([1, 5]), st.sampled_from([1.1, 2.0]),
-       st.integers(0, 2**32 - 1))
+@given(st.sampled_from([1, 4]), st.sampled_from([1, 5]), st.sampled_from([1.1, 2.0]), st.integers(0, 2**32 - 1))
 def test_against_loops(count, scales, alpha, seed):
     boxes = random_boxes(seed, count)
     out = scale(boxes, scales, alpha)
@@ -58,7 +58,6 @@ def test_against_loops(count, scales, alpha, seed):
 
 
 class CandidateVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(5, 9)
     def test_against_loops(self, scales):
@@ -122,14 +121,17 @@ def test_both_moves_draw_towards_the_object(seed):
         assert (np.sign(move) == np.sign(towards))[off_centre].all()  # along y and along x
 
 
-@pytest.mark.parametrize('boxes, psi, eta', [
-    # One box: all four corners tie.
-    ([[0, 0, 8, 8]], [0], [0]),
-    # Side by side: top and bottom tie, the top wins.
-    ([[0, 0, 8, 8], [0, 20, 8, 28]], [0, 1], [1, 0]),
-    # One above the other: left and right tie, the left wins.
-    ([[0, 0, 8, 8], [20, 0, 28, 8]], [0, 2], [2, 0]),
-])
+@pytest.mark.parametrize(
+    'boxes, psi, eta',
+    [
+        # One box: all four corners tie.
+        ([[0, 0, 8, 8]], [0], [0]),
+        # Side by side: top and bottom tie, the top wins.
+        ([[0, 0, 8, 8], [0, 20, 8, 28]], [0, 1], [1, 0]),
+        # One above the other: left and right tie, the left wins.
+        ([[0, 0, 8, 8], [20, 0, 28, 8]], [0, 2], [2, 0]),
+    ],
+)
 def test_ties_go_to_the_first_corner(boxes, psi, eta):
     boxes = np.float32(boxes)
     out = np.array(scale(boxes, 3, 2.0))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 from flax import nnx
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import oriented_pooling
 
@@ -69,7 +70,6 @@ def test_features_against_slow_loops(shape, orientation, seed):
 
 
 class FeatureVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.product(shape=SHAPES[:2], orientation=('literal', 'exact'))
     def test_features(self, shape, orientation):
@@ -134,7 +134,8 @@ def test_literal_response_is_invariant_for_patches_of_one_pixel_only(turn):
     """Why 'exact' exists: Eq. 9-13 turn the order of the patches, never the patch itself."""
     x, w = normal(3, 7, 7, 2), np.float64(normal(4, 7 * 2))
     np.testing.assert_allclose(
-        strongest(np.rot90(x, turn), w, 1, 7, 'literal'), strongest(x, w, 1, 7, 'literal'), rtol=1e-12)
+        strongest(np.rot90(x, turn), w, 1, 7, 'literal'), strongest(x, w, 1, 7, 'literal'), rtol=1e-12
+    )
     w = np.float64(normal(5, 3 * 9 * 2))
     difference = strongest(np.rot90(x, turn), w, 3, 3, 'literal') - strongest(x, w, 3, 3, 'literal')
     assert abs(difference) > 0.1
@@ -155,8 +156,7 @@ LENGTH = GRID * PATCH * PATCH * CHANNELS
 
 
 def module_with_weights(orientation, seed=0):
-    module = oriented_pooling.OrientedPooling(
-        CHANNELS, CLASSES, PATCH, GRID, orientation=orientation, rngs=nnx.Rngs(0))
+    module = oriented_pooling.OrientedPooling(CHANNELS, CLASSES, PATCH, GRID, orientation=orientation, rngs=nnx.Rngs(0))
     weights, bias = normal(seed, LENGTH, CLASSES), normal(seed + 1, CLASSES)
     known = {(LENGTH, CLASSES): weights, (CLASSES, LENGTH): weights.T, (CLASSES,): bias}
     state = nnx.state(module, nnx.Param)
@@ -178,7 +178,6 @@ def logits_by_loops(maps, weights, bias, orientation):
 
 
 class ModuleVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters('literal', 'exact')
     def test_logits_and_orientations(self, orientation):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import anchors as anchor_module
 from ssanet_jax.models import proposals
@@ -39,8 +40,9 @@ def random_boxes(rng, count, spread):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 6), st.sampled_from([3, 10, 40]), st.sampled_from([0.11, 0.251, 0.6, 1.1]),
-       st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 6), st.sampled_from([3, 10, 40]), st.sampled_from([0.11, 0.251, 0.6, 1.1]), st.integers(0, 2**32 - 1)
+)
 def test_top_boxes_against_the_greedy_loop(count, spread, threshold, seed):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, 12, spread)  # spread 3: nearly all overlap, so the fallback is met
@@ -52,7 +54,6 @@ def test_top_boxes_against_the_greedy_loop(count, spread, threshold, seed):
 
 
 class TopBoxesVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     def test_real_anchors(self):
         boxes = anchor_module.anchor_boxes(448)
@@ -122,7 +123,7 @@ def slow_convolution(x, kernel, bias, stride):
     out = np.zeros((rows, columns, kernel.shape[-1]))
     for i in range(rows):
         for j in range(columns):
-            window = x[i * stride:i * stride + k, j * stride:j * stride + k]
+            window = x[i * stride : i * stride + k, j * stride : j * stride + k]
             out[i, j] = np.tensordot(window, kernel, 3) + bias
     return out
 
@@ -150,7 +151,8 @@ def test_forward_pass_against_slow_convolutions():
     found = convolutions(module)
     by_shape = lambda *shape: [c for c in found if c[0].shape == shape]
     assert sorted(c[0].shape for c in found) == sorted(
-        [(3, 3, 5, 128), (3, 3, 128, 128), (3, 3, 128, 128), (1, 1, 128, 6), (1, 1, 128, 6), (1, 1, 128, 9)])
+        [(3, 3, 5, 128), (3, 3, 128, 128), (3, 3, 128, 128), (1, 1, 128, 6), (1, 1, 128, 6), (1, 1, 128, 9)]
+    )
     x = normal(1, 1, 7, 7, 5)
     scores = np.array(module(x))[0]
     # Layers of the same shape may come in either order: one assignment must give the scores.
@@ -163,7 +165,8 @@ def test_forward_pass_against_slow_convolutions():
         for heads in itertools.permutations(by_shape(1, 1, 128, 6)):
             heads = (*heads, by_shape(1, 1, 128, 9)[0])
             expected = np.concatenate(
-                [slow_convolution(m, *head, 1).reshape(-1) for m, head in zip((one, two, three), heads)])
+                [slow_convolution(m, *head, 1).reshape(-1) for m, head in zip((one, two, three), heads)]
+            )
             assert expected.shape == scores.shape
             errors.append(np.abs(expected - scores).max())
     assert min(errors) < 1e-4, errors
@@ -181,9 +184,9 @@ def test_a_cell_moves_the_scores_of_the_anchors_around_it(row, column):
     boxes = np.float64(anchor_module.anchor_boxes(448))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     level = np.repeat([0, 1, 2], [1176, 294, 144])
-    place = np.round(centres / (32 * 2.0 ** level)[:, None] - 0.5)  # row and column in the level's own grid
+    place = np.round(centres / (32 * 2.0**level)[:, None] - 0.5)  # row and column in the level's own grid
     # Conv 3x3 at stride 1 sees 1 cell around; each stride-2 layer sees 2 o - 1 ... 2 o + 1 of the map below.
-    distance = np.abs(place * (2.0 ** level)[:, None] - (row, column)).max(-1)
+    distance = np.abs(place * (2.0**level)[:, None] - (row, column)).max(-1)
     reach = np.array([1, 2, 4])[level]
     np.testing.assert_array_equal(changed, distance <= reach)
 
@@ -204,4 +207,4 @@ def test_images_of_a_batch_do_not_meet():
     module, x = network(), normal(4, 3, 7, 7, 5)
     together = module(x)
     for i in range(3):
-        chex.assert_trees_all_close(together[i], module(x[i:i + 1])[0], atol=1e-5)
+        chex.assert_trees_all_close(together[i], module(x[i : i + 1])[0], atol=1e-5)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import regions
 
@@ -25,8 +26,12 @@ def bilinear(image, y, x):
     y, x = y - 0.5, x - 0.5
     row, column = int(np.floor(y)), int(np.floor(x))
     dy, dx = y - row, x - column
-    return ((1 - dy) * (1 - dx) * pixel(image, row, column) + (1 - dy) * dx * pixel(image, row, column + 1)
-            + dy * (1 - dx) * pixel(image, row + 1, column) + dy * dx * pixel(image, row + 1, column + 1))
+    return (
+        (1 - dy) * (1 - dx) * pixel(image, row, column)
+        + (1 - dy) * dx * pixel(image, row, column + 1)
+        + dy * (1 - dx) * pixel(image, row + 1, column)
+        + dy * dx * pixel(image, row + 1, column + 1)
+    )
 
 
 def by_loops(image, boxes, size, stride, samples):
@@ -65,7 +70,6 @@ def test_against_the_bilinear_loop(y, x, height, width, setting):
 
 
 class ResampleVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters((7, 1, 1), (5, 8, 2), (3, 32, 4))
     def test_many_boxes(self, size, stride, samples):

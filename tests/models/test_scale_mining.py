@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 from flax import nnx
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssanet_jax.models import scale_mining
 
@@ -43,8 +44,14 @@ def response_by_matrices(features, weights):
 
 
 @settings(deadline=None, max_examples=14)
-@given(st.sampled_from([1, 3, 5, 7, 9]), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3),
-       st.sampled_from(SOLVERS), st.integers(0, 2**32 - 1))
+@given(
+    st.sampled_from([1, 3, 5, 7, 9]),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from(SOLVERS),
+    st.integers(0, 2**32 - 1),
+)
 def test_solvers_against_the_circulant_matrix(scales, length, classes, batch, solver, seed):
     features, weights = normal(seed, batch, scales, length), normal(seed + 1, classes, scales, length)
     out = respond(features, weights, solver=solver)
@@ -53,7 +60,6 @@ def test_solvers_against_the_circulant_matrix(scales, length, classes, batch, so
 
 
 class ResponseVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.product(solver=SOLVERS, batch=((), (2, 3)))
     def test_leading_axes(self, solver, batch):
@@ -71,6 +77,7 @@ class ResponseVariants(chex.TestCase):
         def gradients(solver):
             def total(f, w):
                 return jnp.sum(cotangent * scale_mining.circular_response(f, w, solver=solver))
+
             return self.variant(jax.grad(total, argnums=(0, 1)))(features, weights)
 
         chex.assert_trees_all_close(gradients('fourier'), gradients('circulant'), atol=1e-4)
@@ -80,7 +87,8 @@ class ResponseVariants(chex.TestCase):
             towards_features[b, n] += cotangent[b, c, r] * weights[c, (n + r) % scales]
             towards_weights[c, (n + r) % scales] += cotangent[b, c, r] * features[b, n]
         chex.assert_trees_all_close(
-            gradients('fourier'), (np.float32(towards_features), np.float32(towards_weights)), atol=1e-4)
+            gradients('fourier'), (np.float32(towards_features), np.float32(towards_weights)), atol=1e-4
+        )
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
@@ -89,8 +97,7 @@ def test_response_is_the_sum_of_the_contract(solver):
     expected = np.zeros((2, 5))
     for c, r, n, k in np.ndindex(2, 5, 5, 3):
         expected[c, r] += features[n, k] * weights[c, (n + r) % 5, k]
-    np.testing.assert_allclose(
-        scale_mining.circular_response(features, weights, solver=solver), expected, atol=1e-5)
+    np.testing.assert_allclose(scale_mining.circular_response(features, weights, solver=solver), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
@@ -163,8 +170,10 @@ PARTS, SCALES, LENGTH, CLASSES = 3, 5, 6, 4
 def module_with_weights(solver='fourier', seed=0):
     """A module, with its weights [K, N, S, D] and its bias [N] set to known values."""
     module = scale_mining.ScaleMining(PARTS, SCALES, LENGTH, CLASSES, solver=solver, rngs=nnx.Rngs(0))
-    known = {(PARTS, CLASSES, SCALES, LENGTH): normal(seed, PARTS, CLASSES, SCALES, LENGTH),
-             (CLASSES,): normal(seed + 1, CLASSES)}
+    known = {
+        (PARTS, CLASSES, SCALES, LENGTH): normal(seed, PARTS, CLASSES, SCALES, LENGTH),
+        (CLASSES,): normal(seed + 1, CLASSES),
+    }
     state = nnx.state(module, nnx.Param)
     assert sorted(leaf.shape for leaf in jax.tree.leaves(state)) == sorted(known)
     nnx.update(module, jax.tree.map(lambda leaf: jnp.asarray(known[leaf.shape]), state))
@@ -184,7 +193,6 @@ def logits_by_loops(phi, weights, bias):
 
 
 class ModuleVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(*SOLVERS)
     def test_logits_and_shifts(self, solver):
@@ -242,6 +250,7 @@ def test_solvers_agree_in_the_module():
         def loss(state, phi):
             logits = nnx.merge(graph, state)(phi)[0]
             return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), labels])
+
         value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(state, phi)
         return value, jax.tree.leaves(gradients)
 

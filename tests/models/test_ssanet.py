@@ -63,8 +63,15 @@ def shapes(outputs):
 
 
 EVERY = dict(
-    image_logits=(B, CLASSES), scores=(B, M), boxes=(B, M, 4), aligned_boxes=(B, K, 4), aligned_scale=(B, K),
-    scale_logits=(B, CLASSES), orientation=(B, K), oriented_logits=(B, CLASSES))
+    image_logits=(B, CLASSES),
+    scores=(B, M),
+    boxes=(B, M, 4),
+    aligned_boxes=(B, K, 4),
+    aligned_scale=(B, K),
+    scale_logits=(B, CLASSES),
+    orientation=(B, K),
+    oriented_logits=(B, CLASSES),
+)
 TRAINING = dict(part_features=(B, M, C), part_logits=(B, M, CLASSES))
 
 
@@ -82,7 +89,11 @@ def test_shapes(sharing, features, training):
     assert shapes(outputs) == (EVERY | TRAINING if training else EVERY)
     chex.assert_shape(logits, (B, CLASSES))
     chex.assert_type([outputs.aligned_scale, outputs.orientation], jnp.int32)
-    floats = [value for name, value in outputs._asdict().items() if value is not None and name not in ('aligned_scale', 'orientation')]
+    floats = [
+        value
+        for name, value in outputs._asdict().items()
+        if value is not None and name not in ('aligned_scale', 'orientation')
+    ]
     chex.assert_type(floats, jnp.float32)
 
 
@@ -102,12 +113,15 @@ def test_length_of_what_scale_mining_reads():
 PARTS = ('scores', 'boxes', 'aligned_boxes', 'aligned_scale')
 
 
-@pytest.mark.parametrize('active, present', [
-    (('backbone', 'image_classifier'), ()),
-    (set(GROUPS) - {'oriented_pooling'}, (*PARTS, 'scale_logits')),
-    (set(GROUPS) - {'scale_mining'}, (*PARTS, 'orientation', 'oriented_logits')),
-    (set(GROUPS) - {'scale_mining', 'oriented_pooling'}, PARTS),
-])
+@pytest.mark.parametrize(
+    'active, present',
+    [
+        (('backbone', 'image_classifier'), ()),
+        (set(GROUPS) - {'oriented_pooling'}, (*PARTS, 'scale_logits')),
+        (set(GROUPS) - {'scale_mining'}, (*PARTS, 'orientation', 'oriented_logits')),
+        (set(GROUPS) - {'scale_mining', 'oriented_pooling'}, PARTS),
+    ],
+)
 @pytest.mark.parametrize('sharing', SHARINGS)
 def test_only_active_groups_take_part(sharing, active, present):
     outputs, _ = traced(abstract(sharing=sharing), active=active)
@@ -124,14 +138,17 @@ def test_without_scale_mining_the_parts_keep_their_scale(image_network, image_ou
 
 def test_the_prediction_is_the_sum_of_both_heads(image_outputs):
     np.testing.assert_allclose(
-        image_outputs.logits, np.array(image_outputs.scale_logits) + np.array(image_outputs.oriented_logits), rtol=1e-6)
+        image_outputs.logits, np.array(image_outputs.scale_logits) + np.array(image_outputs.oriented_logits), rtol=1e-6
+    )
     scale_only = image_outputs._replace(oriented_logits=None)
     chex.assert_trees_all_equal(scale_only.logits, image_outputs.scale_logits)
 
 
 def test_the_image_classifier_predicts_only_where_there_are_no_parts(image_network, image_outputs, images):
     graph, params, stats = image_network
-    other = params | {'image_classifier': jax.tree.map(lambda x: x + 100 * jnp.arange(CLASSES), params['image_classifier'])}
+    other = params | {
+        'image_classifier': jax.tree.map(lambda x: x + 100 * jnp.arange(CLASSES), params['image_classifier'])
+    }
     run = jax.jit(forward(graph, training=True))
     outputs = run(other, stats, images)
     assert np.abs(outputs.image_logits - image_outputs.image_logits).max() > 10
@@ -165,7 +182,9 @@ def test_scores_are_those_of_the_boxes_best_first(image_network, image_outputs, 
 
 def feature_map(network, images):
     graph, params, stats = network
-    return jax.jit(lambda p, s, x: (lambda m: m.backbone(m._normalise(x)))(merge_model(graph, p, s)))(params, stats, images)
+    return jax.jit(lambda p, s, x: (lambda m: m.backbone(m._normalise(x)))(merge_model(graph, p, s)))(
+        params, stats, images
+    )
 
 
 def test_pooled_features_are_the_mean_of_the_whole_roi(image_network, image_outputs, images):
@@ -194,7 +213,9 @@ def test_no_sharing_by_a_slow_loop(images):
     outputs = jax.jit(forward(graph, training=True))(params, stats, images)
     model = merge_model(graph, params, stats)
     mean, std = model.backbone.mean, model.backbone.std
-    crop = jax.jit(lambda x, box: regions.resample((x.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std), box[None], 56))
+    crop = jax.jit(
+        lambda x, box: regions.resample((x.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std), box[None], 56)
+    )
     backbone = jax.jit(lambda p, s, x: merge_model(graph, p, s).backbone(x)[0])
     describe = lambda b, box: backbone(params, stats, crop(images[b], box))
     check_heads(model, outputs, describe)
@@ -239,32 +260,34 @@ def test_flat_features_are_the_whole_map(images):
 
 
 class Variants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(0, 2)
     def test_an_image_is_recognised_alike_alone_and_in_a_batch(self, number):
         graph, params, stats = build(sharing='image')
         images = np.uint8(np.random.default_rng(1).integers(0, 256, (B, 8, 8, 3)).repeat(8, 1).repeat(8, 2))
         batch = jax.jit(forward(graph, training=True))(params, stats, images)
-        alone = self.variant(forward(graph, training=True))(params, stats, images[number:number + 1])
-        chex.assert_trees_all_close(alone, jax.tree.map(lambda x: x[number:number + 1], batch), rtol=1e-3, atol=1e-3)
+        alone = self.variant(forward(graph, training=True))(params, stats, images[number : number + 1])
+        chex.assert_trees_all_close(alone, jax.tree.map(lambda x: x[number : number + 1], batch), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(parts=0), 'parts must lie between 1 and proposals = 3; got 0'),
-    (dict(parts=4), 'parts must lie between 1 and proposals = 3; got 4'),
-    (dict(proposals=10_000), 'proposals must be at most 516, the boxes of an image of 64; got 10000'),
-    (dict(sharing='all'), "sharing must be 'none' or 'image', not 'all'"),
-    (dict(features='square'), "features must be 'pooled' or 'flat', not 'square'"),
-    (dict(scales=4), 'scales must be odd'),
-    (dict(alpha=0.5), 'alpha must be greater than 1'),
-    (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
-    (dict(sharing='none', crop_size=224), 'crop_size must be 56 for a 7 x 7 map of resnet_tiny; got 224'),
-    (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
-    (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
-    (dict(patch=4), 'do not tile a map of 7 x 7'),
-    (dict(patch=9, grid=1), 'do not tile a map of 7 x 7'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(parts=0), 'parts must lie between 1 and proposals = 3; got 0'),
+        (dict(parts=4), 'parts must lie between 1 and proposals = 3; got 4'),
+        (dict(proposals=10_000), 'proposals must be at most 516, the boxes of an image of 64; got 10000'),
+        (dict(sharing='all'), "sharing must be 'none' or 'image', not 'all'"),
+        (dict(features='square'), "features must be 'pooled' or 'flat', not 'square'"),
+        (dict(scales=4), 'scales must be odd'),
+        (dict(alpha=0.5), 'alpha must be greater than 1'),
+        (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
+        (dict(sharing='none', crop_size=224), 'crop_size must be 56 for a 7 x 7 map of resnet_tiny; got 224'),
+        (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
+        (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
+        (dict(patch=4), 'do not tile a map of 7 x 7'),
+        (dict(patch=9, grid=1), 'do not tile a map of 7 x 7'),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         abstract(**changes)

@@ -12,9 +12,10 @@ import pytest
 from ssanet_jax.errors import UserError
 from ssanet_jax.training.checkpoints import KEEP, Checkpoints
 
-
 # Orbax leaves its reads of a damaged checkpoint unfinished, and Python says so when it finds them.
-pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning', 'ignore:coroutine:RuntimeWarning')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore::pytest.PytestUnraisableExceptionWarning', 'ignore:coroutine:RuntimeWarning'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,9 @@ def one_line(error):
 def test_the_newest_comes_back_as_it_was(directory):
     step, loaded = restore(directory)
     assert step == 2
-    chex.assert_trees_all_equal({k: loaded[k] for k in ('params', 'stats')}, {k: items(2.0)[k] for k in ('params', 'stats')})
+    chex.assert_trees_all_equal(
+        {k: loaded[k] for k in ('params', 'stats')}, {k: items(2.0)[k] for k in ('params', 'stats')}
+    )
     assert loaded['position']['seconds'] == 1.0 and loaded['position']['data']['next_index'] == 2
     assert isinstance(loaded['params']['backbone']['kernel'], jax.Array)
 

@@ -15,7 +15,9 @@ def test_a_hugely_too_large_rate_stops_the_run(tiny_config, tmp_path):
     # The first step of the warm-up has rate zero: its checkpoint is good. The next ones are not.
     tiny_config.stages = common.global_pooling(epochs=1, rate=1e30, warmup_epochs=1)
     tiny_config.checkpoint_steps = 1
-    with pytest.raises(UserError, match=r'(loss|norm)/\w+ became (nan|inf) at step \d of stage global_pooling') as error:
+    with pytest.raises(
+        UserError, match=r'(loss|norm)/\w+ became (nan|inf) at step \d of stage global_pooling'
+    ) as error:
         loop.train(tiny_config, tmp_path / 'run', Console(stderr=True))
     assert 'lower the rate' in str(error.value) and '\n' not in str(error.value)
 
@@ -30,10 +32,16 @@ def test_a_hugely_too_large_rate_stops_the_run(tiny_config, tmp_path):
 
 
 def test_the_message_names_the_loss_first(tmp_path):
-    metrics = {'accuracy': np.float32(0), 'gradient_norm/backbone': np.float32('nan'), 'loss/mac': np.float32('nan'),
-               'loss/image': np.float32(2)}
+    metrics = {
+        'accuracy': np.float32(0),
+        'gradient_norm/backbone': np.float32('nan'),
+        'loss/mac': np.float32('nan'),
+        'loss/image': np.float32(2),
+    }
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(UserError, match=r'^loss/mac became nan at step 7 of stage joint \(no checkpoint had been written\)'):
+    with pytest.raises(
+        UserError, match=r'^loss/mac became nan at step 7 of stage joint \(no checkpoint had been written\)'
+    ):
         loop._check_finite(7, metrics, 'joint', checkpoints)
     metrics = {name: np.float32(1) for name in metrics}
     loop._check_finite(7, metrics, 'joint', checkpoints)

@@ -104,7 +104,8 @@ def test_what_a_run_leaves(finished_run, tiny_config):
 
 def test_frozen_groups_pass_through_the_stages_unchanged(finished_run):
     (_, mining), (_, pooling), (_, tuning) = (
-        last_items(finished_run.workdir, stage) for stage in ('scale_mining', 'oriented_pooling', 'part_tuning'))
+        last_items(finished_run.workdir, stage) for stage in ('scale_mining', 'oriented_pooling', 'part_tuning')
+    )
     for group in ('backbone', 'proposals', 'part_classifier', 'scale_mining'):
         chex.assert_trees_all_equal(mining['params'][group], pooling['params'][group])
     chex.assert_trees_all_equal(mining['stats'], pooling['stats'])
@@ -126,7 +127,11 @@ def test_evaluation_gives_the_accuracy_of_training(finished_run, tiny_config):
     before = snapshot(finished_run.workdir)
     results = json.loads((finished_run.workdir / 'results.json').read_text())
     evaluation = loop.evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True))
-    assert (evaluation['accuracy'], evaluation['examples'], evaluation['heads']) == (results['accuracy'], 30, results['heads'])
+    assert (evaluation['accuracy'], evaluation['examples'], evaluation['heads']) == (
+        results['accuracy'],
+        30,
+        results['heads'],
+    )
     assert evaluation['stage'] == 'part_tuning'
     assert snapshot(finished_run.workdir) == before
     # Another size of batch pads otherwise, and is nobody's business but the machine's.

@@ -27,14 +27,17 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
     return ConfigDict(dict(name=name, momentum=momentum, weight_decay=weight_decay))
 
 
-@pytest.mark.parametrize('table, message', [
-    ((), 'empty'),
-    ((row(), row()), 'two stages of one name: first, first'),
-    ((row(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is no group: choose from backbone"),
-    ((row(train={}),), "'first' trains nothing"),
-    ((row(name='fine'), row(epochs=0)), "'first' has 0 epochs"),
-    ((row(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
-])
+@pytest.mark.parametrize(
+    'table, message',
+    [
+        ((), 'empty'),
+        ((row(), row()), 'two stages of one name: first, first'),
+        ((row(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is no group: choose from backbone"),
+        ((row(train={}),), "'first' trains nothing"),
+        ((row(name='fine'), row(epochs=0)), "'first' has 0 epochs"),
+        ((row(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
+    ],
+)
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
     with pytest.raises(UserError, match=message):
         stages.check_stages(table, optimizer())
@@ -85,7 +88,9 @@ def test_learning_rate_of_every_step(schedule, milestones, warmup_epochs, epoch_
 
 def test_the_rate_falls_at_the_first_step_after_the_milestone():
     rate = stages.learning_rate(row(epochs=9, milestones=(2, 4)), 10)
-    np.testing.assert_allclose([rate(19), rate(20), rate(39), rate(40), rate(89)], [0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+    np.testing.assert_allclose(
+        [rate(19), rate(20), rate(39), rate(40), rate(89)], [0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5
+    )
 
 
 def parameters():
@@ -103,7 +108,6 @@ STEPS, EPOCH_STEPS, MOMENTUM, DECAY = 7, 2, 0.9, 0.05
 
 
 class OptimizerVariants(chex.TestCase):
-
     @chex.variants(with_jit=True, without_jit=True)
     def test_sgd_by_torchs_rule(self):
         """g + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
@@ -118,7 +122,9 @@ class OptimizerVariants(chex.TestCase):
             gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
             updates, state = update(gradients, state, params)
             params = optax.apply_updates(params, updates)
-            rate = rate_by_hand(step, schedule='step', epochs=3, milestones=(1, 2), warmup_epochs=0, epoch_steps=EPOCH_STEPS)
+            rate = rate_by_hand(
+                step, schedule='step', epochs=3, milestones=(1, 2), warmup_epochs=0, epoch_steps=EPOCH_STEPS
+            )
             for group, factor in FACTORS.items():
                 for name in expected[group]:
                     v, p, g = velocity[group], expected[group], gradients[group]
@@ -130,7 +136,9 @@ class OptimizerVariants(chex.TestCase):
 
 def test_adamw_decays_apart_from_the_gradient():
     """p <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
-    transform = stages.make_optimizer(row(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS)
+    transform = stages.make_optimizer(
+        row(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS
+    )
     params, expected = parameters(), parameters()
     state, update = transform.init(params), jax.jit(transform.update)
     first, second = (jax.tree.map(np.zeros_like, expected) for _ in range(2))
@@ -143,8 +151,8 @@ def test_adamw_decays_apart_from_the_gradient():
             for name, p in expected[group].items():
                 m, v, g = first[group], second[group], gradients[group][name]
                 m[name] = 0.8 * m[name] + 0.2 * g
-                v[name] = 0.999 * v[name] + 0.001 * g ** 2
-                direction = m[name] / (1 - 0.8 ** step) / (np.sqrt(v[name] / (1 - 0.999 ** step)) + 1e-8)
+                v[name] = 0.999 * v[name] + 0.001 * g**2
+                direction = m[name] / (1 - 0.8**step) / (np.sqrt(v[name] / (1 - 0.999**step)) + 1e-8)
                 expected[group][name] = p - 0.1 * factor * (direction + DECAY * p)
         chex.assert_trees_all_close(params, expected, rtol=1e-4, atol=1e-5)
 

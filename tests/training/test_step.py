@@ -14,10 +14,11 @@ from configs import common
 from ssanet_jax import losses
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
-from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.ssanet import GROUPS, Outputs, merge_model, split_model
-from ssanet_jax.training import experiment, stages, step as steps
+from ssanet_jax.training import experiment, stages
+from ssanet_jax.training import step as steps
 from ssanet_jax.training.step import TrainState
 
 EPOCH_STEPS = 8
@@ -173,18 +174,29 @@ def test_norms_are_those_of_the_arrays(setup, name):
 
 def test_learning_rates_are_those_of_the_schedule(setup):
     first, second = setup.runs['scale_mining'].metrics
-    np.testing.assert_allclose([first['learning_rate/proposals'], second['learning_rate/backbone']], [0.01, 0.05], rtol=1e-5)
+    np.testing.assert_allclose(
+        [first['learning_rate/proposals'], second['learning_rate/backbone']], [0.01, 0.05], rtol=1e-5
+    )
     cosine = 0.01 * (1 + np.cos(np.pi / EPOCH_STEPS)) / 2
     first, second = setup.runs['oriented_pooling'].metrics
     np.testing.assert_allclose(
-        [first['learning_rate/oriented_pooling'], second['learning_rate/image_classifier']], [0.001, cosine / 3], rtol=1e-5)
-    chex.assert_trees_all_close(setup.runs['part_tuning'].metrics[1]['learning_rate/part_classifier'], np.float32(0.0025))
+        [first['learning_rate/oriented_pooling'], second['learning_rate/image_classifier']],
+        [0.001, cosine / 3],
+        rtol=1e-5,
+    )
+    chex.assert_trees_all_close(
+        setup.runs['part_tuning'].metrics[1]['learning_rate/part_classifier'], np.float32(0.0025)
+    )
 
 
 def cross_entropy(logits, labels, smoothing=0.0):
     """Mean over the batch, in float64."""
     logits = np.asarray(logits, np.float64)
-    log_probability = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    log_probability = (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
     classes = logits.shape[-1]
     target = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
     return -(target * log_probability).sum(-1)
@@ -195,16 +207,21 @@ def test_losses_and_gradient_of_stage_two_by_hand(setup):
     _, states, metrics, batches, _ = setup.runs['oriented_pooling']
     labels, smoothing = batches[0]['label'], CONFIG.loss.label_smoothing
     outputs = setup.predict(states[0].params, states[0].stats, batches[0]['image'])
-    np.testing.assert_allclose(metrics[0]['loss/image'], cross_entropy(outputs.image_logits, labels, smoothing).mean(), rtol=1e-4)
     np.testing.assert_allclose(
-        metrics[0]['loss/oriented_pooling'], cross_entropy(outputs.oriented_logits, labels, smoothing).mean(), rtol=1e-4)
+        metrics[0]['loss/image'], cross_entropy(outputs.image_logits, labels, smoothing).mean(), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        metrics[0]['loss/oriented_pooling'], cross_entropy(outputs.oriented_logits, labels, smoothing).mean(), rtol=1e-4
+    )
     np.testing.assert_allclose(metrics[0]['accuracy'], (np.argmax(outputs.logits, -1) == labels).mean(), rtol=1e-6)
 
     # Of a softmax and a bias: mean of (probability - target). OP's bias sees its logits alone.
     for group, logits in (('image_classifier', outputs.image_logits), ('oriented_pooling', outputs.oriented_logits)):
         velocity = optax.tree.get(states[1].opt.inner_states[group], 'trace')[group]['bias']
         target = np.eye(16)[labels] * (1 - smoothing) + smoothing / 16
-        expected = (np.array(jax.nn.softmax(logits)) - target).mean(0) + CONFIG.optimizer.weight_decay * states[0].params[group]['bias']
+        expected = (np.array(jax.nn.softmax(logits)) - target).mean(0) + CONFIG.optimizer.weight_decay * states[
+            0
+        ].params[group]['bias']
         np.testing.assert_allclose(velocity, expected, atol=1e-5)
 
 
@@ -225,7 +242,12 @@ def test_losses_of_other_tables():
     assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS) == dict(ALL_WEIGHTS)
     without = common.get_config().loss.weights
     without.mac = without.ranking = 0.0
-    assert steps.stage_losses(set(row.train), row.train, without).keys() == {'image', 'parts', 'scale_mining', 'oriented_pooling'}
+    assert steps.stage_losses(set(row.train), row.train, without).keys() == {
+        'image',
+        'parts',
+        'scale_mining',
+        'oriented_pooling',
+    }
     # Parts without scale mining: the losses that need it are out.
     groups = ('backbone', 'proposals', 'part_classifier', 'oriented_pooling')
     assert steps.stage_losses(groups, groups, ALL_WEIGHTS).keys() == {'parts', 'mac', 'ranking', 'oriented_pooling'}
@@ -238,8 +260,15 @@ def random_outputs():
     random = np.random.default_rng(0)
     draw = lambda *shape: random.normal(size=shape).astype(np.float32)
     return Outputs(
-        image_logits=draw(B, N), scores=draw(B, M), boxes=draw(B, M, 4), part_features=draw(B, M, C), part_logits=draw(B, M, N),
-        aligned_boxes=draw(B, K, 4), scale_logits=draw(B, N), oriented_logits=draw(B, N)), np.array([0, 3, 1, 3])
+        image_logits=draw(B, N),
+        scores=draw(B, M),
+        boxes=draw(B, M, 4),
+        part_features=draw(B, M, C),
+        part_logits=draw(B, M, N),
+        aligned_boxes=draw(B, K, 4),
+        scale_logits=draw(B, N),
+        oriented_logits=draw(B, N),
+    ), np.array([0, 3, 1, 3])
 
 
 def ranking_by_loops(scores, costs):
@@ -261,7 +290,9 @@ def test_each_loss_by_hand(smoothing):
     expected = {
         'image': cross_entropy(outputs.image_logits, labels, smoothing).mean(),
         'parts': cross_entropy(outputs.part_logits, repeated, smoothing).sum(1).mean(),
-        'mac': losses.mac_loss(outputs.part_features[:, :K], 0.5),  # the parts that recognise, not those that are only ranked
+        'mac': losses.mac_loss(
+            outputs.part_features[:, :K], 0.5
+        ),  # the parts that recognise, not those that are only ranked
         'ranking': ranking_by_loops(outputs.scores, cross_entropy(outputs.part_logits, repeated)),
         'scale_mining': cross_entropy(outputs.scale_logits, labels, smoothing).mean(),
         'oriented_pooling': cross_entropy(outputs.oriented_logits, labels, smoothing).mean(),
@@ -276,7 +307,9 @@ def test_only_the_losses_asked_for_are_computed():
     assert steps.compute_losses(bare, labels, {'image': 1.0}, common.get_config().loss).keys() == {'image'}
 
 
-@pytest.mark.parametrize('field, value', [('mac_reduction', 'median'), ('mac_temperature', 0.0), ('label_smoothing', 1.0)])
+@pytest.mark.parametrize(
+    'field, value', [('mac_reduction', 'median'), ('mac_temperature', 0.0), ('label_smoothing', 1.0)]
+)
 def test_a_loss_section_that_cannot_be_used_is_refused(field, value):
     loss = common.get_config().loss
     steps.check_loss(loss)
