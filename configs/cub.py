@@ -36,16 +36,17 @@ def lite0():
     parts = dict(backbone=0.1, proposals=1, part_classifier=1)
     tune = dict(schedule='cosine', statistics='running')
     config.stages = (
-        stage('heads', epochs=4, rate=1e-3, train=heads, schedule='constant'),
-        stage('scale_mining', epochs=6, rate=1e-3, train=dict(heads, backbone=0.1), warmup_epochs=0.5, **tune),
+        stage('image_classifier', epochs=3, rate=2e-2, train=dict(image_classifier=1), schedule='constant'),
+        stage('backbone', epochs=5, rate=2e-3, train=dict(backbone=1, image_classifier=5), warmup_epochs=0.5, **tune),
+        stage('scale_mining', epochs=4, rate=1e-3, train=heads, schedule='cosine'),
         stage(
             'oriented_pooling',
-            epochs=4,
+            epochs=3,
             rate=1e-5,
             train=dict(oriented_pooling=1, image_classifier=100),
             schedule='cosine',
         ),
-        stage('part_tuning', epochs=2, rate=1e-4, train=parts, **tune),
+        stage('part_tuning', epochs=1, rate=1e-4, train=parts, **tune),
     )
     config.eval_epochs = 1
     return config

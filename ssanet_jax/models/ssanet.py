@@ -103,7 +103,8 @@ class SSANet(nnx.Module):
             )
         if sharing == 'none' and crop_size != REGION * self.backbone.stride:
             raise ValueError(
-                f'crop_size must be {REGION * self.backbone.stride} for a {REGION} x {REGION} map of {backbone}; got {crop_size}'
+                f'crop_size must be {REGION * self.backbone.stride}, for a {REGION} x {REGION} map of {backbone}; '
+                f'got {crop_size}'
             )
         self.proposals = ProposalNetwork(channels, rngs=rngs)
         self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)

@@ -68,8 +68,8 @@ class Checkpoints:
                 cause = error
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
-            f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes differ '
-            f'({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew'
+            f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
+            f'differ ({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew'
         )
 
     def close(self) -> None:

@@ -50,8 +50,8 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     model = experiment.build_model(config, len(dataset.class_names))
     experiment.open_workdir(workdir, config, dataset.class_names)
     console.print(
-        f'{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images of {len(dataset.class_names)} classes; '
-        f'{config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}',
+        f'{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images '
+        f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}',
         highlight=False,
         soft_wrap=True,
     )

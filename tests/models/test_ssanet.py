@@ -14,7 +14,7 @@ from flax import nnx
 from ssanet_jax.models import candidates, regions
 from ssanet_jax.models.ssanet import GROUPS, REGION, SSANet, merge_model, split_model
 
-SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 64
+SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
 SETTINGS = dict(backbone='resnet_tiny', parts=K, proposals=M, scales=S, crop_size=56)
 SHARINGS, FEATURES = ('none', 'image'), ('pooled', 'flat')
 
@@ -281,7 +281,7 @@ class Variants(chex.TestCase):
         (dict(scales=4), 'scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),
         (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
-        (dict(sharing='none', crop_size=224), 'crop_size must be 56 for a 7 x 7 map of resnet_tiny; got 224'),
+        (dict(sharing='none', crop_size=224), 'crop_size must be 56, for a 7 x 7 map of resnet_tiny; got 224'),
         (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
         (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
         (dict(patch=4), 'do not tile a map of 7 x 7'),
