@@ -2,7 +2,15 @@
 
 from ml_collections import ConfigDict
 
+from ssanet_jax.errors import UserError
 from ssanet_jax.training.stages import stage
+
+
+def choose(variants, name):
+    """What stands behind the colon in --config=configs/demo.py:NAME."""
+    if name not in variants:
+        raise UserError(f'this configuration has no variant {name!r}: choose from {", ".join(variants)}')
+    return variants[name]
 
 
 def three_stages(epochs=(100, 60, 10), rate=1e-3, tune_rate=1e-4, **schedule):

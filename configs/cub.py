@@ -15,6 +15,8 @@ torchvision's weights:
 
     python -m ssanet_jax.main --config=configs/cub.py:paper --workdir=runs/cub_paper \
         --config.data.dir=CUB_200_2011 --config.model.pretrained=resnet50.pth
+
+`configs/cub.py:joint` is the same in one stage.
 """
 
 from configs import common
@@ -22,7 +24,13 @@ from ssanet_jax.training.stages import stage
 
 
 def get_config(variant='lite0'):
-    return {'lite0': lite0, 'paper': common.get_config}[variant]()
+    return common.choose(dict(lite0=lite0, paper=common.get_config, joint=joint), variant)()
+
+
+def joint():
+    config = common.get_config()
+    config.stages = common.joint()
+    return config
 
 
 def lite0():
