@@ -1,0 +1,95 @@
+"""The predict command, on the finished tiny run."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from commands import ROOT
+
+from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
+from ssanet_jax.evaluation.recognise import Recogniser
+from ssanet_jax.predict import find_images
+from ssanet_jax.training import experiment
+
+pytestmark = pytest.mark.slow
+
+
+def predict(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'ssanet_jax.predict', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory, finished_run):
+    """Nine test images as files, one of them in a sub-folder, one wider than high, and one that is no image."""
+    folder = tmp_path_factory.mktemp('photos')
+    test = datasets.load(experiment.load_run(finished_run.workdir).config.data).test
+    (folder / 'more').mkdir()
+    for i in range(9):
+        image = cv2.resize(test[i]['image'], (192, 96)) if i == 3 else test[i]['image']
+        name = folder / ('more' if i == 8 else '') / f'{i}.png'
+        cv2.imwrite(str(name), image[..., ::-1])
+    (folder / 'broken.jpg').write_bytes(b'\xff\xd8\xff\xe0 not a picture')
+    return folder
+
+
+def test_predict_writes_a_line_and_a_picture_an_image(finished_run, photos, tmp_path):
+    done = predict(f'--workdir={finished_run.workdir}', f'--out={tmp_path}', '--top=3', photos)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'error: 1 of 10 images cannot be read' in done.stderr and 'broken.jpg' in done.stderr
+
+    lines = [json.loads(line) for line in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['file'] for line in lines] == [str(photos / f'{i}.png') for i in range(8)] + [
+        str(photos / 'more/8.png')
+    ]
+    run = experiment.load_run(finished_run.workdir)
+    images = [cv2.imread(line['file'])[..., ::-1] for line in lines]
+    found = list(Recogniser(run.model, run.active, batch_size=1)([for_evaluation(i, run.config.data) for i in images]))
+    for line, one in zip(lines, found):
+        assert line['class'] == run.class_names[one.label]
+        assert list(line['probabilities']) == [run.class_names[i] for i in np.argsort(-one.probabilities)[:3]]
+        assert len(line['boxes']) == len(line['scale']) == len(line['orientation']) == run.config.model.parts
+    assert len(list(tmp_path.glob('*.png'))) == 9
+
+
+def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
+    """The picture that was stretched to twice its width has its boxes stretched too."""
+    done = predict(f'--workdir={finished_run.workdir}', f'--out={tmp_path}', photos / '3.png')
+    assert done.returncode == 0, done.stderr
+    (line,) = map(json.loads, (tmp_path / 'predictions.jsonl').read_text().splitlines())
+    run = experiment.load_run(finished_run.workdir)
+    squeezed = for_evaluation(cv2.imread(str(photos / '3.png'))[..., ::-1], run.config.data)  # 192 x 96 -> 64 x 64
+    (found,) = Recogniser(run.model, run.active)([squeezed])
+    np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
+
+
+def test_to_source_pixels_undoes_resize_and_crop():
+    class data:
+        resize, image_size = 100, 80
+
+    whole_crop = np.array([[0.0, 0, 80, 80]])
+    np.testing.assert_allclose(to_source_pixels(whole_crop, (200, 400), data), [[20, 40, 180, 360]])
+
+
+def test_bad_arguments(finished_run, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    for arguments, message in (
+        ((f'--workdir={tmp_path / "nothing"}', tmp_path / 'absent.jpg'), 'does not exist'),
+        ((f'--workdir={tmp_path / "nothing"}', ROOT / 'docs'), 'holds no run'),
+        ((f'--workdir={finished_run.workdir}', tmp_path / 'empty'), 'no image'),
+        ((f'--workdir={finished_run.workdir}',), 'no image'),
+    ):
+        done = predict(*arguments)
+        assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_find_images_sorts_and_takes_only_images(tmp_path):
+    for name in ('b.JPG', 'a.png', 'notes.txt'):
+        (tmp_path / name).touch()
+    assert [file.name for file in find_images([str(tmp_path)])] == ['a.png', 'b.JPG']
