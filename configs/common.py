@@ -85,6 +85,7 @@ def get_config():
             patch=3,
             grid=3,
             orientation='literal',  # or exact
+            fusion='parts',  # what the prediction sums: parts, or global+parts
             dtype='float32',  # or bfloat16
         )
     )

