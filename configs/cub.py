@@ -51,8 +51,8 @@ def lite0():
         stage(
             'oriented_pooling',
             epochs=3,
-            rate=1e-5,
-            train=dict(oriented_pooling=1, image_classifier=100),
+            rate=3e-6,
+            train=dict(oriented_pooling=1, image_classifier=300),
             schedule='cosine',
         ),
         stage('part_tuning', epochs=1, rate=1e-4, train=parts, **tune),
