@@ -58,6 +58,7 @@ def get_config():
             name='cub',  # toy_birds, cub, cars, aircraft or folder
             dir='',  # the extracted official folder
             prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
+            shrink=True,  # store images much larger than 'resize' at that size
             image_size=448,  # side of the network's input, pixels
             resize=600,  # side of the image before it is cropped
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off

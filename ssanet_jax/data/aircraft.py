@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data import builder
-from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _WHAT = 'the extracted fgvc-aircraft-2013b folder (the one that holds data/)'
@@ -29,32 +28,32 @@ _LEVELS = {
 _BANNER = 20
 
 
-def load(config: Any) -> Dataset:
-    """Reads FGVC-Aircraft: official trainval for training, official test.
+def read(config: Any) -> listing.Listing:
+    """Lists FGVC-Aircraft: official trainval for training, official test.
 
     Raises:
-      UserError: the folder is missing or is not FGVC-Aircraft, an unknown level, an image is
-        missing.
+      UserError: the folder is missing or is not FGVC-Aircraft, an unknown level.
     """
     level = config.get('level') or 'variant'
-    root = builder.existing_dir(config, _WHAT)
+    root = listing.existing_dir(config, _WHAT)
     class_names, records = read_records(root, level)
-    expected = _LEVELS[level][1]
+    file, expected = _LEVELS[level]
     count = str(len(class_names))
     if len(class_names) != expected:
         count += f' of {expected}'
-    return builder.prepare(
-        slug=f'aircraft-{level}',
-        name=f'FGVC-Aircraft ({count} {_LEVELS[level][0].removesuffix(".txt")})',
-        root=root,
-        prepared_dir=config.get('prepared_dir'),
-        class_names=class_names,
-        records=records,
+    return listing.Listing(
+        f'aircraft-{level}',
+        f'FGVC-Aircraft ({count} {file.removesuffix(".txt")})',
+        root,
+        class_names,
+        records,
         cut_bottom=_BANNER,
+        published=dict(classes=expected, train=6667, test=3333),
+        origin='fgvc-aircraft-2013b.tar.gz, at https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft',
     )
 
 
-def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[builder.Record]]:
+def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[listing.Record]]:
     """Reads the annotation files.
 
     Args:
@@ -84,7 +83,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
                     f'{path}, line {number}: {line!r} has no known class or no box: extract the archive again'
                 )
             records.append(
-                builder.Record(
+                listing.Record(
                     path=f'data/images/{image}.jpg',
                     label=label_of[name],
                     split=split,
@@ -113,6 +112,6 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """Non-empty lines with their numbers."""
-    text = builder.require_file(path, _WHAT).read_text()
+    text = listing.require_file(path, _WHAT).read_text()
     lines = enumerate(text.splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

@@ -2,13 +2,13 @@
 
 A reader (`cub.py`, `cars.py`, ...) only turns a published folder into a list of `Record`s. This
 module writes them once as array_record files with tensorflow-datasets (without TensorFlow) and
-gives random access to them. Image files are copied byte for byte and decoded when read.
+gives random access to them. Image files are decoded when read.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -17,8 +17,9 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
@@ -26,96 +27,45 @@ from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.listing import SPLITS, Listing, Record
+from ssanet_jax.data.transforms import resize_image
 from ssanet_jax.errors import UserError
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax'
-SPLITS = ('train', 'test')
+# An image is shrunk if that leaves less than half of its pixels to decode.
+_WORTH_SHRINKING = 1.5
+_STRETCH = 256  # images that are prepared at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One image of a data set before it is read."""
-
-    path: str
-    """Relative to the set's folder, with forward slashes."""
-    label: int
-    split: str
-    """'train' or 'test'."""
-    box: np.ndarray | None = None
-    """float32 [4], (y0, x0, y1, x1) in pixels."""
-    keypoints: np.ndarray | None = None
-    """float32 [P, 3], (y, x, visible)."""
-    stamp: int = 0
-    """Changes when the file does, for sets whose files have no published identity."""
-
-
-def existing_dir(config: Any, what: str) -> pathlib.Path:
-    """Returns the absolute ``config.dir``.
-
-    Args:
-      config: the ``data`` section of a config.
-      what: what the folder should hold, for the message: 'the extracted CUB_200_2011 folder'.
-
-    Raises:
-      UserError: the field is empty or names no folder.
-    """
-    if not config.get('dir'):
-        raise UserError(f'config.data.dir is not set: set it to {what}')
-    root = pathlib.Path(config.dir).expanduser()
-    if not root.is_dir():
-        raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
-    return root.resolve()
-
-
-def require_file(path: pathlib.Path, what: str) -> pathlib.Path:
-    """Returns ``path`` if it is a file.
-
-    Raises:
-      UserError: it is not; the message says that its folder is not ``what``.
-    """
-    if not path.is_file():
-        raise UserError(f'{path} is missing: set config.data.dir to {what}')
-    return path
-
-
-def prepare(
-    *,
-    slug: str,
-    name: str,
-    root: pathlib.Path,
-    prepared_dir: str | None,
-    class_names: Sequence[str],
-    records: Sequence[Record],
-    cut_bottom: int = 0,
-) -> Dataset:
+def prepare(listing: Listing, config: Any) -> Dataset:
     """Opens the prepared copy of a data set, after writing it if this is the first time.
 
     The copy lives in ``prepared_dir/<slug>-<fingerprint>``; the fingerprint covers the folder's
-    absolute path and everything in ``records``, so other annotations or another folder get a
-    copy of their own. An interrupted preparation leaves nothing that would be used later, and of
-    several processes that start together one prepares while the others wait.
+    absolute path, everything in the records and the stored size, so other annotations or another
+    folder get a copy of their own. An interrupted preparation leaves nothing that would be used
+    later, and of several processes that start together one prepares while the others wait.
 
     Args:
-      slug: short name for the folder, such as 'cub'.
-      name: the set's name in reports.
-      root: absolute folder that the records' paths start from.
-      prepared_dir: where prepared copies are kept; None or '' is ``~/.cache/ssanet_jax``.
-      class_names: the name of each label.
-      records: all images, in the order in which the two splits should list them.
-      cut_bottom: rows to leave out at the bottom of every decoded image.
+      listing: the set.
+      config: the ``data`` section of a config. ``prepared_dir`` is where prepared copies are kept
+        (``~/.cache/ssanet_jax`` by default). With ``shrink``, images much larger than ``resize``
+        are stored at that size, so that each epoch decodes less; the others are copied byte for
+        byte.
 
     Raises:
       UserError: a split without images, an image that is not on disk, a prepared copy that
         cannot be written or has been damaged.
     """
+    name, records = listing.name, listing.records
     counts = {split: sum(record.split == split for record in records) for split in SPLITS}
     for split, count in counts.items():
         if not count:
-            raise UserError(f'{root} lists no {split} images: check config.data.dir')
-    place = pathlib.Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser()
-    place = place / f'{slug}-{_fingerprint(root, class_names, records)}'
+            raise UserError(f'{listing.root} lists no {split} images: check config.data.dir')
+    side = config.resize if config.get('shrink') else None
+    place = pathlib.Path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR).expanduser()
+    place = place / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
-        builder = _prepared_builder(place, name, root, class_names, records)
+        builder = _prepared_builder(place, listing, side)
     except OSError as error:
         raise UserError(
             f'cannot prepare {name} in {place} ({error}): set config.data.prepared_dir to a folder'
@@ -129,18 +79,17 @@ def prepare(
         raise UserError(f'the prepared copy {place} cannot be opened: delete that folder and run again') from error
     return Dataset(
         name=name,
-        class_names=tuple(class_names),
-        train=_PreparedSplit(sources['train'], cut_bottom),
-        test=_PreparedSplit(sources['test'], cut_bottom),
+        class_names=listing.class_names,
+        train=_PreparedSplit(sources['train']),
+        test=_PreparedSplit(sources['test']),
     )
 
 
 class _PreparedSplit:
     """A split of a prepared copy as a `Source`."""
 
-    def __init__(self, records: Any, cut_bottom: int):
+    def __init__(self, records: Any):
         self._records = records
-        self._cut_bottom = cut_bottom
 
     def __len__(self) -> int:
         return len(self._records)
@@ -150,7 +99,7 @@ class _PreparedSplit:
         example['file'] = example['file'].decode()
         example['label'] = np.int32(example['label'])
         image = decode_image(example['image'], example['file'])
-        example['image'] = image[: image.shape[0] - self._cut_bottom]
+        example['image'] = image[: image.shape[0] - example.pop('cut_bottom')]
         return example
 
 
@@ -158,39 +107,31 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes a list of records; everything particular to a set is in its arguments."""
 
     name = 'records'
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('2.0.0')
     # Nothing is downloaded. Left to itself, TFDS would look for a table of checksums beside this
     # file, with a package (importlib_resources) that it does not require.
     url_infos: dict[str, Any] = {}
 
-    def __init__(
-        self,
-        place: pathlib.Path,
-        title: str,
-        root: pathlib.Path,
-        class_names: Sequence[str],
-        records: Sequence[Record],
-    ):
-        self._title = title
-        self._root = root
-        self._class_names = class_names
-        self._records = records
+    def __init__(self, place: pathlib.Path, listing: Listing, side: int | None):
+        self._listing = listing
+        self._side = side
         super().__init__(data_dir=place, file_format='array_record')
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             'image': tfds.features.Image(shape=(None, None, 3)),
-            'label': tfds.features.ClassLabel(num_classes=len(self._class_names)),
+            'label': tfds.features.ClassLabel(num_classes=len(self._listing.class_names)),
             'file': tfds.features.Text(),
+            'cut_bottom': np.int32,  # rows that are not part of the picture
         }
-        first = self._records[0]
+        first = self._listing.records[0]
         if first.box is not None:
             features['box'] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         if first.keypoints is not None:
             features['keypoints'] = tfds.features.Tensor(shape=first.keypoints.shape, dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self._title,
+            description=self._listing.name,
             features=tfds.features.FeaturesDict(features),
             # The published order makes an example's index mean something to a reader; the
             # training pipeline shuffles anyway.
@@ -202,39 +143,83 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        chosen = [record for record in self._records if record.split == split]
-        bar = track(
-            chosen,
-            description=f'Preparing {self._title}: {split}',
+        chosen = [record for record in self._listing.records if record.split == split]
+        stored = track(
+            self._stored(chosen),
+            total=len(chosen),
+            description=f'Preparing {self._listing.name}: {split}',
             console=Console(stderr=True),
         )
-        for key, record in enumerate(bar):
+        for key, (record, image) in enumerate(stored):
             example = {
-                'image': (self._root / record.path).read_bytes(),
+                'image': image.data,
                 'label': record.label,
                 'file': record.path,
+                'cut_bottom': image.cut_bottom,
             }
             if record.box is not None:
-                example['box'] = record.box
+                example['box'] = record.box * np.float32(image.scale)
             if record.keypoints is not None:
-                example['keypoints'] = record.keypoints
+                example['keypoints'] = record.keypoints * np.float32([image.scale, image.scale, 1])
             yield key, example
 
+    def _stored(self, records: Sequence[Record]) -> Iterator[tuple[Record, StoredImage]]:
+        """What is stored of each image, made by several threads a stretch at a time."""
+        store = lambda record: store_image(
+            (self._listing.root / record.path).read_bytes(), record.path, self._listing.cut_bottom, self._side
+        )
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(records), _STRETCH):
+                stretch = records[start : start + _STRETCH]
+                yield from zip(stretch, pool.map(store, stretch))
 
-def _prepared_builder(
-    place: pathlib.Path,
-    name: str,
-    root: pathlib.Path,
-    class_names: Sequence[str],
-    records: Sequence[Record],
-) -> _RecordBuilder:
-    make = functools.partial(_RecordBuilder, place, name, root, class_names, records)
+
+class StoredImage(NamedTuple):
+    """An image as it is kept in a prepared copy."""
+
+    data: bytes
+    cut_bottom: int  # rows that are still to be left out when it is read
+    scale: float  # stored pixels per pixel of the file
+
+
+def store_image(data: bytes, file: str, cut_bottom: int, side: int | None) -> StoredImage:
+    """The bytes of an image file -> those to store.
+
+    Args:
+      data, file: the file's content and name.
+      cut_bottom: rows at its bottom that are not part of the picture.
+      side: shorter side that the network needs, pixels; None stores every file as it is. A file
+        whose shorter side is at least 1.5 times that is stored at this size, as a JPEG of
+        quality 95 without colour subsampling.
+    """
+    as_it_is = StoredImage(data, cut_bottom, 1.0)
+    if side is None:
+        return as_it_is
+    try:
+        image = decode_image(data, file)
+    except UserError:
+        return as_it_is  # whoever reads it meets the same error, and reports it
+    image = image[: image.shape[0] - cut_bottom]
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    if scale > 1 / _WORTH_SHRINKING:
+        return as_it_is
+    image = resize_image(image, round(height * scale), round(width * scale))
+    settings = [
+        cv2.IMWRITE_JPEG_QUALITY, 95,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]  # fmt: skip
+    return StoredImage(cv2.imencode('.jpg', image[..., ::-1], settings)[1].tobytes(), 0, scale)
+
+
+def _prepared_builder(place: pathlib.Path, listing: Listing, side: int | None) -> _RecordBuilder:
+    make = functools.partial(_RecordBuilder, place, listing, side)
     builder = make()
     if builder.data_path.exists():  # It gets this name only when it is complete.
         return builder
-    for record in records:
-        if not (root / record.path).is_file():
-            raise UserError(f'{root / record.path} is listed but missing: extract the archive of the set again')
+    for record in listing.records:
+        if not (listing.root / record.path).is_file():
+            raise UserError(f'{listing.root / record.path} is listed but missing: extract the archive of the set again')
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / 'lock'):
         builder = make()
@@ -265,10 +250,10 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(root: pathlib.Path, class_names: Sequence[str], records: Sequence[Record]) -> str:
+def _fingerprint(listing: Listing, side: int | None) -> str:
     digest = hashlib.sha256()
-    digest.update(repr((os.fspath(root), tuple(class_names))).encode())
-    for record in records:
+    digest.update(repr((os.fspath(listing.root), listing.class_names, side, str(_RecordBuilder.VERSION))).encode())
+    for record in listing.records:
         digest.update(repr((record.path, record.label, record.split, record.stamp)).encode())
         for array in (record.box, record.keypoints):
             digest.update(b'none' if array is None else array.tobytes())

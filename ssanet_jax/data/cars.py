@@ -14,38 +14,31 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from ssanet_jax.data import builder
-from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _WHAT = 'the Stanford Cars folder (the one that holds devkit/, cars_train/ and cars_test/)'
 _TEST_LABELS = 'cars_test_annos_withlabels.mat'
 _CLASSES = 196
+_ORIGIN = 'a mirror of Stanford Cars (its own download has been dead since 2023)'
 
 
-def load(config: Any) -> Dataset:
-    """Reads Stanford Cars with the official split and boxes.
+def read(config: Any) -> listing.Listing:
+    """Lists Stanford Cars with the official split and boxes.
 
     Raises:
-      UserError: the folder is missing or is not Stanford Cars, the test labels are missing, an
-        image is missing.
+      UserError: the folder is missing or is not Stanford Cars, the test labels are missing.
     """
-    root = builder.existing_dir(config, _WHAT)
+    root = listing.existing_dir(config, _WHAT)
     class_names, records = read_records(root)
     name = 'Stanford Cars'
     if len(class_names) != _CLASSES:
         name += f' ({len(class_names)} of {_CLASSES} classes)'
-    return builder.prepare(
-        slug='cars',
-        name=name,
-        root=root,
-        prepared_dir=config.get('prepared_dir'),
-        class_names=class_names,
-        records=records,
-    )
+    published = dict(classes=_CLASSES, train=8144, test=8041)
+    return listing.Listing('cars', name, root, class_names, records, published=published, origin=_ORIGIN)
 
 
-def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[builder.Record]]:
+def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Record]]:
     """Reads the annotation files.
 
     Args:
@@ -59,8 +52,8 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[builder.Reco
       UserError: a file is missing, is no MATLAB file or lacks labels.
     """
     devkit = root / 'devkit'
-    names = read_class_names(builder.require_file(devkit / 'cars_meta.mat', _WHAT))
-    train = builder.require_file(devkit / 'cars_train_annos.mat', _WHAT)
+    names = read_class_names(listing.require_file(devkit / 'cars_meta.mat', _WHAT))
+    train = listing.require_file(devkit / 'cars_train_annos.mat', _WHAT)
     test = devkit / _TEST_LABELS
     if not test.is_file():
         test = root / _TEST_LABELS
@@ -78,7 +71,7 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
     return tuple(str(name) for name in np.atleast_1d(_variable(path, 'class_names')))
 
 
-def read_annotations(path: pathlib.Path, split: str, classes: int) -> list[builder.Record]:
+def read_annotations(path: pathlib.Path, split: str, classes: int) -> list[listing.Record]:
     """Reads a file of annotations.
 
     Args:
@@ -103,7 +96,7 @@ def read_annotations(path: pathlib.Path, split: str, classes: int) -> list[build
         # MATLAB counts pixels from 1 and includes the last one.
         x0, y0, x1, y1 = (float(row[f'bbox_{side}']) for side in ('x1', 'y1', 'x2', 'y2'))
         records.append(
-            builder.Record(
+            listing.Record(
                 path=f'cars_{split}/{row["fname"]}',
                 label=label - 1,
                 split=split,

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data import builder
-from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _WHAT = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
@@ -22,25 +21,26 @@ _IMAGES = 11788
 _PARTS = 15
 
 
-def load(config: Any) -> Dataset:
-    """Reads CUB with the official split, boxes and 15 key points.
+def read(config: Any) -> listing.Listing:
+    """Lists CUB with the official split, boxes and 15 key points.
 
     Raises:
-      UserError: the folder is missing or is not CUB, an image is missing.
+      UserError: the folder is missing or is not CUB.
     """
-    root = builder.existing_dir(config, _WHAT)
+    root = listing.existing_dir(config, _WHAT)
     class_names, records = read_records(root)
-    return builder.prepare(
-        slug='cub',
-        name=_name(len(class_names), len(records)),
-        root=root,
-        prepared_dir=config.get('prepared_dir'),
-        class_names=class_names,
-        records=records,
+    return listing.Listing(
+        'cub',
+        _name(len(class_names), len(records)),
+        root,
+        class_names,
+        records,
+        published=dict(classes=_CLASSES, train=5994, test=5794),
+        origin='CUB_200_2011.tgz, at https://www.vision.caltech.edu/datasets/cub_200_2011',
     )
 
 
-def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[builder.Record]]:
+def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Record]]:
     """Reads the annotation files.
 
     Args:
@@ -74,7 +74,7 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[builder.Reco
         used = sorted({int(classes[image]) for image in paths})
         label_of = {str(number): label for label, number in enumerate(used)}
         records = [
-            builder.Record(
+            listing.Record(
                 path=f'images/{path}',
                 label=label_of[classes[image]],
                 split='train' if is_train[image] == '1' else 'test',
@@ -107,7 +107,7 @@ def _name(classes: int, images: int) -> str:
 
 def _column(root: pathlib.Path, file: str) -> dict[int, str]:
     """Reads lines of '<number> <text>'."""
-    path = builder.require_file(root / file, _WHAT)
+    path = listing.require_file(root / file, _WHAT)
     column = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if not line.strip():
@@ -124,7 +124,7 @@ def _column(root: pathlib.Path, file: str) -> dict[int, str]:
 
 def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     """Reads a table of numbers, float64 [rows, columns]."""
-    path = builder.require_file(root / file, _WHAT)
+    path = listing.require_file(root / file, _WHAT)
     try:
         return np.array(path.read_text().split(), np.float64).reshape(-1, columns)
     except ValueError as error:

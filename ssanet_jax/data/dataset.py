@@ -6,12 +6,12 @@ import dataclasses
 import importlib
 from typing import Any, Protocol, runtime_checkable
 
+from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
 
-# Readers are imported by name on demand, so that a run on one set never needs another set's
-# dependencies (SciPy's .mat reader for Cars, for one).
-_READERS = {
-    'toy_birds': 'ssanet_jax.data.toy_birds',
+# Readers of published folders: each has `read(config) -> Listing`. They are imported by name on demand,
+# so that a run on one set never needs another set's dependencies (SciPy's .mat reader for Cars, for one).
+READERS = {
     'cub': 'ssanet_jax.data.cub',
     'cars': 'ssanet_jax.data.cars',
     'aircraft': 'ssanet_jax.data.aircraft',
@@ -56,19 +56,38 @@ class Dataset:
     test: Source
 
 
-def load(config: Any) -> Dataset:
-    """Reads the data set that a config asks for.
+def read_listing(config: Any) -> Listing:
+    """Lists the images of a real data set, without reading one.
 
     Args:
       config: the ``data`` section of a config. ``config.name`` picks the reader; the reader's
-        module says which other fields it takes (real sets: ``dir`` and ``prepared_dir``).
+        module says which other fields it takes (all take ``dir``).
+
+    Raises:
+      UserError: unknown name, or whatever the reader finds wrong with the files.
+    """
+    if config.name not in READERS:
+        known = ', '.join(['toy_birds', *READERS])
+        raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {known}')
+    return importlib.import_module(READERS[config.name]).read(config)
+
+
+def load(config: Any) -> Dataset:
+    """Reads the data set that a config asks for, after preparing it if this is the first time.
+
+    Args:
+      config: the ``data`` section of a config; see `read_listing`.
 
     Returns:
       The data set. Images are read and decoded only as examples are asked for.
 
     Raises:
-      UserError: unknown name, or whatever the reader finds wrong with the files.
+      UserError: unknown name, or whatever is wrong with the files.
     """
-    if config.name not in _READERS:
-        raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {", ".join(_READERS)}')
-    return importlib.import_module(_READERS[config.name]).load(config)
+    if config.name == 'toy_birds':
+        from ssanet_jax.data import toy_birds
+
+        return toy_birds.load(config)
+    from ssanet_jax.data import builder
+
+    return builder.prepare(read_listing(config), config)

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data import builder
-from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _WHAT = 'a folder with one folder of images a class, or with two such folders, train and test'
@@ -21,26 +20,25 @@ _ENDINGS = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 _TRAIN_SHARE = 0.8
 
 
-def load(config: Any) -> Dataset:
-    """Reads a folder of class folders; it is named after the folder.
+def read(config: Any) -> listing.Listing:
+    """Lists a folder of class folders; it is named after the folder.
 
     Raises:
       UserError: the folder is missing, has no images, or tests on classes it does not train on.
     """
-    root = builder.existing_dir(config, _WHAT)
+    root = listing.existing_dir(config, _WHAT)
     class_names, records = read_records(root, config.get('split_seed') or 0)
     drawn = not (root / 'train').is_dir()
-    return builder.prepare(
-        slug='folder',
-        name=root.name + (' (random 80/20 split)' if drawn else ''),
-        root=root,
-        prepared_dir=config.get('prepared_dir'),
-        class_names=class_names,
-        records=records,
+    return listing.Listing(
+        'folder',
+        root.name + (' (random 80/20 split)' if drawn else ''),
+        root,
+        class_names,
+        records,
     )
 
 
-def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ...], list[builder.Record]]:
+def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ...], list[listing.Record]]:
     """Lists the images.
 
     Args:
@@ -54,7 +52,7 @@ def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ..
     Raises:
       UserError: no images, ``train`` without ``test`` or the reverse, a class in ``test`` only.
     """
-    has_train, has_test = ((root / split).is_dir() for split in builder.SPLITS)
+    has_train, has_test = ((root / split).is_dir() for split in listing.SPLITS)
     if has_train != has_test:
         there, absent = ('train', 'test') if has_train else ('test', 'train')
         raise UserError(
@@ -62,7 +60,7 @@ def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ..
             ' class folders to have a split drawn'
         )
     if has_train:
-        files = {split: _images(root, root / split) for split in builder.SPLITS}
+        files = {split: _images(root, root / split) for split in listing.SPLITS}
     else:
         files = _drawn_split(_images(root, root), split_seed)
     class_names = tuple(sorted(files['train']))
@@ -75,14 +73,14 @@ def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ..
             ' add images to train/ or remove the class'
         )
     records = [
-        builder.Record(
+        listing.Record(
             path=path,
             label=class_names.index(name),
             split=split,
             # A file may be replaced under the same name; a published set's never is.
             stamp=(root / path).stat().st_mtime_ns,
         )
-        for split in builder.SPLITS
+        for split in listing.SPLITS
         for name in sorted(files[split])
         for path in files[split][name]
     ]

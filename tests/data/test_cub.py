@@ -84,7 +84,7 @@ def test_a_killed_preparation_is_not_used(config, tmp_path):
     # The child dies without cleaning up, as with SIGKILL, while it writes the test images.
     child = """
 import os, sys
-from ssanet_jax.data import builder, cub
+from ssanet_jax.data import builder, dataset
 from ml_collections import ConfigDict
 generate = builder._RecordBuilder._generate_examples
 def dying(self, split):
@@ -93,7 +93,7 @@ def dying(self, split):
             os._exit(9)
         yield key, example
 builder._RecordBuilder._generate_examples = dying
-cub.load(ConfigDict(dict(dir=sys.argv[1], prepared_dir=sys.argv[2])))
+dataset.load(ConfigDict(dict(name="cub", dir=sys.argv[1], prepared_dir=sys.argv[2])))
 """
     command = [sys.executable, '-c', child, config.dir, config.prepared_dir]
     assert subprocess.run(command, capture_output=True).returncode == 9

@@ -1,0 +1,80 @@
+"""A data set before its images are read: what a reader makes of a published folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ssanet_jax.errors import UserError
+
+SPLITS = ('train', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image of a data set before it is read."""
+
+    path: str
+    """Relative to the set's folder, with forward slashes."""
+    label: int
+    split: str
+    """'train' or 'test'."""
+    box: np.ndarray | None = None
+    """float32 [4], (y0, x0, y1, x1) in pixels."""
+    keypoints: np.ndarray | None = None
+    """float32 [P, 3], (y, x, visible)."""
+    stamp: int = 0
+    """Changes when the file does, for sets whose files have no published identity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The images of a data set by name, and what is known of the set as it was published."""
+
+    slug: str
+    """Short name for folders, such as 'cub'."""
+    name: str
+    """As a report should call it, such as 'CUB-200-2011'."""
+    root: pathlib.Path
+    """Absolute folder that the records' paths start from."""
+    class_names: tuple[str, ...]
+    records: list[Record]
+    """Each split in the order in which it should be listed."""
+    cut_bottom: int = 0
+    """Rows to leave out at the bottom of every decoded image."""
+    published: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Images a split and 'classes' of the whole published set; empty for a set of the user's own."""
+    origin: str = ''
+    """Where people get the set, for messages."""
+
+
+def existing_dir(config: Any, what: str) -> pathlib.Path:
+    """Returns the absolute ``config.dir``.
+
+    Args:
+      config: the ``data`` section of a config.
+      what: what the folder should hold, for the message: 'the extracted CUB_200_2011 folder'.
+
+    Raises:
+      UserError: the field is empty or names no folder.
+    """
+    if not config.get('dir'):
+        raise UserError(f'config.data.dir is not set: set it to {what}')
+    root = pathlib.Path(config.dir).expanduser()
+    if not root.is_dir():
+        raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
+    return root.resolve()
+
+
+def require_file(path: pathlib.Path, what: str) -> pathlib.Path:
+    """Returns ``path`` if it is a file.
+
+    Raises:
+      UserError: it is not; the message says that its folder is not ``what``.
+    """
+    if not path.is_file():
+        raise UserError(f'{path} is missing: set config.data.dir to {what}')
+    return path
