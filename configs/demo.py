@@ -20,7 +20,7 @@ from ssanet_jax.training.stages import stage
 
 def get_config(variant='three_stages'):
     config = common.get_config()
-    config.data = dict(
+    config.data.update(
         name='toy_birds',
         train_count=4096,
         test_count=512,
@@ -29,12 +29,9 @@ def get_config(variant='three_stages'):
         seed=0,
         image_size=96,
         resize=104,
-        scale_min=1.0,
-        flip=True,
         batch_size=32,
         eval_batch_size=64,
         threads=2,
-        prefetch=2,
     )
     config.model.backbone = 'resnet_tiny'
     config.optimizer.name = 'adamw'

@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read."""
+"""The errors that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print it without a traceback and leave with exit code 2.
     """
+
+
+class UnreadableImage(UserError):
+    """A file that is no image, or a damaged one. Training skips it, evaluation counts it as an error."""

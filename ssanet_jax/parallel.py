@@ -1,6 +1,7 @@
 """Where the arrays live: the device mesh and its shardings."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -37,3 +38,18 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """A batch of this host -> device arrays, split over the data axis."""
     sharding = NamedSharding(mesh, PartitionSpec(DATA))
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def prefetch(
+    batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, names: Sequence[str], ahead: int = 2
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+    """Gives each batch together with its arrays `names` on the devices.
+
+    The copies of the next `ahead` batches are under way while the devices work on this one.
+    """
+    queue = deque()
+    for batch in batches:
+        queue.append((batch, shard_batch({name: batch[name] for name in names}, mesh)))
+        if len(queue) > ahead:
+            yield queue.popleft()
+    yield from queue

@@ -47,7 +47,7 @@ CASES = {
     ),
     'batch larger than the set': (
         [TINY, '--config.data.batch_size=65'],
-        ['64 training images', '65', 'lower config.data.batch_size'],
+        ['62 training images', '65', 'lower config.data.batch_size'],
     ),
     'empty batch': ([TINY, '--config.data.batch_size=0'], ['config.data.batch_size = 0', 'at least one']),
     'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'raise resize']),

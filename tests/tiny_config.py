@@ -6,17 +6,15 @@ from ssanet_jax.training.stages import stage
 
 def get_config():
     config = common.get_config()
-    config.data = dict(
+    config.data.update(
         name='toy_birds',
-        train_count=64,
+        train_count=62,  # no multiple of the batch
         test_count=30,
         size=64,
         distractors=2,
         seed=0,
         image_size=64,
         resize=64,
-        scale_min=1.0,
-        flip=True,
         batch_size=8,
         eval_batch_size=8,
         threads=1,

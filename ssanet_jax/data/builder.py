@@ -80,16 +80,21 @@ def prepare(listing: Listing, config: Any) -> Dataset:
     return Dataset(
         name=name,
         class_names=listing.class_names,
-        train=_PreparedSplit(sources['train']),
-        test=_PreparedSplit(sources['test']),
+        train=_PreparedSplit(sources['train'], _labels(records, 'train')),
+        test=_PreparedSplit(sources['test'], _labels(records, 'test')),
     )
+
+
+def _labels(records: Sequence[Record], split: str) -> np.ndarray:
+    return np.array([record.label for record in records if record.split == split], np.int32)
 
 
 class _PreparedSplit:
     """A split of a prepared copy as a `Source`."""
 
-    def __init__(self, records: Any):
+    def __init__(self, records: Any, labels: np.ndarray):
         self._records = records
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self._records)

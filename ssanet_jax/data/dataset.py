@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
 
@@ -36,8 +38,12 @@ class Source(Protocol):
     * ``'keypoints'``: float32 [P, 3], (y, x, visible) with visible 0 or 1; y and x mean nothing
       where visible is 0.
 
-    Reading is safe from several threads at once.
+    Reading is safe from several threads at once. An image that cannot be decoded raises
+    `UnreadableImage`.
     """
+
+    labels: np.ndarray
+    """int32 [n], the label of every example, at no cost."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +52,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A named pair of training and test examples over one list of classes."""
+    """Named training and test examples over one list of classes."""
 
     name: str
     """As a report should call it, such as 'CUB-200-2011'."""
@@ -54,6 +60,8 @@ class Dataset:
     """Name of each label, in label order."""
     train: Source
     test: Source
+    validation: Source | None = None
+    """Held out of the published training examples, where that was asked for."""
 
 
 def read_listing(config: Any) -> Listing:
@@ -87,7 +95,58 @@ def load(config: Any) -> Dataset:
     if config.name == 'toy_birds':
         from ssanet_jax.data import toy_birds
 
-        return toy_birds.load(config)
-    from ssanet_jax.data import builder
+        dataset = toy_birds.load(config)
+    else:
+        from ssanet_jax.data import builder
 
-    return builder.prepare(read_listing(config), config)
+        dataset = builder.prepare(read_listing(config), config)
+    share = config.get('validation', 0)
+    return hold_out(dataset, share, config.get('split_seed', 0)) if share else dataset
+
+
+class Subset:
+    """Some examples of a source, as a `Source`.
+
+    Args:
+      source: where they come from.
+      indices: int [n], positions in it.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray):
+        self._source, self._indices = source, indices
+        self.labels = source.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self._indices[index])]
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """Moves a part of the training examples to `validation`, so that the test set stays out of all choices.
+
+    Args:
+      dataset: without validation examples.
+      share: in (0, 1), of each class; at least one image of a class stays and, where it has two
+        or more, at least one goes.
+      seed: of the draw, which depends neither on the seed of the training nor on other classes.
+
+    Raises:
+      UserError: a share out of range, or no class with two images.
+    """
+    if not 0 < share < 1:
+        raise UserError(f'config.data.validation={share} must lie in [0, 1): the share of the training images held out')
+    labels = np.asarray(dataset.train.labels)
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        count = min(max(round(share * len(places)), 1), len(places) - 1)
+        held[np.random.default_rng([seed, label]).permutation(places)[:count]] = True
+    if not held.any():
+        raise UserError('config.data.validation: no class has two training images, so none can be held out')
+    return dataclasses.replace(
+        dataset,
+        train=Subset(dataset.train, np.flatnonzero(~held)),
+        validation=Subset(dataset.train, np.flatnonzero(held)),
+    )

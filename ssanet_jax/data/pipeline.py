@@ -2,134 +2,216 @@
 
 Fields of ``config.data`` used here:
 
-* ``batch_size``, ``eval_batch_size``: images a batch, over all devices;
+* ``batch_size``, ``eval_batch_size``: images a batch, over all devices of all processes;
 * ``resize``, ``image_size``: side of the squeezed image and of the crop that the network sees;
-* ``flip``, ``scale_min``: augmentation, see `transforms.RandomCropFlip`;
+* ``flip``, ``scale_min``, ``jitter``, ``erase``: augmentation, see `transforms`;
 * ``threads``: threads that read and decode; 0 does it in the calling thread;
 * ``prefetch``: batches to keep ready.
+
+With several processes each reads its own share of every batch: of P processes, process p reads the
+images p, p + P, p + 2P, ... of the common order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from ssanet_jax.data import transforms
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage, UserError
 
 Batch = dict[str, np.ndarray]
+READABLE = -1  # of `skipped`, where nothing had to be skipped
 
 
-def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """Number of full batches in one pass.
+class Process(NamedTuple):
+    """Which of the processes that train together this one is."""
 
-    Raises:
-      UserError: the source has fewer images than one batch.
-    """
-    steps = len(source) // batch_size
-    if not steps:
-        raise UserError(
-            f'{len(source)} training images do not fill one batch of {batch_size}: lower config.data.batch_size'
-        )
-    return steps
+    index: int = 0
+    count: int = 1
 
 
-def train_batches(source: Source, data: Any, *, seed: int, epochs: int) -> grain.DatasetIterator[Batch]:
+def steps_in(epochs: float, images: int, batch_size: int) -> int:
+    """Number of batches after which `epochs` passes are over."""
+    return math.ceil(epochs * images / batch_size)
+
+
+def train_batches(
+    source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = Process()
+) -> Iterator[Batch]:
     """Augmented batches of shuffled examples.
 
-    Each epoch is a new permutation of the source; what does not fill its last batch is left out,
-    so a batch never mixes epochs. The stream depends on ``seed`` alone, whatever the number of
-    threads.
+    Each pass is a new permutation of the source. A pass that does not fill its last batch is
+    followed there by the next one, so every example is read exactly once a pass, over all
+    processes. The stream depends on ``seed`` alone, whatever the number of threads and processes.
+
+    An image that cannot be read is left out; the next readable one takes its place, and
+    ``skipped`` tells.
 
     Args:
       source: the training examples.
       data: the ``data`` section of a config.
       seed: in [0, 2**32).
       epochs: passes over the source, at least 1.
+      start: images already seen by all processes, a multiple of the batch size: where a resumed
+        run goes on, with exactly the batches that would have followed.
+      process: this one of all that train.
 
     Returns:
-      An iterator of ``epochs * steps_per_epoch`` batches ``{'image': uint8 [B, S, S, 3],
-      'label': int32 [B], 'index': int32 [B]}``; index is the position in ``source``. After
-      ``set_state(state)`` with an earlier ``get_state()`` it goes on with exactly the batches
-      that followed.
+      An iterator of ``steps_in(epochs)`` batches less those before `start`: ``{'image': uint8
+      [b, S, S, 3], 'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b]}`` with b the
+      batch size over the number of processes; index is the position in ``source``, skipped
+      that of the unreadable image whose place this one took, or -1.
 
     Raises:
-      UserError: fewer images than a batch, or sizes that do not fit together.
+      UserError: fewer images than a batch, sizes that do not fit together, or so many unreadable
+        images in a row that something else must be wrong.
     """
     check_sizes(data)
-    steps = steps_per_epoch(source, data.batch_size)
+    share = _share(data.batch_size, process, 'batch_size')
+    check_batch_fits(source, data)
     dataset = (
         grain.MapDataset.range(len(source))
         .seed(seed)
         .shuffle()
-        .slice(slice(0, steps * data.batch_size))
-        .repeat(epochs)
-        .map(_Load(source))
+        .repeat()
+        .map(_LoadNext(source))
         .map(transforms.ResizeSquare(data.resize))
         .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min))
+        .random_map(transforms.ColourJitter(data.jitter))
+        .random_map(transforms.RandomErasing(data.erase))
+        # Only now the shares, so that what is drawn for an image depends on its place in the common order.
+        .slice(
+            slice(
+                start + process.index, steps_in(epochs, len(source), data.batch_size) * data.batch_size, process.count
+            )
+        )
     )
-    batches = dataset.to_iter_dataset(_read_options(data, data.batch_size)).batch(data.batch_size)
-    return iter(batches)
+    return iter(dataset.to_iter_dataset(_read_options(data, share)).batch(share))
 
 
-def eval_batches(source: Source, data: Any) -> Iterator[Batch]:
+def eval_batches(source: Source, data: Any, *, process: Process = Process()) -> Iterator[Batch]:
     """Every example once, in order, in batches of one size.
 
     Args:
       source: the examples.
       data: the ``data`` section of a config.
+      process: this one of all that evaluate.
 
     Returns:
-      An iterator of ``{'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int32 [B], 'mask':
-      bool [B]}``. The last batch is filled up with copies of the last example; their mask is False.
+      An iterator of ``{'image': uint8 [b, S, S, 3], 'label': int32 [b], 'index': int32 [b],
+      'skipped': int32 [b], 'mask': bool [b]}``, as many for every process. What is missing in the
+      last is filled up with black images, whose mask is False. An unreadable image is black too,
+      and skipped is its own index.
 
     Raises:
       UserError: sizes that do not fit together.
     """
     check_sizes(data)
-    size = data.eval_batch_size
+    share = _share(data.eval_batch_size, process, 'eval_batch_size')
     dataset = (
         grain.MapDataset.range(len(source))
-        .map(_Load(source))
+        .map(_LoadOrBlack(source))
         .map(transforms.ResizeSquare(data.resize))
         .map(transforms.CentreCrop(data.image_size))
     )
-    batches = dataset.to_iter_dataset(_read_options(data, size)).batch(size)
-    return (_padded(batch, size) for batch in batches)
+    dataset = dataset.slice(slice(process.index, None, process.count))
+    batches = iter(dataset.to_iter_dataset(_read_options(data, share)).batch(share))
+    return _padded(batches, share, steps_in(1, len(source), data.eval_batch_size), data.image_size)
 
 
-def _padded(batch: Batch, size: int) -> Batch:
-    count = len(batch['label'])
-    if count < size:
-        batch = {
-            key: np.concatenate([value, np.repeat(value[-1:], size - count, axis=0)]) for key, value in batch.items()
+def _padded(batches: Iterator[Batch], size: int, count: int, side: int) -> Iterator[Batch]:
+    """Exactly `count` batches of `size`, filled up with black images that the mask leaves out."""
+    whole = np.zeros(0, np.int32)
+    empty = {'image': np.zeros((0, side, side, 3), np.uint8), 'label': whole, 'index': whole, 'skipped': whole}
+    for _ in range(count):
+        batch = next(batches, empty)
+        missing = size - len(batch['label'])
+        filled = {
+            key: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
+            for key, value in batch.items()
         }
-    return batch | {'mask': np.arange(size) < count}
+        yield filled | {'mask': np.arange(size) < size - missing}
 
 
-class _Load(grain.transforms.Map):
-    """Position -> the part of the example that batches carry."""
+def unreadable(source: Source, skipped: Iterable[int]) -> list[str]:
+    """What is wrong with each of the unreadable images at these positions of `source`, a line each."""
+    problems = []
+    for index in sorted(set(skipped)):
+        try:
+            source[index]
+        except UnreadableImage as error:
+            problems.append(str(error))
+    return problems
+
+
+def _example(example: dict[str, Any], index: int, skipped: int) -> dict[str, Any]:
+    """The part of an example that batches carry."""
+    return {
+        'image': example['image'],
+        'label': np.int32(example['label']),
+        'index': np.int32(index),
+        'skipped': np.int32(skipped),
+    }
+
+
+class _LoadNext(grain.transforms.Map):
+    """Position -> its example, or that of the next position that can be read."""
+
+    TRIES = 50
 
     def __init__(self, source: Source):
         self._source = source
 
     def map(self, index: int) -> dict[str, Any]:
-        example = self._source[index]
-        return {
-            'image': example['image'],
-            'label': np.int32(example['label']),
-            'index': np.int32(index),
-        }
+        for ahead in range(min(self.TRIES, len(self._source))):
+            place = (index + ahead) % len(self._source)
+            try:
+                return _example(self._source[place], place, index if ahead else READABLE)
+            except UnreadableImage as error:
+                last = error
+        raise UserError(f'{ahead + 1} images in a row cannot be read, such as: {last}') from last
+
+
+class _LoadOrBlack(grain.transforms.Map):
+    """Position -> its example, black where it cannot be read."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def map(self, index: int) -> dict[str, Any]:
+        try:
+            return _example(self._source[index], index, READABLE)
+        except UnreadableImage:
+            black = np.zeros((1, 1, 3), np.uint8)
+            return _example({'image': black, 'label': self._source.labels[index]}, index, index)
+
+
+def _share(size: int, process: Process, field: str) -> int:
+    if size % process.count:
+        raise UserError(
+            f'config.data.{field}={size} does not divide over {process.count} processes: make it a multiple of that'
+        )
+    return size // process.count
 
 
 def _read_options(data: Any, batch_size: int) -> grain.ReadOptions:
     # Grain counts single examples and wants at least one a thread.
     ahead = max(data.prefetch * batch_size, data.threads)
     return grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
+
+
+def check_batch_fits(source: Source, data: Any) -> None:
+    """Raises `UserError` if the training images are fewer than one batch."""
+    if len(source) < data.batch_size:
+        raise UserError(
+            f'{len(source)} training images do not fill one batch of {data.batch_size}: lower config.data.batch_size'
+        )
 
 
 def check_sizes(data: Any) -> None:
@@ -141,3 +223,6 @@ def check_sizes(data: Any) -> None:
         )
     if not 0 < data.scale_min <= 1:
         raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 is off')
+    for name in ('jitter', 'erase'):
+        if not 0 <= data[name] < 1:
+            raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 is off')

@@ -63,6 +63,8 @@ class ToyBirds:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f'toy_birds needs {name} to be an integer of at least {least}, not {value!r}')
         self.count, self.split, self.seed, self.size, self.distractors = count, split, seed, size, distractors
+        self._stream = (seed, SPLITS.index(split))
+        self.labels = np.array([self._label(index) for index in range(count)], np.int32)
         self._drawn: dict[int, dict] = {}  # drawing takes longer than a step of a small network
 
     def __len__(self) -> int:
@@ -77,13 +79,15 @@ class ToyBirds:
             self._drawn[index] = self._draw(index)
         return dict(self._drawn[index])
 
-    def _draw(self, index: int) -> dict:
-        stream = (self.seed, SPLITS.index(self.split))
+    def _label(self, index: int) -> int:
         # Each run of 16 pictures holds every class once, in an order of its own.
         run, place = divmod(index, len(CLASS_NAMES))
-        label = np.random.default_rng((*stream, run, LABEL_STREAM)).permutation(len(CLASS_NAMES))[place]
-        rng = np.random.default_rng((*stream, index))
-        image, keypoints, box = draw_bird(int(label), rng, self.size, self.distractors)
+        return np.random.default_rng((*self._stream, run, LABEL_STREAM)).permutation(len(CLASS_NAMES))[place]
+
+    def _draw(self, index: int) -> dict:
+        label = int(self.labels[index])
+        rng = np.random.default_rng((*self._stream, index))
+        image, keypoints, box = draw_bird(label, rng, self.size, self.distractors)
         file = f'toy_birds/{self.split}/{index:05d}'
         return {'image': image, 'label': np.int32(label), 'keypoints': keypoints, 'box': box, 'file': file}
 

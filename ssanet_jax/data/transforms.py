@@ -96,3 +96,58 @@ class RandomCropFlip(grain.transforms.RandomMap):
         if rng.random() < 0.5 and self.flip:
             image = image[:, ::-1]
         return element | {'image': resize_image(image, self.size, self.size)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourJitter(grain.transforms.RandomMap):
+    """Changes brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength].
+
+    Attributes:
+      strength: in [0, 1); 0 leaves images as they are.
+    """
+
+    strength: float
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        if not self.strength:
+            return element
+        brightness, contrast, saturation = rng.uniform(1 - self.strength, 1 + self.strength, 3)
+        image = element['image']
+        # All three are affine in the colour of a pixel, so one matrix carries them out.
+        matrix = np.eye(4)
+        matrix[:3, :3] = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _LUMA)
+        mean = float(image.reshape(-1, 3).mean(0) @ _LUMA)
+        matrix[:3] *= contrast
+        matrix[:3, 3] += (1 - contrast) * mean
+        matrix[:3] *= brightness
+        return element | {'image': cv2.transform(image, matrix[:3])}
+
+
+# The share of each colour in what the eye takes for brightness (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomErasing(grain.transforms.RandomMap):
+    """Fills a random rectangle with noise (Zhong et al., Random Erasing, AAAI 2020).
+
+    Attributes:
+      probability: that an image is touched; 0 leaves all as they are.
+    """
+
+    probability: float
+    AREA = (0.02, 0.33)  # of the rectangle, as a share of the image's
+    RATIO = (0.3, 1 / 0.3)  # of its sides
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        if not self.probability or rng.random() >= self.probability:
+            return element
+        image = element['image'].copy()
+        height, width = image.shape[:2]
+        area = rng.uniform(*self.AREA) * height * width
+        ratio = np.exp(rng.uniform(*np.log(self.RATIO)))
+        # A rectangle too long for the image is cut, where the paper draws again.
+        h, w = min(round((area * ratio) ** 0.5), height), min(round((area / ratio) ** 0.5), width)
+        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        image[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+        return element | {'image': image}

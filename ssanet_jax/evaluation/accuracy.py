@@ -33,14 +33,18 @@ def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
 
 
 def make_count_correct(model: SSANet, active: Collection[str]) -> Callable[..., dict[str, jax.Array]]:
-    """A compiled `(params, stats, batch) -> {head: number of right answers among the unmasked}`."""
+    """A compiled `(params, stats, batch) -> {head: right answers, 'examples': images}` of what is not masked.
+
+    An image that could not be read is no right answer, whatever is said of the black one in its place.
+    """
     predict = make_predict(model, active)
 
     @jax.jit
     def count(params, stats, batch):
         logits = head_logits(predict(params, stats, batch['image']))
-        right = {name: (value.argmax(-1) == batch['label']) & batch['mask'] for name, value in logits.items()}
-        return {name: jnp.sum(value) for name, value in right.items()}
+        readable = batch['mask'] & (batch['skipped'] < 0)
+        right = {name: (value.argmax(-1) == batch['label']) & readable for name, value in logits.items()}
+        return {name: jnp.sum(value) for name, value in {**right, 'examples': batch['mask']}.items()}
 
     return count
 
@@ -57,18 +61,20 @@ def evaluate(
     Args:
       count_correct: from `make_count_correct`.
       params, stats: of the model, on the devices of the mesh.
-      batches: with `image`, `label` and a bool `mask` that is false where the last batch was
-        padded.
+      batches: from `pipeline.eval_batches`.
       mesh: the devices.
 
     Returns:
-      `{'accuracy': of the prediction, 'examples': number of images, 'heads': {head: accuracy}}`.
+      `{'accuracy': of the prediction, 'examples': number of images, 'heads': {head: accuracy},
+      'unreadable': positions of the images that this process could not read; they count as
+      wrong}`.
     """
-    examples, right = 0, {}
-    for batch in batches:
-        examples += int(batch['mask'].sum())
-        on_device = parallel.shard_batch({key: batch[key] for key in ('image', 'label', 'mask')}, mesh)
-        counts = count_correct(params, stats, on_device)
-        right = {name: right.get(name, 0) + value for name, value in counts.items()}
-    heads = {name: int(value) / examples for name, value in right.items()}
-    return {'accuracy': heads.pop('sum'), 'examples': examples, 'heads': heads}
+    counts: dict[str, Any] = {}
+    unreadable: list[int] = []
+    for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label', 'mask', 'skipped')):
+        new = count_correct(params, stats, on_device)
+        counts = {name: counts.get(name, 0) + value for name, value in new.items()}
+        unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()
+    examples = int(counts.pop('examples'))
+    heads = {name: int(value) / examples for name, value in counts.items()}
+    return {'accuracy': heads.pop('sum'), 'examples': examples, 'heads': heads, 'unreadable': unreadable}

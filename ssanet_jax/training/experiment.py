@@ -104,10 +104,38 @@ def load_run(workdir: Path) -> Run:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
     model = build_model(config, len(content['class_names']), pretrained=False)
     graph, params, stats = split_model(model)
-    _, items = restore_stage(workdir, name, {'params': params, 'stats': stats})
+    items = restore_network(workdir, name, {'params': params, 'stats': stats})
     stages = [ConfigDict(row) for row in config.stages]
     model = merge_model(graph, items['params'], items['stats'])
     return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name)
+
+
+class Best:
+    """The network of a stage that goes on to the next one.
+
+    Where validation images choose, it is the one with the highest accuracy among those considered (the
+    first of equals), kept in `<stage>/best`; else the last.
+
+    Args:
+      workdir, stage: of the run.
+      chooses: whether the results come from images that may be chosen on.
+    """
+
+    def __init__(self, workdir: Path, stage: str, *, chooses: bool):
+        self._chooses, self._directory = chooses, _best_dir(workdir, stage)
+        self._file = workdir / stage / 'best.json'
+        self.result: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+
+    def consider(self, step: int, result: dict[str, Any], params: dict[str, Any], stats: dict[str, Any]) -> None:
+        """Takes note of the result of the network at `step`, and keeps the network if it is the best so far."""
+        if self._chooses and result['accuracy'] <= self.result.get('accuracy', -1):
+            return
+        self.result = {**result, 'step': step}
+        if self._chooses:
+            checkpoints = Checkpoints(self._directory, writes=True)
+            checkpoints.save(step, {'params': params, 'stats': stats})
+            checkpoints.close()
+            write_json(self._file, self.result)
 
 
 def checkpoint_dir(workdir: Path, stage: str) -> Path:
@@ -115,9 +143,16 @@ def checkpoint_dir(workdir: Path, stage: str) -> Path:
     return workdir / stage / 'checkpoints'
 
 
+def _best_dir(workdir: Path, stage: str) -> Path:
+    return workdir / stage / 'best'
+
+
 def stage_steps(workdir: Path, stage: str) -> list[int]:
     """Steps of the checkpoints of a stage, oldest first; empty if it has not begun."""
-    directory = checkpoint_dir(workdir, stage)
+    return _steps(checkpoint_dir(workdir, stage))
+
+
+def _steps(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     checkpoints = Checkpoints(directory)
@@ -128,7 +163,17 @@ def stage_steps(workdir: Path, stage: str) -> list[int]:
 
 def restore_stage(workdir: Path, stage: str, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Items of the newest readable checkpoint of a stage; see `Checkpoints.restore`."""
-    checkpoints = Checkpoints(checkpoint_dir(workdir, stage))
+    return _restore(checkpoint_dir(workdir, stage), like)
+
+
+def restore_network(workdir: Path, stage: str, like: dict[str, Any]) -> dict[str, Any]:
+    """Items of the network that a stage hands on: the one that validation chose, else its newest."""
+    best = _best_dir(workdir, stage)
+    return _restore(best if _steps(best) else checkpoint_dir(workdir, stage), like)[1]
+
+
+def _restore(directory: Path, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    checkpoints = Checkpoints(directory)
     try:
         return checkpoints.restore(like)
     finally:

@@ -1,11 +1,12 @@
 """Training through all stages, and evaluation."""
 
+import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,8 +16,16 @@ import ssanet_jax
 from ssanet_jax import parallel
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data import transforms
-from ssanet_jax.data.pipeline import check_sizes, eval_batches, steps_per_epoch, train_batches
-from ssanet_jax.errors import UserError
+from ssanet_jax.data.pipeline import (
+    Process,
+    check_batch_fits,
+    check_sizes,
+    eval_batches,
+    steps_in,
+    train_batches,
+    unreadable,
+)
+from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
 from ssanet_jax.evaluation.figures import save_picture
 from ssanet_jax.evaluation.recognise import Recogniser, parts_sheet
@@ -46,11 +55,12 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     check_loss(config.loss)
     check_sizes(config.data)
     dataset = datasets.load(config.data)
-    steps_per_epoch(dataset.train, config.data.batch_size)
+    check_batch_fits(dataset.train, config.data)
     model = experiment.build_model(config, len(dataset.class_names))
     experiment.open_workdir(workdir, config, dataset.class_names)
+    held_out = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     console.print(
-        f'{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images '
+        f'{dataset.name}: {len(dataset.train)} training{held_out} and {len(dataset.test)} test images '
         f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}',
         highlight=False,
         soft_wrap=True,
@@ -62,11 +72,14 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
         if not path.exists():
             experiment.write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
         stages[row.name] = json.loads(path.read_text())
-    last = stages[row.name]
+    final = stages[row.name]
+    if dataset.validation is not None:
+        final = _test_once(config, workdir, dataset, mesh, console)
     results = {
-        'accuracy': last['accuracy'],
-        'examples': last['examples'],
-        'heads': last['heads'],
+        'accuracy': final['accuracy'],
+        'examples': final['examples'],
+        'unreadable': final['unreadable'],
+        'heads': final['heads'],
         'stages': stages,
         'seed': config.seed,
         'wall_seconds': sum(stage['wall_seconds'] for stage in stages.values()),
@@ -100,14 +113,44 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
         )
     if config.data.image_size != run.config.data.image_size:
         raise UserError(f'{workdir} was trained at config.data.image_size={run.config.data.image_size}: give the same')
+    result = _evaluate_run(run, dataset, config, mesh, console)
+    experiment.write_json(workdir / 'evaluation.json', result)
+    return result
+
+
+def _test_once(
+    config: ConfigDict, workdir: Path, dataset: datasets.Dataset, mesh: jax.sharding.Mesh, console: Console
+) -> dict[str, Any]:
+    """The accuracy on the test set of the network that validation chose; read again, not measured again."""
+    path = workdir / 'test.json'
+    if not path.exists():
+        experiment.write_json(path, _evaluate_run(experiment.load_run(workdir), dataset, config, mesh, console))
+    return json.loads(path.read_text())
+
+
+def _evaluate_run(
+    run: experiment.Run, dataset: datasets.Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
+) -> dict[str, Any]:
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         _, params, stats = split_model(run.model)
         params, stats = parallel.replicate((params, stats), mesh)
-        count_correct = make_count_correct(run.model, run.active)
-        result = evaluate(count_correct, params, stats, eval_batches(dataset.test, config.data), mesh)
-    result |= {'stage': run.stage, 'dataset': dataset.name}
-    experiment.write_json(workdir / 'evaluation.json', result)
-    return result
+        result = _evaluate(make_count_correct(run.model, run.active), params, stats, dataset.test, config, mesh)
+    for problem in result['unreadable']:
+        console.print(f'counted as wrong: {problem}', style='yellow', highlight=False, soft_wrap=True)
+    return result | {'stage': run.stage, 'dataset': dataset.name}
+
+
+def _evaluate(
+    count_correct: Callable[..., dict[str, jax.Array]],
+    params: dict[str, Any],
+    stats: dict[str, Any],
+    source: datasets.Source,
+    config: ConfigDict,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, Any]:
+    """`accuracy.evaluate` on a source, with the unreadable images by name."""
+    result = evaluate(count_correct, params, stats, eval_batches(source, config.data, process=_process()), mesh)
+    return result | {'unreadable': unreadable(source, result['unreadable'])}
 
 
 def _train_stage(
@@ -121,51 +164,67 @@ def _train_stage(
 ) -> dict[str, Any]:
     """Trains one stage and evaluates the network after it."""
     row = config.stages[index]
-    epoch_steps = steps_per_epoch(dataset.train, config.data.batch_size)
-    total = row.epochs * epoch_steps
+    size, images = config.data.batch_size, len(dataset.train)
+    total = steps_in(row.epochs, images, size)
     active = active_groups(config.stages, index)
     count_correct = make_count_correct(model, active)
-    optimizer, train_step = make_train_step(model, row, active, config, epoch_steps)
-    batches = train_batches(dataset.train, config.data, seed=config.seed + index, epochs=row.epochs)
-    state, seconds = _initial_state(config, index, model, optimizer, batches, workdir, mesh)
+    optimizer, train_step = make_train_step(model, row, active, config, images / size)
+    state, seconds = _initial_state(config, index, model, optimizer, workdir, mesh)
     step = first = int(state.step)
     if 0 < step < total:
         console.print(f'{row.name}: going on from step {step} of {total}', highlight=False, soft_wrap=True)
+    split, chosen_on = ('test', dataset.test) if dataset.validation is None else ('validation', dataset.validation)
 
     began = time.monotonic()
     checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, row.name), writes=True)
-    every = config.checkpoint_steps or epoch_steps
+    best = experiment.Best(workdir, row.name, chooses=dataset.validation is not None)
     pending: list[tuple[int, Metrics]] = []
-    with StageWriter(console, workdir / row.name, row, epoch_steps, step, config.data.batch_size) as writer:
-        while step < total:
-            batch = next(batches)
+    skipped: set[int] = set()
+    batches = train_batches(
+        dataset.train,
+        config.data,
+        seed=config.seed + index,
+        epochs=row.epochs,
+        start=step * size,
+        process=_process(),
+    )
+
+    def assess(writer: StageWriter) -> None:
+        result = _evaluate(count_correct, state.params, state.stats, chosen_on, config, mesh)
+        writer.evaluation(step, result)
+        best.consider(step, result, state.params, state.stats)
+
+    with StageWriter(console, workdir / row.name, row, images, size, step, split) as writer:
+        for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label')):
             with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
-                state, metrics = train_step(state, parallel.shard_batch(batch, mesh))
+                state, metrics = train_step(state, on_device)
             step += 1
             pending.append((step, metrics))
-            epoch, within = divmod(step, epoch_steps)
-            save = step % every == 0 or step == total
-            if step % FETCH_STEPS == 0 or save or not within or step == first + 1:
+            skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
+            epoch = step * size // images
+            epoch_ends = epoch > (step - 1) * size // images
+            save = step == total or (step % config.checkpoint_steps == 0 if config.checkpoint_steps else epoch_ends)
+            if step % FETCH_STEPS == 0 or save or epoch_ends or step == first + 1:
                 for number, values in jax.device_get(pending):
                     _check_finite(number, values, row.name, checkpoints)
                     writer.write(number, values)
                 pending = []
             if save:
-                # The iterator has given exactly the batches of these steps: save it before it moves on.
-                position = {'seconds': seconds + time.monotonic() - began, 'data': batches.get_state()}
+                position = {'seconds': seconds + time.monotonic() - began, 'examples': step * size}
                 checkpoints.save(
                     step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
                 )
-            if not within and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
-                test = eval_batches(dataset.test, config.data)
-                writer.evaluation(step, evaluate(count_correct, state.params, state.stats, test, mesh))
-            if save or not within or step == first + 1:
+            if epoch_ends:
+                writer.unreadable(unreadable(dataset.train, skipped))
+                skipped.clear()
+            if epoch_ends and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
+                assess(writer)
+            if save or epoch_ends or step == first + 1:
                 writer.restart_clock(step)
-        test = eval_batches(dataset.test, config.data)
-        result = evaluate(count_correct, state.params, state.stats, test, mesh)
-        writer.evaluation(step, result)
+        assess(writer)
     checkpoints.close()
-    return {**result, 'epochs': row.epochs, 'steps': total, 'wall_seconds': seconds + time.monotonic() - began}
+    seconds += time.monotonic() - began
+    return {**best.result, 'split': split, 'epochs': row.epochs, 'steps': total, 'wall_seconds': seconds}
 
 
 def _initial_state(
@@ -173,14 +232,13 @@ def _initial_state(
     index: int,
     model: SSANet,
     optimizer: Any,
-    batches: grain.DatasetIterator,
     workdir: Path,
     mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, float]:
     """Where a stage starts, and the seconds already spent on it.
 
-    Its own newest checkpoint, if an earlier start left one (`batches` then moves to the same
-    place); else the last one of the stage before; else the network as it was built.
+    Its own newest checkpoint, if an earlier start left one; else the network of the stage before;
+    else the network as it was built.
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
@@ -192,9 +250,8 @@ def _initial_state(
         step, items = experiment.restore_stage(workdir, row.name, like)
         params, stats, opt = items['params'], items['stats'], items['opt']
         seconds = items['position']['seconds']
-        batches.set_state(items['position']['data'])
     elif index:
-        _, items = experiment.restore_stage(workdir, config.stages[index - 1].name, {'params': params, 'stats': stats})
+        items = experiment.restore_network(workdir, config.stages[index - 1].name, {'params': params, 'stats': stats})
         params, stats = items['params'], items['stats']
     return TrainState(params, stats, opt, parallel.replicate(np.int32(step), mesh)), seconds
 
@@ -202,13 +259,20 @@ def _initial_state(
 def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict) -> None:
     """Draws the parts on test images at even distances, so that nobody picks them."""
     run = experiment.load_run(workdir)
-    chosen = [
-        dataset.test[i] for i in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int)
-    ]
+    chosen = []
+    for index in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int):
+        with contextlib.suppress(UnreadableImage):  # reported by the evaluation
+            chosen.append(dataset.test[index])
+    if not chosen:
+        return
     images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
     labels = [int(example['label']) for example in chosen]
     sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
     save_picture(workdir / 'parts.png', sheet)
+
+
+def _process() -> Process:
+    return Process(jax.process_index(), jax.process_count())
 
 
 def _mesh(config: ConfigDict) -> jax.sharding.Mesh:

@@ -1,5 +1,6 @@
 """Stages of training: a table of who trains at which rate (paper, 3.4)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,14 +87,14 @@ def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
     return frozenset(group for row in stages[: index + 1] for group in row.train)
 
 
-def learning_rate(row: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(row: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """The base learning rate of a stage as a function of its step."""
     warmup = round(row.warmup_epochs * steps_per_epoch)
-    total = row.epochs * steps_per_epoch
+    total = math.ceil(row.epochs * steps_per_epoch)
     if row.schedule == 'cosine':
         main = optax.cosine_decay_schedule(row.rate, max(total - warmup, 1))
     elif row.schedule == 'step':
-        boundaries = {epoch * steps_per_epoch - warmup: 0.1 for epoch in row.milestones}
+        boundaries = {math.ceil(epoch * steps_per_epoch) - warmup: 0.1 for epoch in row.milestones}
         main = optax.piecewise_constant_schedule(row.rate, boundaries)
     else:
         main = optax.constant_schedule(row.rate)
@@ -102,7 +103,7 @@ def learning_rate(row: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, row.rate, warmup), main], [warmup])
 
 
-def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float) -> optax.GradientTransformation:
     """The optimiser of a stage: its groups at their rates, nothing for the others.
 
     Works on parameters `{group: tree}`. A frozen leaf gets a zero update and holds no

@@ -92,7 +92,7 @@ def compute_losses(
 
 
 def make_train_step(
-    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: int
+    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: float
 ) -> tuple[optax.GradientTransformation, Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]]:
     """The optimiser of a stage and its compiled step.
 

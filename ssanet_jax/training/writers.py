@@ -1,7 +1,7 @@
 """What a run tells while it runs: a progress bar, a line an epoch, and TensorBoard events."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
+from ssanet_jax.data.pipeline import steps_in
+
 
 class StageWriter:
     """Progress of one stage, on the console and in TensorBoard.
@@ -20,15 +22,25 @@ class StageWriter:
       console: where people look; a bar where it is a terminal, a line an epoch everywhere.
       directory: of the TensorBoard events.
       row: the stage.
-      epoch_steps: steps an epoch.
-      first: step at which this process takes up the work.
+      images: images an epoch.
       batch_size: images a step.
+      first: step at which this process takes up the work.
+      split: the images that evaluations are made on, 'test' or 'validation'.
     """
 
     def __init__(
-        self, console: Console, directory: Path, row: ConfigDict, epoch_steps: int, first: int, batch_size: int
+        self,
+        console: Console,
+        directory: Path,
+        row: ConfigDict,
+        images: int,
+        batch_size: int,
+        first: int,
+        split: str,
     ):
-        self._console, self._row, self._epoch_steps, self._batch_size = console, row, epoch_steps, batch_size
+        self._console, self._row, self._images, self._batch_size = console, row, images, batch_size
+        self._split = split
+        self._total = steps_in(row.epochs, images, batch_size)
         self._events = SummaryWriter(str(directory), purge_step=first)
         self._progress = Progress(
             TextColumn('[bold]{task.description}'),
@@ -39,9 +51,7 @@ class StageWriter:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            row.name, total=row.epochs * epoch_steps, completed=first, state='compiling'
-        )
+        self._task = self._progress.add_task(row.name, total=self._total, completed=first, state='compiling')
         self._clock = time.monotonic()
         self._since = first
         self._epoch: list[Mapping[str, float]] = []
@@ -62,15 +72,16 @@ class StageWriter:
             self._events.add_scalar(name, value, step)
         self._epoch.append(metrics)
         pace = (time.monotonic() - self._clock) / (step - self._since)  # seconds a step
-        left = timedelta(seconds=round(pace * (self._row.epochs * self._epoch_steps - step)))
+        left = timedelta(seconds=round(pace * (self._total - step)))
         images = self._batch_size / pace
         self._progress.update(
             self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {images:.1f} images/s  {left} left'
         )
-        if step % self._epoch_steps == 0:
+        epoch = step * self._batch_size // self._images
+        if epoch > (step - 1) * self._batch_size // self._images:
             loss, accuracy = (np.mean([m[name] for m in self._epoch]) for name in ('loss/total', 'accuracy'))
             self._console.print(
-                f'{self._row.name}  epoch {step // self._epoch_steps}/{self._row.epochs}  loss {loss:.3f}  '
+                f'{self._row.name}  epoch {epoch}/{self._row.epochs}  loss {loss:.3f}  '
                 f'batch accuracy {accuracy:.3f}  {images:.1f} images/s  {left} left',
                 highlight=False,
                 soft_wrap=True,
@@ -79,12 +90,19 @@ class StageWriter:
             self._epoch = []
 
     def evaluation(self, step: int, result: Mapping) -> None:
-        """Records the accuracy of every head on the test set."""
+        """Records the accuracy of every head."""
         heads = {**result['heads'], 'prediction': result['accuracy']}
         for name, value in heads.items():
-            self._events.add_scalar(f'test_accuracy/{name}', value, step)
+            self._events.add_scalar(f'{self._split}_accuracy/{name}', value, step)
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
-        self._console.print(f'{self._row.name}  test accuracy: {listed}', highlight=False, soft_wrap=True)
+        self._console.print(f'{self._row.name}  {self._split} accuracy: {listed}', highlight=False, soft_wrap=True)
+
+    def unreadable(self, problems: Sequence[str]) -> None:
+        """Lists the images that could not be read."""
+        for problem in problems:
+            self._console.print(
+                f'{self._row.name}  skipped: {problem}', style='yellow', highlight=False, soft_wrap=True
+            )
 
     def restart_clock(self, step: int) -> None:
         """Leaves out of images per second what came since `step`: compilation, a save, an evaluation."""

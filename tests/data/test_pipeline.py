@@ -1,6 +1,11 @@
 """Batches: what is in them, in which order, and that a resumed stream goes on exactly."""
 
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -8,9 +13,10 @@ import pytest
 from data_samples import ArraySource, make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 
 from ssanet_jax.data import pipeline, transforms
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage, UserError
 
 
 def _assert_same(first, second):
@@ -38,22 +44,48 @@ def test_evaluation_sees_every_example_once_in_order(count, size, threads):
     np.testing.assert_array_equal(every['index'][:count], np.arange(count))
     np.testing.assert_array_equal(every['label'][:count], np.arange(count) % 5)
     np.testing.assert_array_equal(every['image'][:count], source.images[:, 4:20, 4:20])
-    assert (every['index'][count:] == count - 1).all()
+    assert not every['image'][count:].any()
 
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(4, 23), size=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
-def test_epochs_are_permutations(count, size, seed):
+def test_epochs_are_permutations_also_when_they_do_not_fill_their_last_batch(count, size, seed):
     source = ArraySource(count)
-    config = make_config(batch_size=size, threads=0)
-    steps = pipeline.steps_per_epoch(source, size)
-    assert steps == count // size
-    batches = list(pipeline.train_batches(source, config, seed=seed, epochs=3))
-    assert len(batches) == 3 * steps
+    batches = list(pipeline.train_batches(source, make_config(batch_size=size, threads=0), seed=seed, epochs=3))
+    assert len(batches) == pipeline.steps_in(3, count, size) == -(-3 * count // size)
+    order = np.concatenate([batch['index'] for batch in batches])
     for epoch in range(3):
-        index = np.concatenate([b['index'] for b in batches[epoch * steps : (epoch + 1) * steps]])
-        assert len(set(index.tolist())) == len(index) == steps * size
-        assert index.min() >= 0 and index.max() < count
+        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(8, 30), processes=st.integers(1, 4), share=st.integers(1, 2), batch=st.integers(0, 3))
+def test_processes_share_the_batches_of_one(count, processes, share, batch):
+    """All processes together read the batches that one alone would, augmentation included."""
+    source, size = ArraySource(count), processes * share
+    config = make_config(batch_size=size, eval_batch_size=size, scale_min=0.5, threads=0)
+    start = batch * size
+    whole = list(pipeline.train_batches(source, config, seed=1, epochs=2, start=start))
+    parts = [
+        list(
+            pipeline.train_batches(
+                source, config, seed=1, epochs=2, start=start, process=pipeline.Process(index, processes)
+            )
+        )
+        for index in range(processes)
+    ]
+    for number, one in enumerate(whole):
+        for index, part in enumerate(parts):
+            for key, value in part[number].items():
+                np.testing.assert_array_equal(value, one[key][index::processes], err_msg=key)
+    assert {len(part) for part in parts} == {len(whole)}
+
+    parts = [
+        list(pipeline.eval_batches(source, config, process=pipeline.Process(i, processes))) for i in range(processes)
+    ]
+    assert {len(part) for part in parts} == {-(-count // size)}
+    seen = np.concatenate([batch['index'][batch['mask']] for part in parts for batch in part])
+    assert sorted(seen) == list(range(count))
 
 
 def _order(**options):
@@ -65,14 +97,7 @@ def test_epochs_and_seeds_differ():
     first, second = _order(seed=0)
     other, _ = _order(seed=1)
     assert (first != second).any() and (first != other).any() and (second != other).any()
-    # A dropped remainder is not always the same examples.
     assert (first != np.arange(40)).any()
-
-
-def test_remainder_changes_from_epoch_to_epoch():
-    source, config = ArraySource(7), make_config(batch_size=4)
-    batches = list(pipeline.train_batches(source, config, seed=0, epochs=30))
-    assert set(np.concatenate([b['index'] for b in batches]).tolist()) == set(range(7))
 
 
 def test_batches_carry_their_own_labels():
@@ -97,17 +122,10 @@ def test_same_batches_whatever_the_number_of_threads(threads):
 @pytest.mark.parametrize('done', [0, 1, 2, 3, 5])
 @pytest.mark.parametrize('threads', [0, 2])
 def test_resumes_exactly(done, threads):
-    source, config = ArraySource(11), make_config(scale_min=0.5, threads=threads)  # 2 a epoch.
-    batches = pipeline.train_batches(source, config, seed=0, epochs=3)
-    for _ in range(done):
-        next(batches)
-    state = json.loads(json.dumps(batches.get_state()))  # As a checkpoint would keep it.
-    following = list(batches)
-    assert len(following) == 6 - done
-
-    fresh = pipeline.train_batches(source, config, seed=0, epochs=3)
-    fresh.set_state(state)
-    _assert_same(following, fresh)
+    source, config = ArraySource(11), make_config(scale_min=0.5, jitter=0.3, erase=0.5, threads=threads)
+    whole = list(pipeline.train_batches(source, config, seed=0, epochs=3))
+    assert len(whole) == 9  # 33 images, 4 a batch
+    _assert_same(whole[done:], pipeline.train_batches(source, config, seed=0, epochs=3, start=4 * done))
 
 
 def test_augmentation_is_drawn_anew_each_epoch():
@@ -190,7 +208,9 @@ def test_fewer_images_than_a_batch():
         pipeline.train_batches(ArraySource(3), make_config(), seed=0, epochs=1)
 
 
-@pytest.mark.parametrize(('field', 'value'), [('resize', 15), ('scale_min', 0.0), ('scale_min', 1.5)])
+@pytest.mark.parametrize(
+    ('field', 'value'), [('resize', 15), ('scale_min', 0.0), ('scale_min', 1.5), ('jitter', 1.0), ('erase', -0.1)]
+)
 def test_fields_that_make_no_sense(field, value):
     config = make_config(**{field: value})
     with pytest.raises(UserError, match=f'config.data.{field}'):
@@ -200,20 +220,130 @@ def test_fields_that_make_no_sense(field, value):
 
 
 class _Broken(ArraySource):
+    """Some images cannot be read."""
+
+    def __init__(self, count, broken):
+        super().__init__(count)
+        self.broken = broken
+
     def __getitem__(self, index):
-        if index == 3:
-            raise UserError('cannot read the image 3.png: replace it')
+        if index in self.broken:
+            raise UnreadableImage(f'cannot read the image {index}.png: replace it')
         return super().__getitem__(index)
 
 
 @pytest.mark.parametrize('threads', [0, 2])
-def test_an_unreadable_image_ends_as_a_user_error(threads):
-    config = make_config(threads=threads)
-    for batches in (
-        pipeline.eval_batches(_Broken(8), config),
-        pipeline.train_batches(_Broken(8), config, seed=0, epochs=1),
+def test_training_passes_over_what_cannot_be_read(threads):
+    source, config = _Broken(8, {3, 4, 7}), make_config(threads=threads)
+    batches = list(pipeline.train_batches(source, config, seed=0, epochs=2))
+    whole = list(pipeline.train_batches(ArraySource(8), config, seed=0, epochs=2))
+    index, skipped, expected = (
+        np.concatenate([batch[key] for batch in some])
+        for some, key in ((batches, 'index'), (batches, 'skipped'), (whole, 'index'))
+    )
+    substitute = {3: 5, 4: 5, 7: 0}
+    np.testing.assert_array_equal(index, [substitute.get(i, i) for i in expected])
+    np.testing.assert_array_equal(skipped, [i if i in substitute else -1 for i in expected])
+    assert pipeline.unreadable(source, skipped[skipped >= 0]) == [
+        f'cannot read the image {i}.png: replace it' for i in (3, 4, 7)
+    ]
+    for batch in batches:
+        np.testing.assert_array_equal(batch['label'], batch['index'] % 5)
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_evaluation_keeps_the_place_of_what_cannot_be_read(threads):
+    batches = list(pipeline.eval_batches(_Broken(6, {3}), make_config(threads=threads)))
+    every = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    np.testing.assert_array_equal(every['skipped'][:6], [-1, -1, -1, 3, -1, -1])
+    np.testing.assert_array_equal(every['index'][:6], np.arange(6))
+    np.testing.assert_array_equal(every['label'][:6], np.arange(6) % 5)
+    assert not every['image'][3].any() and every['image'][2].any()
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_a_set_of_which_nothing_can_be_read_ends_as_a_user_error(threads):
+    batches = pipeline.train_batches(_Broken(8, range(8)), make_config(threads=threads), seed=0, epochs=1)
+    with pytest.raises(UserError, match='8 images in a row cannot be read.*png: replace it'):
+        list(batches)
+
+
+def test_a_batch_that_does_not_divide_over_the_processes():
+    with pytest.raises(UserError, match='config.data.batch_size=4.*3 processes'):
+        pipeline.train_batches(ArraySource(8), make_config(), seed=0, epochs=1, process=pipeline.Process(0, 3))
+
+
+_CHILD = """
+import json, sys
+import jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from data_samples import ArraySource, make_config
+from ssanet_jax.data.pipeline import Process, eval_batches, train_batches
+process = Process(jax.process_index(), jax.process_count())
+source, config = ArraySource(21), make_config(batch_size=4, eval_batch_size=4)
+ids = lambda batches: [batch['index'].tolist() for batch in batches]
+tested = [batch['index'][batch['mask']].tolist() for batch in eval_batches(source, config, process=process)]
+print(json.dumps([ids(train_batches(source, config, seed=0, epochs=2, process=process)), tested]))
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_share_an_epoch():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{probe.getsockname()[1]}'
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(pathlib.Path(__file__).parents[1]), *sys.path])}
+    children = [
+        subprocess.Popen(
+            [sys.executable, '-c', _CHILD, address, str(index)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for index in range(2)
+    ]
+    outputs = [json.loads(child.communicate(timeout=120)[0].splitlines()[-1]) for child in children]
+    first, second = (np.array(trained) for trained, _ in outputs)  # [11 steps, 2]
+    assert first.shape == second.shape == (11, 2)
+    order = np.stack([first, second], -1).reshape(-1)  # as the two take turns
+    assert sorted(order[:21]) == sorted(order[21:42]) == list(range(21))
+    tested = [sum(tested, []) for _, tested in outputs]
+    assert not set(tested[0]) & set(tested[1]) and sorted(sum(tested, [])) == list(range(21))
+
+
+def test_colour_jitter_against_pillow():
+    """Brightness, contrast and saturation as Pillow's ImageEnhance has them, up to rounding."""
+    image = ArraySource(1, 20, 20).images[0] // 3 + 80  # far from 0 and 255: Pillow clips after each step
+    jitter = transforms.ColourJitter(0.3)
+    out = jitter.random_map({'image': image}, np.random.default_rng(5))['image']
+    brightness, contrast, saturation = np.random.default_rng(5).uniform(0.7, 1.3, 3)
+    expected = Image.fromarray(image)
+    for enhance, factor in (
+        (ImageEnhance.Color, saturation),
+        (ImageEnhance.Contrast, contrast),
+        (ImageEnhance.Brightness, brightness),
     ):
-        with pytest.raises(UserError) as caught:
-            list(batches)
-        # Grain may add notes, which a command does not print; the message stays one line.
-        assert str(caught.value) == 'cannot read the image 3.png: replace it'
+        expected = enhance(expected).enhance(factor)
+    np.testing.assert_allclose(out.astype(int), np.array(expected).astype(int), atol=3)
+    assert np.abs(out.astype(int) - image).mean() > 5
+    assert jitter.random_map({'image': image}, np.random.default_rng(6))['image'].tobytes() != out.tobytes()
+
+
+def test_random_erasing_fills_one_rectangle():
+    image = np.full((60, 80, 3), 7, np.uint8)
+    erase = transforms.RandomErasing(0.5)
+    shares = []
+    for seed in range(200):
+        out = erase.random_map({'image': image}, np.random.default_rng(seed))['image']
+        changed = (out != 7).any(-1)
+        if changed.any():
+            rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+            box = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert box.mean() > 0.95  # noise is 7 in all three colours now and then
+            shares.append(box.size / changed.size)
+    assert 70 < len(shares) < 130
+    assert 0.01 < min(shares) < 0.06 and 0.2 < max(shares) < 0.36
+    assert (image == 7).all()
+
+
+@pytest.mark.parametrize('transform', [transforms.ColourJitter(0), transforms.RandomErasing(0)])
+def test_augmentation_that_is_off(transform):
+    image = ArraySource(1).images[0]
+    assert transform.random_map({'image': image}, np.random.default_rng(0))['image'] is image

@@ -9,11 +9,16 @@ from ml_collections import ConfigDict
 
 from ssanet_jax import parallel
 from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation import accuracy
 from ssanet_jax.models.ssanet import GROUPS, Outputs, split_model
 
 COUNT, CLASSES, SIDE, SIZE = 30, 5, 4, 8
-DATA = ConfigDict(dict(eval_batch_size=SIZE, resize=SIDE, image_size=SIDE, scale_min=1.0, threads=1, prefetch=1))
+DATA = ConfigDict(
+    dict(
+        eval_batch_size=SIZE, resize=SIDE, image_size=SIDE, scale_min=1.0, jitter=0.0, erase=0.0, threads=1, prefetch=1
+    )
+)
 
 
 class Heads(nnx.Module):
@@ -44,12 +49,15 @@ class Pixels:
         if labels is None:
             self.labels[-1] = (self.logits[1] + self.logits[2])[-1].argmax()
         self.reads = np.zeros(COUNT, int)
+        self.broken = ()
 
     def __len__(self):
         return COUNT
 
     def __getitem__(self, index):
         self.reads[index] += 1
+        if index in self.broken:
+            raise UnreadableImage(f'{index} cannot be read')
         return {'image': self.images[index], 'label': np.int32(self.labels[index]), 'file': f'{index}'}
 
 
@@ -118,3 +126,15 @@ def test_the_prediction_does_not_see_the_label(model, logits_of):
     assert sum(result['accuracy'] for result in results) == pytest.approx(1)
     for head in results[0]['heads']:
         assert sum(result['heads'][head] for result in results) == pytest.approx(1)
+
+
+def test_an_unreadable_image_counts_as_wrong(model, logits_of):
+    source = Pixels(logits_of)
+    black = (model(jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8)).logits).argmax()
+    right = (source.logits[1] + source.logits[2]).argmax(-1) == source.labels
+    source.broken = (4, int(np.flatnonzero(right)[0]))
+    source.labels[4] = black  # what the network says of the black image in its place
+    right[list(source.broken)] = False
+    result = run(model, source)
+    assert result['accuracy'] == pytest.approx(right.mean()) and result['examples'] == COUNT
+    assert result['unreadable'] == sorted(source.broken)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REAL = pathlib.Path(__file__).parents[2] / '../shared/data'
+REAL = pathlib.Path(__file__).parents[1] / '../shared/data'
 
 
 def real_folder(name: str) -> pathlib.Path:
@@ -27,6 +27,8 @@ def make_config(**fields) -> ml_collections.ConfigDict:
         image_size=16,
         scale_min=1.0,
         flip=True,
+        jitter=0.0,
+        erase=0.0,
         threads=2,
         prefetch=2,
     )
@@ -49,6 +51,7 @@ class ArraySource:
 
     def __init__(self, count: int, height: int = 24, width: int = 24):
         rng = np.random.default_rng(0)
+        self.labels = (np.arange(count) % 5).astype(np.int32)
         self.images = rng.integers(0, 256, (count, height, width, 3), np.uint8)
 
     def __len__(self):

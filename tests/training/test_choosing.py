@@ -1,0 +1,108 @@
+"""What a run does with held-out images and with images that cannot be read."""
+
+import io
+import json
+
+import chex
+import numpy as np
+import pytest
+from data_samples import write_image
+from rich.console import Console
+
+from ssanet_jax.evaluation import accuracy
+from ssanet_jax.training import experiment, loop
+from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.training.stages import stage
+
+
+def _items(value):
+    return {'params': {'w': np.full(3, value, np.float32)}, 'stats': {'m': np.full(2, value, np.float32)}}
+
+
+def _consider(best, step, value):
+    best.consider(step, {'accuracy': value}, **_items(step))
+
+
+def test_the_first_of_the_best_goes_on(tmp_path):
+    best = experiment.Best(tmp_path, 'one', chooses=True)
+    for step, value in ((10, 0.4), (20, 0.7), (30, 0.7)):
+        _consider(best, step, value)
+    # A later start knows what was best before it.
+    again = experiment.Best(tmp_path, 'one', chooses=True)
+    _consider(again, 40, 0.6)
+    assert again.result == {'accuracy': 0.7, 'step': 20}
+    chex.assert_trees_all_equal(experiment.restore_network(tmp_path, 'one', dict.fromkeys(_items(0))), _items(20))
+
+
+def test_without_a_choice_the_last_goes_on(tmp_path):
+    checkpoints = Checkpoints(experiment.checkpoint_dir(tmp_path, 'one'), writes=True)
+    best = experiment.Best(tmp_path, 'one', chooses=False)
+    for step, value in ((10, 0.9), (20, 0.1)):
+        checkpoints.save(step, _items(step))
+        _consider(best, step, value)
+    checkpoints.close()
+    assert best.result == {'accuracy': 0.1, 'step': 20}
+    chex.assert_trees_all_equal(experiment.restore_network(tmp_path, 'one', dict.fromkeys(_items(0))), _items(20))
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """A folder of 24 training and 7 test images of two classes."""
+    for split, count in (('train', 12), ('test', 4)):
+        for name in ('crow', 'wren'):
+            for number in range(count):
+                write_image(tmp_path / 'birds' / split / name / f'{name}{split}{number}.jpg')
+    (tmp_path / 'birds/test/wren/wrentest3.jpg').unlink()
+    return tmp_path / 'birds'
+
+
+@pytest.fixture
+def config(tiny_config, birds, tmp_path):
+    config = tiny_config
+    config.data.update(name='folder', dir=str(birds), prepared_dir=str(tmp_path / 'prepared'), batch_size=4)
+    train = dict(backbone=1, image_classifier=1)
+    config.stages = (stage('one', epochs=3, rate=0.05, train=train), stage('two', epochs=1, rate=0.01, train=train))
+    config.eval_epochs = 1
+    return config
+
+
+def _train(config, workdir):
+    text = io.StringIO()
+    results = loop.train(config, workdir, Console(file=text, width=200))
+    return results, text.getvalue()
+
+
+@pytest.mark.slow
+def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monkeypatch):
+    config.data.validation = 0.25  # 3 of 12 images a class
+    seen = []
+    evaluate = accuracy.evaluate
+    sizes = lambda *arguments: seen.append(evaluate(*arguments)) or seen[-1]
+    monkeypatch.setattr(loop, 'evaluate', sizes)
+    results, text = _train(config, tmp_path / 'run')
+    assert '18 training, 6 validation and 7 test images' in text
+    assert [result['examples'] for result in seen] == [6, 6, 6, 6, 7]  # three epochs, one epoch, the end
+    assert results['accuracy'] == seen[-1]['accuracy'] and results['examples'] == 7
+    for name, evaluations in (('one', seen[:3]), ('two', seen[3:4])):
+        best = max(result['accuracy'] for result in evaluations)
+        assert results['stages'][name]['accuracy'] == best and results['stages'][name]['split'] == 'validation'
+    assert 'test accuracy' not in text and 'validation accuracy' in text
+
+    # A second start measures nothing anew.
+    again, _ = _train(config, tmp_path / 'run')
+    assert again == results and len(seen) == 5
+
+
+@pytest.mark.slow
+def test_unreadable_images_are_named_and_counted(config, birds, tmp_path):
+    broken = ['train/crow/crowtrain5.jpg', 'test/wren/wrentest0.jpg']
+    for name in broken:
+        path = birds / name
+        path.write_bytes(path.read_bytes()[:300])
+    results, text = _train(config, tmp_path / 'run')
+    listed = [line for line in text.splitlines() if 'skipped' in line]
+    assert len(listed) == 4 and all(broken[0] in line for line in listed)  # once in each of four epochs
+    (problem,) = results['unreadable']
+    assert broken[1] in problem and results['examples'] == 7
+    assert results['accuracy'] <= 6 / 7
+    assert json.loads((tmp_path / 'run/results.json').read_text())['unreadable'] == [problem]
