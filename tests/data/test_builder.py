@@ -1,0 +1,99 @@
+"""What a prepared copy stores: small images byte for byte, large ones at the size the network needs."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from data_samples import make_config, write_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ssanet_jax.data import builder
+from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.listing import Listing, Record
+from ssanet_jax.errors import UnreadableImage
+
+
+def _encoded(height, width, kind='PNG'):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)  # smooth, as photos are
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, kind, **({'quality': 95} if kind == 'JPEG' else {}))
+    return image, out.getvalue()
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(20, 200), width=st.integers(20, 200), side=st.integers(16, 64), banner=st.integers(0, 4))
+def test_what_is_stored(height, width, side, banner):
+    image, data = _encoded(height, width)
+    stored = builder.store_image(data, 'x.png', banner, side)
+    image = image[: height - banner]
+    if min(image.shape[:2]) < 1.5 * side:
+        assert stored == (data, banner, 1.0)
+        return
+    pixels = decode_image(stored.data, 'x')
+    assert stored.cut_bottom == 0 and min(pixels.shape[:2]) == side
+    assert stored.scale == pytest.approx(side / min(image.shape[:2]))
+    expected = cv2.resize(image, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(pixels.astype(int) - expected).mean() < 3
+
+
+def test_without_a_size_every_file_is_kept():
+    _, data = _encoded(90, 80)
+    assert builder.store_image(data, 'x.png', 7, None) == (data, 7, 1.0)
+
+
+def test_a_damaged_file_is_kept_for_its_reader_to_report():
+    data = _encoded(90, 80, 'JPEG')[1][:200]
+    assert builder.store_image(data, 'x.jpg', 0, 10) == (data, 0, 1.0)
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """A large, a small and a damaged training image, and one test image."""
+    write_image(tmp_path / 'set/large.jpg', 120, 160)
+    write_image(tmp_path / 'set/small.jpg', 30, 40)
+    (tmp_path / 'set/damaged.jpg').write_bytes(b'no image')
+    write_image(tmp_path / 'set/test.jpg', 60, 48)
+    box, points = np.float32([20, 40, 100, 120]), np.float32([[60, 80, 1], [0, 0, 0]])
+    records = [
+        Record(f'{name}.jpg', label, 'test' if name == 'test' else 'train', box, points)
+        for label, name in enumerate(('large', 'small', 'damaged', 'test'))
+    ]
+    return Listing('set', 'Set', tmp_path / 'set', ('a', 'b', 'c', 'd'), records)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_config(prepared_dir=str(tmp_path / 'prepared'), resize=24, shrink=True)
+
+
+def test_annotations_shrink_with_their_image(listing, config):
+    dataset = builder.prepare(listing, config)
+    large, small = dataset.train[0], dataset.train[1]
+    assert large['image'].shape == (24, 32, 3)
+    np.testing.assert_allclose(large['box'], [4, 8, 20, 24], rtol=1e-6)
+    np.testing.assert_allclose(large['keypoints'], [[12, 16, 1], [0, 0, 0]], rtol=1e-6)
+    assert small['image'].shape == (30, 40, 3)
+    np.testing.assert_array_equal(small['box'], [20, 40, 100, 120])
+    with pytest.raises(UnreadableImage, match='damaged.jpg'):
+        dataset.train[2]
+    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 2])
+    np.testing.assert_array_equal(dataset.test.labels, [3])
+
+
+def test_another_size_is_another_copy(listing, config, tmp_path):
+    first = builder.prepare(listing, config)
+    config.resize = 48
+    second = builder.prepare(listing, config)
+    config.shrink = False
+    whole = builder.prepare(listing, config)
+    shapes = [dataset.train[0]['image'].shape for dataset in (first, second, whole)]
+    assert shapes == [(24, 32, 3), (48, 64, 3), (120, 160, 3)]
+    assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3
+    config.resize = 24  # no part of what is stored now
+    builder.prepare(listing, config)
+    assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3
