@@ -7,7 +7,7 @@ the rate of oriented pooling falls after 30 epochs. The paper reports 94.6 %. It
         --config.data.dir=stanford_cars --config.model.pretrained=resnet50.pth
 
 `stanford_cars` holds `devkit/` (with `cars_test_annos_withlabels.mat`), `cars_train/` and
-`cars_test/`; `resnet50.pth` is torchvision's file.
+`cars_test/`, nested as mirrors have them (docs/datasets.md); `resnet50.pth` is torchvision's file.
 """
 
 from configs import common

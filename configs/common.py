@@ -56,7 +56,8 @@ def get_config():
     config.data = ConfigDict(
         dict(
             name='cub',  # toy_birds, cub, cars, aircraft or folder
-            dir='',  # the extracted official folder
+            dir='',  # the extracted official folder, or one above it
+            csv='',  # of folder: a file with path,label[,split], in dir or by its full path
             prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
             shrink=True,  # store images much larger than 'resize' at that size
             image_size=448,  # side of the network's input, pixels

@@ -1,9 +1,9 @@
 """FGVC-Aircraft, read from the folder that its archive extracts to.
 
 Maji, Kannala, Rahtu, Blaschko, Vedaldi: Fine-Grained Visual Classification of Aircraft (2013).
-Fields of ``config.data``: ``dir`` (the extracted ``fgvc-aircraft-2013b``), ``prepared_dir`` and
-``level``: 'variant' (100 classes, the default and what papers report), 'family' or
-'manufacturer'.
+Fields of ``config.data``: ``dir`` (the extracted ``fgvc-aircraft-2013b``, the ``data`` in it or a
+folder that holds it), ``prepared_dir`` and ``level``: 'variant' (100 classes, the default and what
+papers report), 'family' or 'manufacturer'.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read(config: Any) -> listing.Listing:
       UserError: the folder is missing or is not FGVC-Aircraft, an unknown level.
     """
     level = config.get('level') or 'variant'
-    root = listing.existing_dir(config, _WHAT)
+    root = listing.find_root(listing.existing_dir(config, _WHAT), ['variants.txt'], _WHAT)
     class_names, records = read_records(root, level)
     file, expected = _LEVELS[level]
     count = str(len(class_names))
@@ -57,7 +57,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
     """Reads the annotation files.
 
     Args:
-      root: the extracted folder.
+      root: the folder that holds ``variants.txt`` and ``images/``.
       level: 'variant', 'family' or 'manufacturer'.
 
     Returns:
@@ -69,22 +69,21 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
     """
     if level not in _LEVELS:
         raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}')
-    data = root / 'data'
-    names = tuple(line for _, line in _lines(data / _LEVELS[level][0]))
+    names = tuple(line for _, line in _lines(root / _LEVELS[level][0]))
     label_of = {name: label for label, name in enumerate(names)}
-    boxes = _read_boxes(data / 'images_box.txt')
+    boxes = _read_boxes(root / 'images_box.txt')
     records = []
     for split, official in (('train', 'trainval'), ('test', 'test')):
-        path = data / f'images_{level}_{official}.txt'
+        path = root / f'images_{level}_{official}.txt'
         for number, line in _lines(path):
-            image, _, name = line.partition(' ')
+            image, _, name = line.partition(' ')  # the rest is the name: 'Boeing 707', 'F/A-18'
             if name not in label_of or (boxes and image not in boxes):
                 raise UserError(
                     f'{path}, line {number}: {line!r} has no known class or no box: extract the archive again'
                 )
             records.append(
                 listing.Record(
-                    path=f'data/images/{image}.jpg',
+                    path=f'images/{image}.jpg',
                     label=label_of[name],
                     split=split,
                     box=boxes.get(image),
@@ -112,6 +111,6 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """Non-empty lines with their numbers."""
-    text = listing.require_file(path, _WHAT).read_text()
+    text = listing.require_file(path, _WHAT).read_text(encoding='utf-8', errors='replace')
     lines = enumerate(text.splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

@@ -2,8 +2,9 @@
 
 Krause, Stark, Deng, Fei-Fei: 3D Object Representations for Fine-Grained Categorization (2013).
 Fields of ``config.data``: ``dir`` and ``prepared_dir``. ``dir`` holds ``cars_train/``,
-``cars_test/`` and ``devkit/``; the labels of the test images came as a separate download,
-``cars_test_annos_withlabels.mat``, which may lie in ``devkit/`` or beside it.
+``cars_test/`` and ``devkit/``, or is a folder that holds such a one. The original host is gone, and
+some mirrors nest each of these once more (``cars_train/cars_train/``). The labels of the test images
+were a download of their own, ``cars_test_annos_withlabels.mat``: in ``devkit/`` or beside it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import scipy.io
 from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
-_WHAT = 'the Stanford Cars folder (the one that holds devkit/, cars_train/ and cars_test/)'
+_WHAT = 'the Stanford Cars folder (the one that holds cars_train/, cars_test/ and devkit/, which some mirrors lack)'
+_TRAIN_LABELS = 'cars_train_annos.mat'
 _TEST_LABELS = 'cars_test_annos_withlabels.mat'
+# Where mirrors put things, relative to the root; the first that exists counts.
+_DEVKITS = ('devkit', 'car_devkit/devkit', 'car_devkit', '.')
+_IMAGES = ('cars_{split}/cars_{split}', 'cars_{split}')
+_BOX = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2')
 _CLASSES = 196
 _ORIGIN = 'a mirror of Stanford Cars (its own download has been dead since 2023)'
 
@@ -29,7 +35,8 @@ def read(config: Any) -> listing.Listing:
     Raises:
       UserError: the folder is missing or is not Stanford Cars, the test labels are missing.
     """
-    root = listing.existing_dir(config, _WHAT)
+    markers = [f'{devkit}/{_TRAIN_LABELS}' for devkit in _DEVKITS]
+    root = listing.find_root(listing.existing_dir(config, _WHAT), markers, _WHAT)
     class_names, records = read_records(root)
     name = 'Stanford Cars'
     if len(class_names) != _CLASSES:
@@ -42,7 +49,7 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
     """Reads the annotation files.
 
     Args:
-      root: the folder that holds ``devkit/``.
+      root: the folder that holds ``cars_train/``.
 
     Returns:
       Class names in official order, and one record an image: train, then test, each in the order
@@ -51,19 +58,30 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
     Raises:
       UserError: a file is missing, is no MATLAB file or lacks labels.
     """
-    devkit = root / 'devkit'
+    devkit = next((root / place for place in _DEVKITS if (root / place / _TRAIN_LABELS).is_file()), root / _DEVKITS[0])
     names = read_class_names(listing.require_file(devkit / 'cars_meta.mat', _WHAT))
-    train = listing.require_file(devkit / 'cars_train_annos.mat', _WHAT)
-    test = devkit / _TEST_LABELS
-    if not test.is_file():
-        test = root / _TEST_LABELS
-    if not test.is_file():
-        raise UserError(
-            f'{devkit / _TEST_LABELS} is missing: the test images have no labels without it;'
-            ' download this file of Stanford Cars too and put it there'
-        )
-    records = read_annotations(train, 'train', len(names))
-    return names, records + read_annotations(test, 'test', len(names))
+    train = listing.require_file(devkit / _TRAIN_LABELS, _WHAT)
+    test = _test_labels(root, devkit)
+    records = []
+    for split, path in (('train', train), ('test', test)):
+        places = [place.format(split=split) for place in _IMAGES]
+        folder = next((place for place in places if (root / place).is_dir()), places[-1])
+        records += read_annotations(path, split, len(names), folder)
+    return names, records
+
+
+def _test_labels(root: pathlib.Path, devkit: pathlib.Path) -> pathlib.Path:
+    """The test annotations that have labels, also as 'cars_test_annos_withlabels (1).mat'."""
+    pattern = _TEST_LABELS.replace('.', '*.')
+    for folder in (devkit, root):
+        # The shortest name is that without a suffix.
+        found = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+        if found:
+            return found[0]
+    raise UserError(
+        f'{devkit / _TEST_LABELS} is missing, also in {root}, and cars_test_annos.mat has no labels: put that file'
+        ' there; it was a download of its own, which only some mirrors have (there are some on Kaggle)'
+    )
 
 
 def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
@@ -71,35 +89,42 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
     return tuple(str(name) for name in np.atleast_1d(_variable(path, 'class_names')))
 
 
-def read_annotations(path: pathlib.Path, split: str, classes: int) -> list[listing.Record]:
+def read_annotations(path: pathlib.Path, split: str, classes: int, folder: str = '') -> list[listing.Record]:
     """Reads a file of annotations.
 
     Args:
       path: ``cars_train_annos.mat`` or ``cars_test_annos_withlabels.mat``.
       split: 'train' or 'test'.
       classes: number of classes; the file's labels run from 1 to it.
+      folder: of the images, relative to the root; ``cars_train`` or ``cars_test`` by default.
 
     Raises:
       UserError: the file is no such file, has no labels or labels outside 1..classes.
     """
     rows = np.atleast_1d(_variable(path, 'annotations'))
-    if 'class' not in (rows.dtype.names or ()):
+    fields = set(rows.dtype.names or ())
+    if not fields >= {'fname', *_BOX}:
+        raise UserError(f'{path} lists no images with boxes: extract the devkit again')
+    if 'class' not in fields:
         raise UserError(f'{path} has no labels: put {_TEST_LABELS} of Stanford Cars in its place')
     records = []
     for row in rows:
-        label = int(row['class'])
+        try:
+            label = int(row['class'])
+            x0, y0, x1, y1 = (float(row[side]) for side in _BOX)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{path}: {row["fname"]} has no class or no box: extract the devkit again') from error
         if not 1 <= label <= classes:
             raise UserError(
                 f'{path}: {row["fname"]} has class {label}, outside 1..{classes}: cars_meta.mat and'
                 ' this file belong to different sets, extract the devkit again'
             )
-        # MATLAB counts pixels from 1 and includes the last one.
-        x0, y0, x1, y1 = (float(row[f'bbox_{side}']) for side in ('x1', 'y1', 'x2', 'y2'))
         records.append(
             listing.Record(
-                path=f'cars_{split}/{row["fname"]}',
+                path=f'{folder or f"cars_{split}"}/{row["fname"]}',
                 label=label - 1,
                 split=split,
+                # MATLAB counts pixels from 1 and includes the last one.
                 box=np.array((y0 - 1, x0 - 1, y1, x1), np.float32),
             )
         )

@@ -1,7 +1,8 @@
 """Caltech-UCSD Birds-200-2011, read from the folder that its archive extracts to.
 
 Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset (2011).
-Fields of ``config.data``: ``dir`` (the extracted ``CUB_200_2011``) and ``prepared_dir``.
+Fields of ``config.data``: ``dir`` (the extracted ``CUB_200_2011``, or a folder that holds it) and
+``prepared_dir``.
 A folder with only some of the classes works too; the set's name then says so.
 """
 
@@ -27,7 +28,7 @@ def read(config: Any) -> listing.Listing:
     Raises:
       UserError: the folder is missing or is not CUB.
     """
-    root = listing.existing_dir(config, _WHAT)
+    root = listing.find_root(listing.existing_dir(config, _WHAT), ['images.txt'], _WHAT)
     class_names, records = read_records(root)
     return listing.Listing(
         'cub',
@@ -109,7 +110,7 @@ def _column(root: pathlib.Path, file: str) -> dict[int, str]:
     """Reads lines of '<number> <text>'."""
     path = listing.require_file(root / file, _WHAT)
     column = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -126,6 +127,6 @@ def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     """Reads a table of numbers, float64 [rows, columns]."""
     path = listing.require_file(root / file, _WHAT)
     try:
-        return np.array(path.read_text().split(), np.float64).reshape(-1, columns)
+        return np.array(path.read_text(encoding='utf-8', errors='replace').split(), np.float64).reshape(-1, columns)
     except ValueError as error:
         raise UserError(f'{path} is not a table of {columns} numbers a line: extract the archive again') from error

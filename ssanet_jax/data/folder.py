@@ -1,13 +1,20 @@
-"""Your own images: a folder a class.
+"""Your own images: a folder a class, or a CSV file.
 
-Either ``dir/train/<class>/...`` and ``dir/test/<class>/...``, or ``dir/<class>/...`` alone, of
-which 80 % of each class are then drawn for training. Fields of ``config.data``: ``dir``,
-``prepared_dir`` and ``split_seed`` (0), which draws the split.
+Fields of ``config.data``: ``dir``, ``prepared_dir``, ``csv`` (none) and ``split_seed`` (0).
+
+* ``dir/train/<class>/...`` and ``dir/test/<class>/...``. Without ``test`` a folder ``val``, ``valid``
+  or ``validation`` is the test set; beside ``test`` it is left out, and the set's name says so.
+* ``dir/<class>/...`` alone: 80 % of each class are drawn for training, by ``split_seed``.
+* ``csv``, a file in ``dir`` or an absolute path, with the header ``path,label,split`` or
+  ``path,label``. Paths are relative to ``dir``, a label is any text, and the splits and what becomes
+  of them are the same as above.
 """
 
 from __future__ import annotations
 
+import csv
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,77 +25,112 @@ from ssanet_jax.errors import UserError
 _WHAT = 'a folder with one folder of images a class, or with two such folders, train and test'
 _ENDINGS = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 _TRAIN_SHARE = 0.8
+# What a split may be called, by a folder or in a CSV file, in small or capital letters.
+_SPLITS = {'train': 'train', 'test': 'test', 'val': 'val', 'valid': 'val', 'validation': 'val'}
+_HEADER = ['path', 'label', 'split']
+
+Files = dict[str, list[str]]
+"""Class -> sorted paths of its images, relative to the root."""
 
 
 def read(config: Any) -> listing.Listing:
-    """Lists a folder of class folders; it is named after the folder.
+    """Lists a folder of class folders or the images of a CSV file; the set is named after them.
 
     Raises:
-      UserError: the folder is missing, has no images, or tests on classes it does not train on.
+      UserError: the folder is missing, has no images, or tests on classes it does not train on; the
+        CSV file is missing or malformed.
     """
     root = listing.existing_dir(config, _WHAT)
-    class_names, records = read_records(root, config.get('split_seed') or 0)
-    drawn = not (root / 'train').is_dir()
-    return listing.Listing(
-        'folder',
-        root.name + (' (random 80/20 split)' if drawn else ''),
-        root,
-        class_names,
-        records,
-    )
+    table = None
+    if config.get('csv'):
+        table = root / pathlib.Path(config.csv).expanduser()
+    class_names, records, note = read_records(root, config.get('split_seed') or 0, table)
+    notes = ([table.name] if table else []) + ([note] if note else [])
+    name = root.name + (f' ({", ".join(notes)})' if notes else '')
+    return listing.Listing('folder', name, root, class_names, records)
 
 
-def read_records(root: pathlib.Path, split_seed: int = 0) -> tuple[tuple[str, ...], list[listing.Record]]:
+def read_records(
+    root: pathlib.Path, split_seed: int = 0, table: pathlib.Path | None = None
+) -> tuple[tuple[str, ...], list[listing.Record], str]:
     """Lists the images.
 
     Args:
       root: the folder.
-      split_seed: draws the split where the folder has none; a class's draw does not depend on
-        the other classes.
+      split_seed: draws the split where there is none; a class's draw does not depend on the other
+        classes.
+      table: the CSV file, if there is one.
 
     Returns:
-      The names of the class folders, sorted, and one record an image, sorted by path.
+      The names of the classes, sorted, one record an image, sorted by split, class and path, and
+      what a report should say of the split ('' where it was given).
 
     Raises:
-      UserError: no images, ``train`` without ``test`` or the reverse, a class in ``test`` only.
+      UserError: no images, ``train`` without ``test`` or the reverse, a class in ``test`` only, a
+        malformed CSV file.
     """
-    has_train, has_test = ((root / split).is_dir() for split in listing.SPLITS)
-    if has_train != has_test:
-        there, absent = ('train', 'test') if has_train else ('test', 'train')
-        raise UserError(
-            f'{root} has {there}/ but no {absent}/: add it, or point config.data.dir at a folder of'
-            ' class folders to have a split drawn'
-        )
-    if has_train:
-        files = {split: _images(root, root / split) for split in listing.SPLITS}
-    else:
-        files = _drawn_split(_images(root, root), split_seed)
+    found = _read_table(root, table) if table else _read_folders(root)
+    source = table or root
+    files, note = _train_and_test(found, split_seed, source)
     class_names = tuple(sorted(files['train']))
     if not class_names:
-        raise UserError(f'{root} has no images in class folders: set config.data.dir to {_WHAT}')
+        raise UserError(
+            f'{source} has no images for training: list some in it'
+            if table
+            else f'{root} has no images in class folders: set config.data.dir to {_WHAT}, or list the images in a CSV'
+            ' file and name it in config.data.csv'
+        )
     unknown = sorted(set(files['test']) - set(class_names))
     if unknown:
         raise UserError(
-            f'{root / "test"} has classes without training images, such as {unknown[0]!r}:'
-            ' add images to train/ or remove the class'
+            f'{source} tests on classes without training images, such as {unknown[0]!r}:'
+            ' add training images or remove the class'
         )
+    label_of = {name: label for label, name in enumerate(class_names)}
     records = [
         listing.Record(
             path=path,
-            label=class_names.index(name),
+            label=label_of[name],
             split=split,
             # A file may be replaced under the same name; a published set's never is.
-            stamp=(root / path).stat().st_mtime_ns,
+            stamp=_changed(root / path),
         )
         for split in listing.SPLITS
         for name in sorted(files[split])
         for path in files[split][name]
     ]
-    return class_names, records
+    return class_names, records, note
 
 
-def _images(root: pathlib.Path, parent: pathlib.Path) -> dict[str, list[str]]:
-    """Class folder -> sorted image paths relative to ``root``; only folders with images."""
+def _train_and_test(found: dict[str, Files], seed: int, source: pathlib.Path) -> tuple[dict[str, Files], str]:
+    """What is there -> what to train and test on, and a note about it. The key '' holds what has no split."""
+    if '' in found:
+        return _drawn_split(found[''], seed), 'random 80/20 split'
+    note = ''
+    if 'val' in found:
+        # Without the test images nothing is left to test on but these; nobody trains on them by surprise.
+        note = 'val left out' if 'test' in found else 'tested on val'
+        found = {'test': found['val'], **found}
+    absent = [split for split in listing.SPLITS if split not in found]
+    if absent:
+        raise UserError(
+            f'{source} has no {absent[0]} split: add it (val, valid or validation also does for test), or leave all'
+            ' splits out to have them drawn'
+        )
+    return {split: found[split] for split in listing.SPLITS}, note
+
+
+def _read_folders(root: pathlib.Path) -> dict[str, Files]:
+    """The images of each split that has a folder, or all of them under ''."""
+    named = (path for path in sorted(root.iterdir()) if path.name.lower() in _SPLITS)
+    folders = {_SPLITS[path.name.lower()]: path for path in named if path.is_dir()}
+    if not folders.keys() & {'train', 'test'}:
+        return {'': _images(root, root)}
+    return {split: _images(root, path) for split, path in folders.items()}
+
+
+def _images(root: pathlib.Path, parent: pathlib.Path) -> Files:
+    """The images of the class folders in ``parent``; only classes with images."""
     found = {}
     for folder in parent.iterdir():
         if not folder.is_dir() or folder.name.startswith('.'):
@@ -96,15 +138,83 @@ def _images(root: pathlib.Path, parent: pathlib.Path) -> dict[str, list[str]]:
         paths = sorted(
             path.relative_to(root).as_posix()
             for path in folder.rglob('*')
-            if path.suffix.lower() in _ENDINGS and not path.name.startswith('.')
+            if path.suffix.lower() in _ENDINGS
+            and not any(part.startswith('.') for part in path.relative_to(folder).parts)
         )
         if paths:
             found[folder.name] = paths
     return found
 
 
-def _drawn_split(files: dict[str, list[str]], seed: int) -> dict[str, dict[str, list[str]]]:
-    split: dict[str, dict[str, list[str]]] = {'train': {}, 'test': {}}
+def _read_table(root: pathlib.Path, table: pathlib.Path) -> dict[str, Files]:
+    """The images of each split that a CSV file names, or all of them under ''."""
+    if not table.is_file():
+        raise UserError(f'{table} is missing: set config.data.csv to a file in config.data.dir, or to a full path')
+    rows = _rows(table)
+    number, header = next(rows, (1, []))
+    columns = [name.lower() for name in header]
+    if sorted(columns) not in (sorted(_HEADER), sorted(_HEADER[:2])):
+        raise UserError(
+            f'{table}, line {number}: expected the header path,label,split or path,label with commas, not {header}:'
+            ' put it there'
+        )
+    found: dict[str, Files] = {}
+    line_of: dict[str, int] = {}
+    for number, row in rows:
+        where = f'{table}, line {number}'
+        if len(row) != len(columns):
+            raise UserError(
+                f'{where}: {len(row)} fields where the header has {len(columns)}: put a field with a comma in quotes'
+            )
+        path, label, split = (dict(zip(columns, row)).get(name, '') for name in _HEADER)
+        if not label:
+            raise UserError(f'{where}: the label is empty: fill it in or remove the line')
+        if 'split' in columns and split.lower() not in _SPLITS:
+            raise UserError(f'{where}: unknown split {split!r}: write one of {", ".join(_SPLITS)}')
+        path = _inner_path(root, path, where)
+        if path in line_of:
+            raise UserError(f'{where}: {path} is already in line {line_of[path]}: remove one of them')
+        line_of[path] = number
+        found.setdefault(_SPLITS.get(split.lower(), ''), {}).setdefault(label, []).append(path)
+    if not found:
+        raise UserError(f'{table} lists no images: add a line for each')
+    return {split: {label: sorted(paths) for label, paths in files.items()} for split, files in found.items()}
+
+
+def _rows(table: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file that are not empty, with their numbers; blanks around fields do not count."""
+    # Spreadsheets put a byte order mark before the first field.
+    with open(table, encoding='utf-8-sig', newline='') as file:
+        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        try:
+            for row in reader:
+                if any(field.strip() for field in row):
+                    yield reader.line_num, [field.strip() for field in row]
+        except UnicodeDecodeError as error:
+            raise UserError(f'{table}, after line {reader.line_num}: not UTF-8: save the file as CSV UTF-8') from error
+        except csv.Error as error:
+            raise UserError(f'{table}, line {reader.line_num}: {error}: check the quotes of that line') from error
+
+
+def _inner_path(root: pathlib.Path, path: str, where: str) -> str:
+    """A path of a CSV file in its one spelling, with forward slashes."""
+    inner = pathlib.PurePosixPath(path)
+    if inner.is_absolute() or '..' in inner.parts:
+        raise UserError(f'{where}: {path!r} may lead out of {root}: write it relative to that folder, without ..')
+    if not (root / inner).is_file():
+        raise UserError(f'{where}: {path!r} is no file in {root}: correct it (with forward slashes) or remove the line')
+    return str(inner)
+
+
+def _changed(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:  # A link into a disk that is not there, for one.
+        raise UserError(f'{path} cannot be read ({error.strerror}): bring the file back or remove it') from error
+
+
+def _drawn_split(files: Files, seed: int) -> dict[str, Files]:
+    split: dict[str, Files] = {'train': {}, 'test': {}}
     for name, paths in files.items():
         # Seeded by the name too, so that adding a class moves no image of another one.
         order = np.random.default_rng([seed, *name.encode()]).permutation(len(paths))

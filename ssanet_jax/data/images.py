@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage
 
 # The pipeline runs one decoder per thread; OpenCV's own threads on top would only fight them.
 cv2.setNumThreads(0)
+
+# Pillow knows many more kinds; to read some of them (EPS) it starts other programs.
+_KINDS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
+# A few bytes can promise any number of pixels. Of more than these Pillow warns.
+_MOST_PIXELS = 89_478_485
+# Each scan of a JPEG may go over all its pixels again. A progressive one has about ten.
+_MOST_SCANS = 100
 
 
 def decode_image(data: bytes, file: str) -> np.ndarray:
@@ -29,36 +37,61 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UserError: the bytes are truncated, damaged or no image.
+      UnreadableImage: the bytes are truncated, damaged or no image, or are too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == 'JPEG' and image.mode in ('RGB', 'L') and _ends_properly(data):
-                # Same pixels as Pillow's, in two thirds of the time. OpenCV turns the image
-                # upright itself; where it gives up, Pillow decides whether the file is readable.
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-                if pixels is not None:
-                    return pixels
+        with Image.open(io.BytesIO(data), formats=_KINDS) as image:
+            width, height = image.size
+            if not 0 < width * height <= _MOST_PIXELS:
+                raise ValueError(
+                    f'{width} x {height} pixels, where at most {_MOST_PIXELS // 10**6} million can be read'
+                )
+            if image.format in ('JPEG', 'MPO'):
+                _check_jpeg(data)
+                if image.mode in ('RGB', 'L'):
+                    # Same pixels as Pillow's, in two thirds of the time. OpenCV turns the image
+                    # upright itself; where it gives up, Pillow decides whether the file is readable.
+                    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+                    if pixels is not None:
+                        return pixels
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     # Decoders of damaged files raise almost anything: OSError, SyntaxError, struct.error,
     # DecompressionBombError, ... To the reader they all mean the same.
     except Exception as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(
+        if isinstance(error, UnidentifiedImageError):
+            reason = f'not one of {", ".join(_KINDS)}'
+        raise UnreadableImage(
             f'cannot read the image {file} ({reason}): replace the file or remove it from the set'
         ) from error
 
 
-def _ends_properly(data: bytes) -> bool:
-    """Whether a JPEG has its end marker; some OpenCV versions fill what is missing with gray."""
-    return b'\xff\xd9' in data[-64:]
+_JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff])')
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Refuses a JPEG without an end, of which some decoders fill the rest with gray, and one of very many scans."""
+    place, marker = 2, 0
+    while marker != 0xDA:  # Start of the first scan. A preview in the segments before it has an end of its own.
+        found = _JPEG_MARKER.search(data, place)
+        if not found:
+            raise ValueError('the file is cut off')
+        marker, place = found[1][0], found.end()
+        if not (marker == 0x01 or 0xD0 <= marker <= 0xD9):  # the markers that stand alone
+            place += int.from_bytes(data[place : place + 2])
+    # Inside scans the end marker's bytes mean nothing else.
+    end = data.find(b'\xff\xd9', place)
+    if end < 0:
+        raise ValueError('the file is cut off')
+    if data.count(b'\xff\xda', place, end) >= _MOST_SCANS:
+        raise ValueError(f'more than {_MOST_SCANS} scans')
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith('I'):
         # 16-bit gray. `convert` would clip everything above 255 to white.
-        values = np.asarray(image).astype(np.int64)
-        if values.max(initial=0) > 255 or image.mode.startswith('I;16'):
+        values = np.asarray(image)
+        if image.mode.startswith('I;16') or values.max(initial=0) > 255:
             values = values >> 8
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert('RGB')
     if image.mode == 'F':

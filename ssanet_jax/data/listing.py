@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,37 @@ def existing_dir(config: Any, what: str) -> pathlib.Path:
     if not root.is_dir():
         raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
     return root.resolve()
+
+
+def find_root(folder: pathlib.Path, markers: Sequence[str], what: str) -> pathlib.Path:
+    """Finds a set in ``folder`` itself, or up to two folders below: archives and mirrors nest differently.
+
+    Args:
+      folder: where to look; the nearest place wins.
+      markers: paths relative to the set's root, of which it has at least one.
+      what: the root in words, for the message.
+
+    Raises:
+      UserError: no such folder, or several equally near.
+    """
+    for depth in range(3):
+        above = ['*'] * depth
+        roots = {
+            # Resolved, since a link beside its target is no second set.
+            path.parents[len(pathlib.PurePath(marker).parts) - 1].resolve()
+            for marker in markers
+            for path in folder.glob('/'.join([*above, marker]))
+            if not any(part.startswith('.') for part in path.relative_to(folder).parts)
+        }
+        if len(roots) > 1:
+            first, second, *_ = sorted(map(str, roots))
+            raise UserError(
+                f'{folder} holds more than one such set, {first} and {second}: set config.data.dir to one of them'
+            )
+        if roots:
+            return roots.pop()
+    sought = ' or '.join(str(pathlib.PurePath(marker)) for marker in markers)
+    raise UserError(f'{sought} is missing in {folder} and the folders in it: set config.data.dir to {what}')
 
 
 def require_file(path: pathlib.Path, what: str) -> pathlib.Path:

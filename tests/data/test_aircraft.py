@@ -43,12 +43,12 @@ def test_variants(config, folder):
     assert data.class_names == ('707-320', 'A340-200')
     assert [int(data.train[i]['label']) for i in range(2)] == [0, 1]
     assert [data.test[i]['file'] for i in range(2)] == [
-        'data/images/0063650.jpg',
-        'data/images/1140580.jpg',
+        'images/0063650.jpg',
+        'images/1140580.jpg',
     ]
     np.testing.assert_array_equal(data.train[0]['box'], [4, 2, 30, 40])
     # The last 20 of the 60 rows are the photographer's banner.
-    with Image.open(folder / data.train[0]['file']) as image:
+    with Image.open(folder / 'data' / data.train[0]['file']) as image:
         np.testing.assert_array_equal(data.train[0]['image'], np.array(image)[:40])
 
 
@@ -57,6 +57,27 @@ def test_families_have_names_with_spaces(config):
     data = dataset.load(config)
     assert data.class_names == ('A340', 'Boeing 707')
     assert [int(data.train[i]['label']) for i in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize('place', ['fgvc-aircraft-2013b/data', '.'])
+def test_other_folders_that_people_point_at(config, tmp_path, place):
+    config.dir = str(tmp_path / place)
+    assert dataset.read_listing(config).root == tmp_path / 'fgvc-aircraft-2013b/data'
+
+
+def test_names_have_spaces_and_slashes(config, folder):
+    data = folder / 'data'
+    (data / 'variants.txt').write_text('Challenger 600\nF/A-18\n')
+    (data / 'manufacturers.txt').write_text('Canadair\nMcDonnell Douglas\n')
+    names = {'variant': ('Challenger 600', 'F/A-18'), 'manufacturer': ('Canadair', 'McDonnell Douglas')}
+    for level, (first, second) in names.items():
+        (data / f'images_{level}_trainval.txt').write_text(f'1025794 {second}\r\n0034309 {first}\r\n')
+        (data / f'images_{level}_test.txt').write_text(f'0063650 {second}\n')
+        config.level = level
+        listing = dataset.read_listing(config)
+        assert listing.class_names == (first, second)
+        assert [record.label for record in listing.records] == [1, 0, 1]
+        assert [record.path for record in listing.records][0] == 'images/1025794.jpg'
 
 
 def test_boxes_are_optional(config, folder):

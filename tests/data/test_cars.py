@@ -54,9 +54,56 @@ def test_test_labels_beside_the_devkit(config, folder):
     assert int(dataset.load(config).test[0]['label']) == 1
 
 
+_LABELS = 'devkit/cars_test_annos_withlabels.mat'
+_NESTED = {'cars_train': 'cars_train/cars_train', 'cars_test': 'cars_test/cars_test'}
+_LAYOUTS = {
+    'torchvision': {_LABELS: 'cars_test_annos_withlabels.mat'},
+    'nested': {'devkit': 'car_devkit/devkit'} | _NESTED,
+    'nested, labels beside': {_LABELS: 'cars_test_annos_withlabels (1).mat', 'devkit': 'car_devkit/devkit'} | _NESTED,
+    'devkit renamed': {'devkit': 'car_devkit'},
+    'one folder nested': {'cars_test': 'cars_test/cars_test'},
+    'flat': {
+        _LABELS: 'cars_test_annos_withlabels.mat',
+        'devkit/cars_meta.mat': 'cars_meta.mat',
+        'devkit/cars_train_annos.mat': 'cars_train_annos.mat',
+    },
+}
+
+
+@pytest.mark.parametrize('above', ['stanford_cars', '.'])
+@pytest.mark.parametrize('layout', _LAYOUTS)
+def test_layouts_of_mirrors(config, folder, tmp_path, layout, above):
+    for old, new in _LAYOUTS[layout].items():
+        # By way of another name: 'cars_train' goes into a folder of its own name.
+        (folder / old).rename(tmp_path / 'moving')
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'moving').rename(folder / new)
+    config.dir = str(tmp_path / above)
+    listing = dataset.read_listing(config)
+    assert listing.root == folder
+    assert [record.label for record in listing.records] == [2, 0, 1]
+    assert all((folder / record.path).is_file() for record in listing.records)
+
+
+def test_the_plain_name_of_the_test_labels_goes_first(config, folder):
+    scipy.io.savemat(folder / 'devkit/cars_test_annos_withlabels (1).mat', _annotations([(1, 1, 2, 2, 3, '00001.jpg')]))
+    assert dataset.read_listing(config).records[-1].label == 1
+
+
 def test_missing_test_labels_are_named(config, folder):
-    (folder / 'devkit/cars_test_annos_withlabels.mat').unlink()
-    with pytest.raises(UserError, match='cars_test_annos_withlabels.mat is missing'):
+    path = folder / 'devkit/cars_test_annos_withlabels.mat'
+    path.rename(folder / 'devkit/cars_test_annos.mat')
+    with pytest.raises(UserError, match='cars_test_annos_withlabels.mat is missing.*mirrors') as caught:
+        dataset.load(config)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_mirror_without_the_devkit(config, folder):
+    (folder / 'devkit').rename(folder / 'kit')
+    (folder / 'kit/cars_train_annos.mat').rename(folder / 'kit/cars_annos.mat')
+    with pytest.raises(
+        UserError, match='devkit/cars_train_annos.mat or .* is missing in .*devkit/, which some mirrors'
+    ):
         dataset.load(config)
 
 
@@ -75,6 +122,16 @@ def test_missing_and_damaged_files(config, folder, file):
         dataset.load(config)
     (folder / 'devkit' / file).unlink()
     with pytest.raises(UserError, match=f'{file} is missing'):
+        dataset.load(config)
+
+
+def test_rows_that_are_no_annotations(config, folder):
+    path = folder / 'devkit/cars_train_annos.mat'
+    scipy.io.savemat(path, _annotations([(1, 1, 2, 2, np.array([]), '00001.jpg')]))
+    with pytest.raises(UserError, match='00001.jpg has no class or no box'):
+        dataset.load(config)
+    scipy.io.savemat(path, {'annotations': np.array([(1, 'a')], [('class', 'O'), ('relative_im_path', 'O')])})
+    with pytest.raises(UserError, match='lists no images with boxes'):
         dataset.load(config)
 
 
@@ -99,6 +156,9 @@ def test_real_annotations():
     assert {record.label for record in records} == set(range(196))
     assert records[0].path == 'cars_train/00001.jpg' and records[0].label == 13
     np.testing.assert_array_equal(records[0].box, [115, 38, 375, 569])
+    boxes = np.array([record.box for record in records])
+    assert boxes.min() >= 0 and (boxes[:, 2:] - boxes[:, :2] > 20).all()
+    assert len({record.path for record in records}) == 8144
 
 
 def test_real_folder_lacks_the_test_labels():

@@ -139,6 +139,39 @@ def test_missing_folder(config):
         dataset.load(config)
 
 
+def test_a_folder_that_holds_cub(config, cub_folder, tmp_path):
+    config.dir = str(tmp_path)
+    listing = dataset.read_listing(config)
+    assert listing.root == cub_folder and len(listing.records) == 7
+
+    # One deeper, beside a link to it and a deleted one.
+    nested = cub_folder.rename(cub_folder.with_name('moving'))
+    cub_folder.mkdir()
+    nested = nested.rename(cub_folder / 'CUB_200_2011')
+    (cub_folder / 'link').symlink_to(nested)
+    (cub_folder / '.trash').mkdir()
+    (cub_folder / '.trash/images.txt').touch()
+    assert dataset.read_listing(config).root == nested
+
+    (cub_folder / 'copy').mkdir()
+    (cub_folder / 'copy/images.txt').touch()
+    with pytest.raises(UserError, match='more than one such set, .*CUB_200_2011 and .*copy'):
+        dataset.read_listing(config)
+
+
+def test_a_folder_without_cub(config, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    config.dir = str(tmp_path / 'empty')
+    with pytest.raises(UserError, match='images.txt is missing in .*empty and the folders in it: set config.data.dir'):
+        dataset.read_listing(config)
+
+
+def test_a_file_that_is_no_text(config, cub_folder):
+    (cub_folder / 'images.txt').write_bytes(b'\x80\x81\xff')
+    with pytest.raises(UserError, match='images.txt, line 1'):
+        dataset.load(config)
+
+
 def test_no_images(config, cub_folder):
     (cub_folder / 'images.txt').write_text('')
     with pytest.raises(UserError, match='lists no images'):

@@ -70,8 +70,9 @@ def test_split_is_stratified_and_seeded(sizes, seed):
                 path = root / f'class{number}' / f'{i}.jpg'
                 path.parent.mkdir(exist_ok=True)
                 path.touch()
-        names, records = folder.read_records(root, seed)
+        names, records, note = folder.read_records(root, seed)
         again = folder.read_records(root, seed)[1]
+    assert note == 'random 80/20 split'
     assert [r.path for r in records] == [r.path for r in again]
     assert [r.split for r in records] == [r.split for r in again]
     assert len({r.path for r in records}) == len(records) == sum(sizes)
@@ -90,6 +91,146 @@ def test_another_seed_is_another_split(root):
     assert splits[0] != splits[1] and sorted(splits[0]) == sorted(splits[1])
 
 
+@pytest.mark.parametrize('name', ['val', 'valid', 'Validation'])
+def test_val_stands_in_for_test(root, config, name):
+    for file in ('Train/owl/1.jpg', 'Train/emu/2.jpg', f'{name}/owl/3.jpg'):
+        write_image(root / file)
+    data = dataset.load(config)
+    assert data.name == 'my birds (tested on val)'
+    assert data.class_names == ('emu', 'owl')
+    assert data.test[0]['file'] == f'{name}/owl/3.jpg'
+
+
+def test_val_beside_test_is_left_out(root, config):
+    for file in ('train/owl/1.jpg', 'test/owl/2.jpg', 'val/owl/3.jpg', 'val/emu/4.jpg'):
+        write_image(root / file)
+    data = dataset.load(config)
+    assert data.name == 'my birds (val left out)'
+    assert data.class_names == ('owl',)
+    assert [data.train[0]['file'], data.test[0]['file']] == ['train/owl/1.jpg', 'test/owl/2.jpg']
+    assert (len(data.train), len(data.test)) == (1, 1)
+
+
+def test_a_class_may_be_called_val(root):
+    for file in ('val/1.jpg', 'val/2.jpg', 'crest/3.jpg', 'crest/4.jpg'):
+        write_image(root / file)
+    assert folder.read_records(root)[0] == ('crest', 'val')
+
+
+def test_hidden_folders_are_left_out(root):
+    for file in ('owl/1.jpg', 'owl/.thumbnails/1.jpg', 'owl/2.jpg', '.git/3.jpg'):
+        write_image(root / file)
+    assert sorted(record.path for record in folder.read_records(root)[1]) == ['owl/1.jpg', 'owl/2.jpg']
+
+
+def test_a_broken_link_is_reported(root):
+    write_image(root / 'owl/1.jpg')
+    (root / 'owl/2.jpg').symlink_to('/nowhere/2.jpg')
+    with pytest.raises(UserError, match='2.jpg cannot be read .*: bring the file back'):
+        folder.read_records(root)
+
+
+@pytest.fixture
+def table(root, config):
+    """Writes lines to the CSV file that the config names; the folder has the images 0 to 9."""
+    for i in range(10):
+        write_image(root / f'shots/{i}.jpg')
+    config.csv = 'birds.csv'
+
+    def write(*lines, encoding='utf-8'):
+        (root / 'birds.csv').write_bytes('\r\n'.join(lines).encode(encoding))
+
+    return write
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
+def test_csv_with_splits(config, table, encoding):
+    table(
+        'path,label,split',
+        'shots/3.jpg,Kākāpō,train',
+        ' shots/1.jpg , "owl, barn", Train ',
+        '',
+        './shots/0.jpg,Kākāpō,test',
+        'shots/2.jpg,Kākāpō,train',
+        encoding=encoding,
+    )
+    data = dataset.load(config)
+    assert data.name == 'my birds (birds.csv)'
+    assert data.class_names == ('Kākāpō', 'owl, barn')
+    assert [data.train[i]['file'] for i in range(3)] == ['shots/2.jpg', 'shots/3.jpg', 'shots/1.jpg']
+    assert [int(data.train[i]['label']) for i in range(3)] == [0, 0, 1]
+    assert (data.test[0]['file'], len(data.test)) == ('shots/0.jpg', 1)
+
+
+def test_csv_columns_in_any_order_and_an_absolute_name(root, config, table, tmp_path):
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'lists/a.csv').write_text('Split,Path,Label\nvalid,shots/1.jpg,owl\ntrain,shots/2.jpg,owl\n')
+    config.csv = str(tmp_path / 'lists/a.csv')
+    data = dataset.load(config)
+    assert data.name == 'my birds (a.csv, tested on val)'
+    assert [data.train[0]['file'], data.test[0]['file']] == ['shots/2.jpg', 'shots/1.jpg']
+
+
+def test_csv_without_splits_is_drawn_like_folders(root, config, table):
+    table('path,label', *(f'shots/{i}.jpg,{"owl" if i < 5 else "emu"}' for i in range(10)))
+    data = dataset.load(config)
+    assert data.name == 'my birds (birds.csv, random 80/20 split)'
+    assert (len(data.train), len(data.test)) == (8, 2)
+    train = {data.train[i]['file'] for i in range(8)}
+    config.split_seed = 1
+    other = dataset.load(config)
+    assert train != {other.train[i]['file'] for i in range(8)}
+    assert dataset.load(config).class_names == ('emu', 'owl')
+
+
+_HEADER = 'path,label,split'
+_FIRST = 'shots/1.jpg,owl,train'
+
+
+@pytest.mark.parametrize(
+    'lines, message',
+    [
+        ([], r'line 1: expected the header path,label,split or path,label with commas'),
+        ([_FIRST], r'line 1: expected the header'),
+        (['path;label;split'], r'line 1: expected the header .*path;label;split'),
+        (['path,label,spilt'], r'line 1: expected the header .*spilt'),
+        (['path,label,label'], r'line 1: expected the header'),
+        ([_HEADER], r'lists no images'),
+        ([_HEADER, _FIRST, 'shots/2.jpg,owl'], r'line 3: 2 fields where the header has 3'),
+        ([_HEADER, _FIRST, 'shots/2.jpg,owl, barn,test'], r'line 3: 4 fields .* in quotes'),
+        ([_HEADER, 'shots/2.jpg,,test'], r'line 2: the label is empty'),
+        ([_HEADER, 'shots/2.jpg,owl,dev'], r"line 2: unknown split 'dev': .* train, test, val, valid, validation"),
+        ([_HEADER, 'shots/2.jpg,owl,'], r"line 2: unknown split ''"),
+        ([_HEADER, '../my birds/shots/2.jpg,owl,test'], r'line 2: .* may lead out of .*: write it relative'),
+        ([_HEADER, '/shots/2.jpg,owl,test'], r'line 2: .* may lead out of'),
+        ([_HEADER, 'shots/x.jpg,owl,test'], r"line 2: 'shots/x.jpg' is no file in"),
+        ([_HEADER, 'shots,owl,test'], r"line 2: 'shots' is no file in"),
+        ([_HEADER, ',owl,test'], r"line 2: '' is no file in"),
+        ([_HEADER, _FIRST, 'shots//1.jpg,owl,test'], r'line 3: shots/1.jpg is already in line 2'),
+        ([_HEADER, _FIRST, '"shots/2.jpg,owl,test'], r'line 3: .*check the quotes'),
+        ([_HEADER, _FIRST], r'birds.csv has no test split'),
+        ([_HEADER, 'shots/2.jpg,owl,val'], r'birds.csv has no train split'),
+        ([_HEADER, _FIRST, 'shots/2.jpg,emu,test'], r"birds.csv tests on classes .* such as 'emu'"),
+    ],
+)
+def test_csv_errors_name_the_line_and_the_cure(config, table, lines, message):
+    table(*lines)
+    with pytest.raises(UserError, match=message) as caught:
+        dataset.load(config)
+    assert 'birds.csv' in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_csv_in_another_encoding(config, table):
+    table(_HEADER, _FIRST, 'shots/2.jpg,Käuzchen,test', encoding='latin-1')
+    with pytest.raises(UserError, match='birds.csv, after line .*save the file as CSV UTF-8'):
+        dataset.load(config)
+
+
+def test_missing_csv(config, table):
+    with pytest.raises(UserError, match='birds.csv is missing: set config.data.csv'):
+        dataset.load(config)
+
+
 def test_errors(root, config):
     with pytest.raises(UserError, match='is not a folder'):
         dataset.load(config)
@@ -97,7 +238,7 @@ def test_errors(root, config):
     with pytest.raises(UserError, match='no images in class folders'):
         dataset.load(config)
     write_image(root / 'train/owl/1.jpg')
-    with pytest.raises(UserError, match='has train/ but no test/'):
+    with pytest.raises(UserError, match='has no test split'):
         dataset.load(config)
     (root / 'test').mkdir()
     with pytest.raises(UserError, match='no test images'):

@@ -1,15 +1,21 @@
 """Decoding: every kind of file ends as the same uint8 RGB picture, or as one readable error."""
 
 import io
+import resource
+import struct
+import sys
+import time
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ssanet_jax.data.images import decode_image
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage, UserError
 
 
 def _smooth(height=20, width=30) -> np.ndarray:
@@ -126,6 +132,227 @@ def test_truncated_files_are_reported(kind, share):
     with pytest.raises(UserError, match=r'cannot read the image birds/a\.jpg') as caught:
         decode_image(data[: int(share * len(data))], 'birds/a.jpg')
     assert '\n' not in str(caught.value)
+
+
+_COLOURED = Image.fromarray(_smooth())
+_TURNED = Image.Exif()
+_TURNED[0x0112] = 6
+# Every kind of file, in the forms whose readers differ.
+_FILES = {
+    'jpeg': _encode(_COLOURED, 'JPEG', exif=_TURNED),
+    'progressive jpeg': _encode(_COLOURED, 'JPEG', progressive=True),
+    'gray jpeg': _encode(_COLOURED.convert('L'), 'JPEG'),
+    'cmyk jpeg': _encode(_COLOURED.convert('CMYK'), 'JPEG'),
+    'png': _encode(_COLOURED, 'PNG', exif=_TURNED),
+    'palette png': _encode(_COLOURED.quantize(16), 'PNG'),
+    'transparent png': _encode(_COLOURED.convert('RGBA'), 'PNG'),
+    '16-bit png': cv2.imencode('.png', _smooth().astype(np.uint16) * 257)[1].tobytes(),
+    'gif': _encode(_COLOURED, 'GIF'),
+    'animated gif': _encode(_COLOURED, 'GIF', save_all=True, append_images=[_COLOURED.rotate(180)]),
+    'webp': _encode(_COLOURED, 'WEBP'),
+    'lossless webp': _encode(_COLOURED.convert('RGBA'), 'WEBP', lossless=True),
+    'animated webp': _encode(_COLOURED, 'WEBP', save_all=True, append_images=[_COLOURED.rotate(180)]),
+    'bmp': _encode(_COLOURED, 'BMP'),
+    'palette bmp': _encode(_COLOURED.quantize(16), 'BMP'),
+    'tiff': _encode(_COLOURED, 'TIFF'),
+    'lzw tiff': _encode(_COLOURED, 'TIFF', compression='tiff_lzw'),
+    'jpeg tiff': _encode(_COLOURED, 'TIFF', compression='jpeg'),
+    'deflate tiff': _encode(_COLOURED, 'TIFF', compression='tiff_deflate'),
+    'fax tiff': _encode(_COLOURED.convert('1'), 'TIFF', compression='group4'),
+}
+
+
+def _damaged(data: bytes, how: str, rng: np.random.Generator) -> bytes:
+    spoilt = bytearray(data)
+    if how == 'cut':
+        del spoilt[rng.integers(len(data)) :]
+    elif how == 'bits':
+        for place in rng.integers(len(data), size=rng.integers(1, 9)):
+            spoilt[place] ^= 1 << rng.integers(8)
+    elif how == 'bytes':
+        start, length = rng.integers(len(data)), rng.integers(1, 40)
+        spoilt[start : start + length] = rng.bytes(length)
+    else:  # A good start, then garbage.
+        spoilt[rng.integers(2, 40) :] = rng.bytes(rng.integers(400))
+    return bytes(spoilt)
+
+
+@pytest.mark.filterwarnings('ignore')  # Pillow's, about damaged metadata
+def test_two_thousand_damaged_files():
+    rng = np.random.default_rng(0)
+    read = refused = 0
+    slowest = 0.0
+    for data in _FILES.values():
+        whole = _decode(data)
+        for how in ('cut', 'bits', 'bytes', 'garbage'):
+            for _ in range(25):
+                spoilt = _damaged(data, how, rng)
+                begun = time.perf_counter()
+                try:
+                    pixels = _decode(spoilt)
+                except UnreadableImage as error:
+                    refused += 1
+                    assert str(error).startswith('cannot read the image x.img (') and '\n' not in str(error)
+                else:
+                    read += 1
+                    assert pixels.size
+                    # Only what comes after the pixels may be missing.
+                    assert how != 'cut' or np.array_equal(pixels, whole)
+                slowest = max(slowest, time.perf_counter() - begun)
+    assert read + refused == 2000
+    assert read > 400 and refused > 1000  # Both ends of the claim were put to the test.
+    assert slowest < 5
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('kind', [kind for kind in _FILES if kind.endswith('jpeg')])
+def test_a_jpeg_cut_anywhere_is_refused(kind):
+    data = _FILES[kind]
+    # A preview with an end of its own, as cameras put there; and what a download that was cut leaves of a
+    # file that was made full size beforehand.
+    preview = _encode(_COLOURED.resize((8, 8)), 'JPEG')
+    data = data[:2] + b'\xff\xe3' + struct.pack('>H', len(preview) + 2) + preview + data[2:]
+    _decode(data)
+    for length in range(len(data)):
+        for tail in (b'', bytes(len(data) - length)):
+            if tail and length >= len(data) - 1:
+                continue  # All that is lost is a byte of the end marker, or nothing.
+            with pytest.raises(UnreadableImage):
+                _decode(data[:length] + tail)
+
+
+def _png(width: int, height: int, bits: int = 8, colours: int = 2) -> bytes:
+    chunk = lambda name, data: struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    header = struct.pack('>IIBBBBB', width, height, bits, colours, 0, 0, 0)
+    pixels = chunk(b'IDAT', zlib.compress(bytes(100_000)))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + pixels + chunk(b'IEND', b'')
+
+
+def _with_sizes(kind: str, old: bytes, new: bytes) -> bytes:
+    data = _FILES[kind]
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+_BOMBS = {
+    'png': _png(50_000, 50_000),
+    # Less than twice what Pillow warns of, which it would read.
+    'smaller png': _png(12_000, 12_000),
+    '1-bit png': _png(60_000, 60_000, bits=1, colours=0),
+    'jpeg': _with_sizes('gray jpeg', struct.pack('>BHHB', 8, 20, 30, 1), struct.pack('>BHHB', 8, 65_500, 65_500, 1)),
+    'gif': _FILES['gif'][:6] + struct.pack('<HH', 65_535, 65_535) + _FILES['gif'][10:],
+    'bmp': _with_sizes('bmp', struct.pack('<ii', 30, 20), struct.pack('<ii', 100_000, 100_000)),
+    'webp': b'RIFF\x16\0\0\0WEBPVP8X\n\0\0\0\x10\0\0\0' + b'\xff\xff\x03' * 2,
+    'tiff': _with_sizes('tiff', struct.pack('<HHII', 256, 4, 1, 30), struct.pack('<HHII', 256, 4, 1, 10_000_000)),
+}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('kind', _BOMBS)
+def test_a_few_bytes_that_promise_very_many_pixels(kind):
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'darwin' else 1 / 1024)
+    before, begun = peak(), time.perf_counter()
+    with pytest.raises(UnreadableImage, match='pixels|image data'):
+        _decode(_BOMBS[kind])
+    assert time.perf_counter() - begun < 1
+    assert peak() - before < 64 * 2**20
+
+
+def test_a_jpeg_of_very_many_scans():
+    data = _FILES['progressive jpeg']
+    last, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+    with pytest.raises(UnreadableImage, match='more than 100 scans'):
+        _decode(data[:end] + data[last:end] * 100 + data[end:])
+
+
+def _as_pillow_says(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+
+
+@pytest.mark.parametrize('kind', [kind for kind in _FILES if kind not in ('transparent png', 'lossless webp')])
+def test_every_kind_has_pillows_pixels(kind):
+    pixels = _decode(_FILES[kind])
+    np.testing.assert_allclose(pixels.astype(int), _as_pillow_says(_FILES[kind]).astype(int), atol=2)
+
+
+def _without_adobe_marker(data: bytes) -> bytes:
+    place = data.index(b'\xff\xee')
+    return data[:place] + data[place + 16 :]
+
+
+def test_cmyk_jpegs_of_three_writers():
+    # Photoshop stores CMYK inverted, with a marker whose last byte tells YCCK from plain CMYK. Without
+    # the marker Pillow takes the values for inverted too.
+    inverted = _encode(_COLOURED.convert('CMYK'), 'JPEG', quality=98, subsampling=0)
+    plain = _without_adobe_marker(inverted)
+    place = inverted.index(b'Adobe') + 11
+    ycck = inverted[:place] + b'\2' + inverted[place + 1 :]
+    for data in (inverted, plain, ycck):
+        np.testing.assert_array_equal(_decode(data), _as_pillow_says(data))
+    for data in (inverted, plain):
+        np.testing.assert_allclose(_decode(data).astype(int), _smooth().astype(int), atol=12)
+
+
+def test_jpegs_of_rgb_values():
+    data = _encode(_COLOURED, 'JPEG', quality=98, keep_rgb=True)
+    np.testing.assert_allclose(_decode(data).astype(int), _smooth().astype(int), atol=4)
+
+
+def test_a_jpeg_with_a_second_picture_inside():
+    # Telephones append a depth map or a second view (multi-picture format): the first is the photograph.
+    data = _encode(_COLOURED, 'MPO', save_all=True, append_images=[_COLOURED.rotate(180)], quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == 'MPO'
+    np.testing.assert_allclose(_decode(data).astype(int), _as_pillow_says(data).astype(int), atol=2)
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+def test_sixteen_bit_colours_keep_the_high_byte(channels):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 7, channels)).astype(np.uint16)
+    if channels == 4:
+        values[..., 3] = 65535
+    data = cv2.imencode('.png', values)[1].tobytes()
+    np.testing.assert_array_equal(_decode(data), values[..., 2::-1] >> 8)
+
+
+def test_half_transparent_gray_and_colour_are_mixed_with_white():
+    gray = Image.fromarray(np.array([[[100, 128]]], np.uint8), 'LA')
+    colour = Image.fromarray(np.array([[[0, 100, 255, 51]]], np.uint8))
+    for kind in ('PNG', 'TIFF'):
+        np.testing.assert_allclose(_decode(_encode(gray, kind)), [[[177] * 3]], atol=1)
+    for kind, options in (('PNG', {}), ('TIFF', {}), ('WEBP', {'lossless': True})):
+        np.testing.assert_allclose(_decode(_encode(colour, kind, **options)), [[[204, 224, 255]]], atol=1)
+
+
+def test_one_colour_of_a_png_may_be_transparent():
+    image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
+    data = _encode(image, 'PNG', transparency=(4, 5, 6))
+    np.testing.assert_array_equal(_decode(data), [[[1, 2, 3], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'WEBP'])
+def test_of_an_animation_the_first_picture_counts(kind):
+    # 16 gray levels, which a GIF keeps.
+    first = Image.fromarray((np.arange(200).reshape(10, 20) // 13 * 16).astype(np.uint8)).convert('RGB')
+    options = {'lossless': True} if kind == 'WEBP' else {}
+    data = _encode(first, kind, save_all=True, append_images=[first.rotate(180)], duration=50, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(_decode(data), np.array(first))
+
+
+def test_a_transparent_gif():
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), 'P')
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    data = _encode(image, 'GIF', transparency=1)
+    np.testing.assert_array_equal(_decode(data), [[[10, 20, 30], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize('kind', ['PPM', 'EPS', 'PCX'])
+def test_other_kinds_are_refused(kind):
+    with pytest.raises(UnreadableImage, match='not one of JPEG, PNG, WEBP, BMP, TIFF, GIF'):
+        _decode(_encode(_COLOURED, kind))
 
 
 @pytest.mark.parametrize('data', [b'', b'<html>not found</html>', b'\xff\xd8\xff\xd9'])
