@@ -27,7 +27,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
+        print('interrupted: give the same command again; training goes on from its last checkpoint', file=sys.stderr)
         sys.exit(130)
 
 

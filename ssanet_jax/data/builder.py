@@ -29,7 +29,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.transforms import resize_image
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage, UserError
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax'
 # An image is shrunk if that leaves less than half of its pixels to decode.
@@ -104,7 +104,9 @@ class _PreparedSplit:
         example['file'] = example['file'].decode()
         example['label'] = np.int32(example['label'])
         image = decode_image(example['image'], example['file'])
-        example['image'] = image[: image.shape[0] - example.pop('cut_bottom')]
+        example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
+        if not example['image'].size:
+            raise UnreadableImage(f'nothing of {example["file"]} is left above the rows to cut: remove it from the set')
         return example
 
 
@@ -204,8 +206,10 @@ def store_image(data: bytes, file: str, cut_bottom: int, side: int | None) -> St
         image = decode_image(data, file)
     except UserError:
         return as_it_is  # whoever reads it meets the same error, and reports it
-    image = image[: image.shape[0] - cut_bottom]
+    image = image[: max(image.shape[0] - cut_bottom, 0)]
     height, width = image.shape[:2]
+    if not height:
+        return as_it_is
     scale = side / min(height, width)
     if scale > 1 / _WORTH_SHRINKING:
         return as_it_is
@@ -223,8 +227,10 @@ def _prepared_builder(place: pathlib.Path, listing: Listing, side: int | None) -
     if builder.data_path.exists():  # It gets this name only when it is complete.
         return builder
     for record in listing.records:
-        if not (listing.root / record.path).is_file():
-            raise UserError(f'{listing.root / record.path} is listed but missing: extract the archive of the set again')
+        path = listing.root / record.path
+        if not path.is_file():
+            cure = 'extract the archive of the set again' if listing.origin else 'bring the file back or remove it'
+            raise UserError(f'{path} is listed but missing: {cure}')
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / 'lock'):
         builder = make()

@@ -69,6 +69,10 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
     keypoints_of: dict[int, np.ndarray] = {}
     for row in parts:
         points = keypoints_of.setdefault(int(row[0]), np.zeros((_PARTS, 3), np.float32))
+        if not 1 <= row[1] <= _PARTS:
+            raise UserError(
+                f'{root / "parts/part_locs.txt"} has a part {row[1]:g}, outside 1..{_PARTS}: extract the archive again'
+            )
         points[int(row[1]) - 1] = row[[3, 2, 4]]
 
     try:

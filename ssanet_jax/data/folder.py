@@ -13,6 +13,7 @@ Fields of ``config.data``: ``dir``, ``prepared_dir``, ``csv`` (none) and ``split
 from __future__ import annotations
 
 import csv
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -209,15 +210,15 @@ def _inner_path(root: pathlib.Path, path: str, where: str) -> str:
 def _changed(path: pathlib.Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except OSError as error:  # A link into a disk that is not there, for one.
-        raise UserError(f'{path} cannot be read ({error.strerror}): bring the file back or remove it') from error
+    except OSError:  # A link into a disk that is not there, for one: whoever reads it reports it.
+        return 0
 
 
 def _drawn_split(files: Files, seed: int) -> dict[str, Files]:
     split: dict[str, Files] = {'train': {}, 'test': {}}
     for name, paths in files.items():
         # Seeded by the name too, so that adding a class moves no image of another one.
-        order = np.random.default_rng([seed, *name.encode()]).permutation(len(paths))
+        order = np.random.default_rng([seed, *os.fsencode(name)]).permutation(len(paths))
         # At least one image to train on, and one to test on where a class has two.
         cut = min(max(round(_TRAIN_SHARE * len(paths)), 1), max(len(paths) - 1, 1))
         chosen = {'train': order[:cut], 'test': order[cut:]}

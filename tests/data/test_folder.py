@@ -123,11 +123,13 @@ def test_hidden_folders_are_left_out(root):
     assert sorted(record.path for record in folder.read_records(root)[1]) == ['owl/1.jpg', 'owl/2.jpg']
 
 
-def test_a_broken_link_is_reported(root):
-    write_image(root / 'owl/1.jpg')
-    (root / 'owl/2.jpg').symlink_to('/nowhere/2.jpg')
-    with pytest.raises(UserError, match='2.jpg cannot be read .*: bring the file back'):
-        folder.read_records(root)
+def test_a_broken_link_is_listed_and_then_reported(root, config):
+    for number in range(4):
+        write_image(root / f'owl/{number}.jpg')
+    (root / 'owl/9.jpg').symlink_to('/nowhere/9.jpg')
+    assert len(folder.read_records(root)[1]) == 5  # for the doctor
+    with pytest.raises(UserError, match='9.jpg is listed but missing: bring the file back'):
+        dataset.load(config)
 
 
 @pytest.fixture
