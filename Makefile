@@ -5,6 +5,8 @@
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
+EXTRAS ?= test,lite0
+export PATH := $(CURDIR)/$(ENV)/bin:$(PATH)
 
 .PHONY: demo baseline test fast-test clean
 
@@ -24,7 +26,7 @@ fast-test: $(ENV)/ready
 $(ENV)/ready: pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(ENV)
-	$(RUN) -m pip install --quiet --editable '.[test,lite0]'
+	$(RUN) -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
