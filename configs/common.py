@@ -62,6 +62,7 @@ def get_config():
             shrink=True,  # store images much larger than 'resize' at that size
             image_size=448,  # side of the network's input, pixels
             resize=600,  # side of the image before it is cropped
+            interpolation='',  # bilinear or bicubic; '' as the backbone's weights ask
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
             flip=True,
             jitter=0.0,  # strength of the colour jitter, in [0, 1)
@@ -78,7 +79,7 @@ def get_config():
     config.model = ConfigDict(
         dict(
             backbone='resnet50',
-            pretrained='none',  # none, a .pth or .safetensors file, or package:NAME
+            pretrained='none',  # a .pth or .safetensors file, package:NAME, hub:OWNER/NAME, a run's work directory
             parts=4,  # K
             proposals=6,  # M
             scales=5,  # S

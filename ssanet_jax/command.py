@@ -26,6 +26,17 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        # Most likely one of the others is gone. Waiting for it at the exit would only take longer.
+        print(
+            f'error: the work with the other processes broke off ({" ".join(str(error).split())[:200]}): start all of '
+            'them again, training goes on from the last checkpoint',
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
     except KeyboardInterrupt:
         print('interrupted: give the same command again; training goes on from its last checkpoint', file=sys.stderr)
         sys.exit(130)

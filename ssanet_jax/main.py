@@ -2,7 +2,9 @@
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 
-A run that was killed goes on when the same command is given again.
+A run that was killed goes on when the same command is given again, on any number of devices or processes.
+Several processes (hosts) that train together are given the same command each, and find each other through
+SLURM, a Cloud TPU, or --coordinator, --processes and --process_id.
 """
 
 from pathlib import Path
@@ -11,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from ssanet_jax import command
+from ssanet_jax import command, processes
 from ssanet_jax.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -23,6 +25,9 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.'
 )
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of process 0, where several train together.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of these processes.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.')
 flags.mark_flag_as_required('config')
 
 
@@ -31,11 +36,13 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise command.UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
+    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = Path(_WORKDIR.value or f'runs/{name}')
     work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
-    results = work(config, workdir, Console(stderr=True))
-    print(f'accuracy {results["accuracy"]:.4f} on {results["examples"]} images')
+    results = work(config, workdir, Console(stderr=True, quiet=not processes.leads()))
+    if processes.leads():
+        print(f'accuracy {results["accuracy"]:.4f} on {results["examples"]} images')
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ def make_config(**fields) -> ml_collections.ConfigDict:
         eval_batch_size=4,
         resize=24,
         image_size=16,
+        interpolation='bilinear',
         scale_min=1.0,
         flip=True,
         jitter=0.0,

@@ -185,5 +185,8 @@ def test_the_package_imports_without_jax():
 
 def test_importing_the_loop_starts_no_backend():
     """Otherwise flags such as the platform, and multi-process initialisation, would come too late."""
-    backends = 'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; print(len(xla_bridge._backends)); '
+    backends = (
+        'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; '
+        'print(len(xla_bridge._backends)); '
+    )
     assert python(backends + 'import jax; jax.devices(); print(len(xla_bridge._backends) > 0)') == '0\nTrue'

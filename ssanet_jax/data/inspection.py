@@ -1,6 +1,7 @@
 """Is a folder of images what its annotations say? What the doctor looks for, and how sure it is.
 
-Every image is read once (`pictures.read_pictures`). The checks are pure functions of a `Listing` and its pictures, and return `Finding`s. A finding is an
+Every image is read once (`pictures.read_pictures`). The checks are pure functions of a `Listing` and its
+pictures, and return `Finding`s. A finding is an
 
 * error, if training would stop or its accuracy would not mean what it says: images that are missing
   or cannot be read, other counts than were published although no class is missing, no images in a

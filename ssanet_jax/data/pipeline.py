@@ -4,6 +4,7 @@ Fields of ``config.data`` used here:
 
 * ``batch_size``, ``eval_batch_size``: images a batch, over all devices of all processes;
 * ``resize``, ``image_size``: side of the squeezed image and of the crop that the network sees;
+* ``interpolation``: with which small images grow;
 * ``flip``, ``scale_min``, ``jitter``, ``erase``: augmentation, see `transforms`;
 * ``threads``: threads that read and decode; 0 does it in the calling thread;
 * ``prefetch``: batches to keep ready.
@@ -36,13 +37,16 @@ class Process(NamedTuple):
     count: int = 1
 
 
+ALONE = Process()
+
+
 def steps_in(epochs: float, images: int, batch_size: int) -> int:
     """Number of batches after which `epochs` passes are over."""
     return math.ceil(epochs * images / batch_size)
 
 
 def train_batches(
-    source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = Process()
+    source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = ALONE
 ) -> Iterator[Batch]:
     """Augmented batches of shuffled examples.
 
@@ -81,8 +85,8 @@ def train_batches(
         .shuffle()
         .repeat()
         .map(_LoadNext(source))
-        .map(transforms.ResizeSquare(data.resize))
-        .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min))
+        .map(transforms.ResizeSquare(data.resize, data.interpolation))
+        .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min, data.interpolation))
         .random_map(transforms.ColourJitter(data.jitter))
         .random_map(transforms.RandomErasing(data.erase))
         # Only now the shares, so that what is drawn for an image depends on its place in the common order.
@@ -95,7 +99,7 @@ def train_batches(
     return iter(dataset.to_iter_dataset(_read_options(data, share)).batch(share))
 
 
-def eval_batches(source: Source, data: Any, *, process: Process = Process()) -> Iterator[Batch]:
+def eval_batches(source: Source, data: Any, *, process: Process = ALONE) -> Iterator[Batch]:
     """Every example once, in order, in batches of one size.
 
     Args:
@@ -117,7 +121,7 @@ def eval_batches(source: Source, data: Any, *, process: Process = Process()) -> 
     dataset = (
         grain.MapDataset.range(len(source))
         .map(_LoadOrBlack(source))
-        .map(transforms.ResizeSquare(data.resize))
+        .map(transforms.ResizeSquare(data.resize, data.interpolation))
         .map(transforms.CentreCrop(data.image_size))
     )
     dataset = dataset.slice(slice(process.index, None, process.count))
@@ -223,6 +227,9 @@ def check_sizes(data: Any) -> None:
         )
     if not 0 < data.scale_min <= 1:
         raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 is off')
+    if data.interpolation not in ('', *transforms.INTERPOLATIONS):
+        known = ', '.join(transforms.INTERPOLATIONS)
+        raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')
     for name in ('jitter', 'erase'):
         if not 0 <= data[name] < 1:
             raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 is off')

@@ -13,16 +13,21 @@ import cv2
 import grain
 import numpy as np
 
+INTERPOLATIONS = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
-def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+
+def resize_image(image: np.ndarray, height: int, width: int, interpolation: str = 'bilinear') -> np.ndarray:
     """Resizes uint8 [H, W, 3] to uint8 [height, width, 3].
 
-    Shrinking averages areas (plain bilinear sampling would alias); growing is bilinear.
+    Shrinking averages areas (OpenCV's interpolations would alias); growing interpolates.
+
+    Args:
+      interpolation: a key of `INTERPOLATIONS`.
     """
     if image.shape[:2] == (height, width):
         return image
     shrinks = image.shape[0] * image.shape[1] > height * width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if shrinks else INTERPOLATIONS[interpolation]
     return cv2.resize(image, (width, height), interpolation=method)
 
 
@@ -31,9 +36,10 @@ class ResizeSquare(grain.transforms.Map):
     """Squeezes the image to [resize, resize, 3]."""
 
     resize: int
+    interpolation: str = 'bilinear'
 
     def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        return element | {'image': resize_image(element['image'], self.resize, self.resize)}
+        return element | {'image': resize_image(element['image'], self.resize, self.resize, self.interpolation)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +59,10 @@ def for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
     """An image of any size, uint8 [H, W, 3] -> the network's input, as in evaluation: [S, S, 3].
 
     Args:
-      data: the `data` section of a config (`resize`, `image_size`).
+      data: the `data` section of a config (`resize`, `image_size`, `interpolation`).
     """
-    return CentreCrop(data.image_size).map(ResizeSquare(data.resize).map({'image': image}))['image']
+    square = ResizeSquare(data.resize, data.interpolation).map({'image': image})
+    return CentreCrop(data.image_size).map(square)['image']
 
 
 def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
@@ -78,11 +85,13 @@ class RandomCropFlip(grain.transforms.RandomMap):
       flip: whether to mirror left and right, with probability 1/2.
       scale_min: in (0, 1]. Below 1 the crop's side is uniform in [scale_min, 1] x size and the
         crop is then enlarged to ``size``.
+      interpolation: how.
     """
 
     size: int
     flip: bool = True
     scale_min: float = 1.0
+    interpolation: str = 'bilinear'
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         image = element['image']
@@ -95,7 +104,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
         # Drawn in any case, so that turning flips off leaves the crops as they are.
         if rng.random() < 0.5 and self.flip:
             image = cv2.flip(image, 1)  # a reversed view would be slow to copy into the batch
-        return element | {'image': resize_image(image, self.size, self.size)}
+        return element | {'image': resize_image(image, self.size, self.size, self.interpolation)}
 
 
 @dataclasses.dataclass(frozen=True)

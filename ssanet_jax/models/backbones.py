@@ -1,20 +1,30 @@
-"""The backbones by name. Each maps normalised images to a feature map and says how to normalise them."""
+"""The backbones by name. Each maps normalised images to a feature map and says how to prepare them.
+
+A new one is a file, a table of names, a line here and a test: docs/add_a_backbone.md.
+"""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.efficientnet_lite import EfficientNetLite0
+from ssanet_jax.models.convnext import ConvNeXt
+from ssanet_jax.models.efficientnet_lite import EfficientNetLite
 from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet, TinyResNet
 
 BACKBONES: dict[str, Callable[[nnx.Rngs, jnp.dtype], nnx.Module]] = {
-    'resnet18': lambda rngs, dtype: ResNet(BasicBlock, (2, 2, 2, 2), rngs, dtype),
-    'resnet34': lambda rngs, dtype: ResNet(BasicBlock, (3, 4, 6, 3), rngs, dtype),
-    'resnet50': lambda rngs, dtype: ResNet(Bottleneck, (3, 4, 6, 3), rngs, dtype),
-    'resnet101': lambda rngs, dtype: ResNet(Bottleneck, (3, 4, 23, 3), rngs, dtype),
+    'resnet18': partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+    'resnet34': partial(ResNet, BasicBlock, (3, 4, 6, 3)),
+    'resnet50': partial(ResNet, Bottleneck, (3, 4, 6, 3)),
+    'resnet101': partial(ResNet, Bottleneck, (3, 4, 23, 3)),
+    'resnet152': partial(ResNet, Bottleneck, (3, 8, 36, 3)),
     'resnet_tiny': TinyResNet,
-    'efficientnet_lite0': EfficientNetLite0,
+    'efficientnet_lite0': EfficientNetLite,
+    'efficientnet_lite1': partial(EfficientNetLite, depth=1.1),
+    'efficientnet_lite2': partial(EfficientNetLite, width=1.1, depth=1.2),
+    'convnext_tiny': partial(ConvNeXt, (3, 3, 9, 3)),
+    'convnext_small': partial(ConvNeXt, (3, 3, 27, 3)),
 }
 
 
@@ -28,8 +38,10 @@ def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) ->
 
     Returns:
       A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
-      `features` (channels of the map), `stride` (pixels), and `mean` and `std` (three numbers each, in
-      0..255: the input is (pixel - mean) / std). Switch BatchNorm with `.train()` and `.eval()`.
+      `features` (channels of the map), `stride` (pixels), `mean` and `std` (three numbers each, in
+      0..255: the input is (pixel - mean) / std) and `interpolation` ('bilinear' or 'bicubic': how the
+      images that its public weights learned from were resized). Switch BatchNorm with `.train()` and
+      `.eval()`; not every family has one.
 
     Raises:
       ValueError: there is no backbone of that name.

@@ -1,18 +1,22 @@
-"""EfficientNet-Lite0: a small backbone whose ImageNet weights fit in 19 MB.
+"""EfficientNet-Lite: small backbones, whose ImageNet weights fit in 19 MB (Lite0) to 25 MB (Lite2).
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019;
 the Lite variant (ReLU6, no squeeze-and-excitation, stem and head not scaled) is Google's of 2020.
 Layers, epsilon and 'SAME' padding are TensorFlow's, because the public weights were trained there
-and ported to the PyTorch layout `_blocks.3._depthwise_conv` that `pretrained/names.py` reads.
+and ported to the PyTorch layouts (`_blocks.3._depthwise_conv`, timm's `blocks.2.0.conv_dw`) that
+`pretrained/names.py` reads.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.depthwise import DepthwiseConv
 
-# repeats, filter size, stride of the first block, expansion, channels out
+# Lite0: repeats, filter size, stride of the first block, expansion, channels out
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -24,22 +28,36 @@ _STAGES = (
 )
 
 
-class EfficientNetLite0(nnx.Module):
+class EfficientNetLite(nnx.Module):
     """Images -> the last convolution's map (after its BatchNorm and ReLU6), without classifier.
 
     Attributes:
       features, stride: channels and pixel step of the map.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
+      interpolation: with which the images that the weights learned from were resized.
     """
 
     features, stride = 1280, 32
     mean, std = (127.0,) * 3, (128.0,) * 3
+    interpolation = 'bicubic'
 
-    def __init__(self, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(self, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, *, width: float = 1.0, depth: float = 1.0):
+        """Builds the network.
+
+        Args:
+          rngs: source of the random weights.
+          dtype: of the computation; parameters are float32.
+          width: factor of the channels, except those of stem and head: 1 in Lite0 and Lite1, 1.1 in Lite2.
+          depth: factor of the repeats, except those of the first and last stage: 1, 1.1 and 1.2. (The weights
+            learned from images of 224, 240 and 260.)
+        """
         self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
         self.stem_norm = norm(32, dtype, rngs)
         blocks, channels = [], 32
-        for repeats, size, stride, expansion, features in _STAGES:
+        for stage, (repeats, size, stride, expansion, features) in enumerate(_STAGES):
+            features = _rounded(width * features)
+            if 0 < stage < len(_STAGES) - 1:
+                repeats = math.ceil(depth * repeats)
             for index in range(repeats):
                 blocks.append(
                     InvertedResidual(
@@ -53,10 +71,10 @@ class EfficientNetLite0(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, ceil(H/32), ceil(W/32), 1280]."""
-        x = jax.nn.relu6(self.stem_norm(self.stem(images)))
+        x = relu6(conv_norm(self.stem, self.stem_norm, images))
         for block in self.blocks:
             x = block(x)
-        return jax.nn.relu6(self.head_norm(self.head(x)))
+        return relu6(conv_norm(self.head, self.head_norm, x))
 
 
 class InvertedResidual(nnx.Module):
@@ -91,9 +109,9 @@ class InvertedResidual(nnx.Module):
         """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), features]."""
         y = x
         if self.expands:
-            y = jax.nn.relu6(self.expand_norm(self.expand(y)))
-        y = jax.nn.relu6(self.depthwise_norm(self.depthwise(y)))
-        y = self.project_norm(self.project(y))
+            y = relu6(conv_norm(self.expand, self.expand_norm, y))
+        y = relu6(conv_norm(self.depthwise, self.depthwise_norm, y))
+        y = conv_norm(self.project, self.project_norm, y)
         return x + y if self.skip else y
 
 
@@ -105,6 +123,34 @@ def pointwise(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) ->
     return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
 
 
-def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def _rounded(channels: float) -> int:
+    """The nearest multiple of 8, or the next one if that were less than nine tenths."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
     """BatchNorm with EfficientNet's numbers: epsilon 1e-3, running statistics with momentum 0.99."""
-    return nnx.BatchNorm(features, momentum=0.99, epsilon=1e-3, dtype=dtype, rngs=rngs)
+    return BatchNorm(features, momentum=0.99, epsilon=1e-3, dtype=dtype, rngs=rngs)
+
+
+@jax.custom_vjp
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6), with a gradient of 0 at both corners.
+
+    Its gradient needs the result alone, which the next layer keeps anyway, and no division among equals
+    as that of `jnp.clip` does.
+    """
+    return jnp.clip(x, 0, 6)
+
+
+def _relu6_forward(x):
+    y = relu6(x)
+    return y, y
+
+
+def _relu6_backward(y, g):
+    return (jnp.where((y > 0) & (y < 6), g, 0),)
+
+
+relu6.defvjp(_relu6_forward, _relu6_backward)

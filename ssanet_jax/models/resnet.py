@@ -1,7 +1,7 @@
 """ResNets: images -> the last stage's feature map.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's layout, whose
-ImageNet weights `pretrained/names.py` reads: the stride sits in the bottleneck's 3x3 ("v1.5"),
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in the layout of torchvision
+and timm, whose ImageNet weights `pretrained/names.py` reads: the stride sits in the bottleneck's 3x3 ("v1.5"),
 padding is symmetric, BatchNorm has torch's numbers.
 """
 
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -38,9 +40,9 @@ def pointwise(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) ->
     return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
 
 
-def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
     """BatchNorm with torch's numbers: epsilon 1e-5 and momentum 0.1, which is 0.9 counted from the other end."""
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+    return BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 class _Shortcut(nnx.Module):
@@ -54,7 +56,9 @@ class _Shortcut(nnx.Module):
             self.shortcut_norm = norm(features, dtype, rngs)
 
     def _skip(self, x: jax.Array) -> jax.Array:
-        return self.shortcut_norm(self.shortcut(x[:, :: self.stride, :: self.stride])) if self.projects else x
+        return (
+            conv_norm(self.shortcut, self.shortcut_norm, x[:, :: self.stride, :: self.stride]) if self.projects else x
+        )
 
 
 class BasicBlock(_Shortcut):
@@ -69,8 +73,8 @@ class BasicBlock(_Shortcut):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), width]."""
-        y = jax.nn.relu(self.norm1(self.conv1(x)))
-        return jax.nn.relu(self.norm2(self.conv2(y)) + self._skip(x))
+        y = jax.nn.relu(conv_norm(self.conv1, self.norm1, x))
+        return jax.nn.relu(conv_norm(self.conv2, self.norm2, y) + self._skip(x))
 
 
 class Bottleneck(_Shortcut):
@@ -87,9 +91,9 @@ class Bottleneck(_Shortcut):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), 4 width]."""
-        y = jax.nn.relu(self.norm1(self.conv1(x)))
-        y = jax.nn.relu(self.norm2(self.conv2(y)))
-        return jax.nn.relu(self.norm3(self.conv3(y)) + self._skip(x))
+        y = jax.nn.relu(conv_norm(self.conv1, self.norm1, x))
+        y = jax.nn.relu(conv_norm(self.conv2, self.norm2, y))
+        return jax.nn.relu(conv_norm(self.conv3, self.norm3, y) + self._skip(x))
 
 
 class ResNet(nnx.Module):
@@ -98,9 +102,11 @@ class ResNet(nnx.Module):
     Attributes:
       features, stride: channels and pixel step of the map.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
+      interpolation: with which the images that the weights learned from were resized.
     """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
+    interpolation = 'bilinear'
 
     def __init__(
         self,
@@ -143,7 +149,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), features]."""
-        x = jax.nn.relu(self.stem_norm(self.stem(images)))
+        x = jax.nn.relu(conv_norm(self.stem, self.stem_norm, images))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage in self.stages:

@@ -1,22 +1,24 @@
 """Where each tensor of a torch checkpoint goes in the NNX backbone: one table a family.
 
 A row reads `pattern of torch names -> path in the module, transform of the array`. `\\1` in the
-path is what the first group matched. Nothing is loaded unless everything fits.
+path is what the first group matched. A table holds the names of all libraries that publish the
+family's weights; they never meet. Nothing is loaded unless everything fits.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
-Row = tuple[str, str | None, Transform]
+Row = tuple[str, str | Callable[[re.Match], str] | None, Transform]
 
 
 def keep(array: np.ndarray) -> np.ndarray:
-    """The array as it is (BatchNorm vectors)."""
+    """The array as it is (vectors of a norm, biases)."""
     return array
 
 
@@ -32,6 +34,16 @@ def pointwise(array: np.ndarray) -> np.ndarray:
     return array[:, :, 0, 0].T
 
 
+def linear(array: np.ndarray) -> np.ndarray:
+    """[O, I] -> [I, O]."""
+    return array.transpose(1, 0)
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """[C, 1, 1] -> [C]."""
+    return array.reshape(array.shape[0])
+
+
 def depthwise(array: np.ndarray) -> np.ndarray:
     """[C, 1, k, k] -> [k, k, C]."""
     if array.shape[1] != 1:
@@ -39,31 +51,79 @@ def depthwise(array: np.ndarray) -> np.ndarray:
     return array[:, 0].transpose(1, 2, 0)
 
 
-def _norm(torch_name: str, path: str) -> tuple[Row, ...]:
+def _norm(torch_name: str, path: str | Callable[[re.Match], str]) -> tuple[Row, ...]:
     """The rows of one BatchNorm."""
     pairs = (('weight', 'scale'), ('bias', 'bias'), ('running_mean', 'mean'), ('running_var', 'var'))
-    return tuple((rf'{torch_name}\.{theirs}', f'{path}.{ours}', keep) for theirs, ours in pairs)
+
+    def below(ours):
+        return (lambda match: f'{path(match)}.{ours}') if callable(path) else f'{path}.{ours}'
+
+    return tuple((rf'{torch_name}\.{theirs}', below(ours), keep) for theirs, ours in pairs)
+
+
+def _affine(torch_name: str, path: str) -> tuple[Row, ...]:
+    """The rows of one LayerNorm."""
+    pairs = (('weight', 'scale'), ('bias', 'bias'))
+    return tuple((rf'(?:{torch_name})\.{theirs}', f'{path}.{ours}', keep) for theirs, ours in pairs)
+
+
+def _dense(torch_name: str, path: str) -> tuple[Row, ...]:
+    """The rows of one linear layer."""
+    return ((rf'{torch_name}\.weight', f'{path}.kernel', linear), (rf'{torch_name}\.bias', f'{path}.bias', keep))
 
 
 # A path of None: known, and not needed here.
 _IGNORED: tuple[Row, ...] = ((r'(.*\.)?num_batches_tracked', None, keep), (r'(_fc|fc|classifier)\..*', None, keep))
 
-EFFICIENTNET_LITE: tuple[Row, ...] = _IGNORED + (
-    (r'_conv_stem\.weight', r'stem.kernel', conv),
-    *_norm(r'_bn0', r'stem_norm'),
-    (r'_blocks\.(\d+)\._expand_conv\.weight', r'blocks.\1.expand.kernel', pointwise),
-    *_norm(r'_blocks\.(\d+)\._bn0', r'blocks.\1.expand_norm'),
-    (r'_blocks\.(\d+)\._depthwise_conv\.weight', r'blocks.\1.depthwise.kernel', depthwise),
-    *_norm(r'_blocks\.(\d+)\._bn1', r'blocks.\1.depthwise_norm'),
-    (r'_blocks\.(\d+)\._project_conv\.weight', r'blocks.\1.project.kernel', pointwise),
-    *_norm(r'_blocks\.(\d+)\._bn2', r'blocks.\1.project_norm'),
-    (r'_conv_head\.weight', r'head.kernel', pointwise),
-    *_norm(r'_bn1', r'head_norm'),
-)
+
+def _efficientnet_lite(repeats: Sequence[int]) -> tuple[Row, ...]:
+    """EfficientNet-Lite of the PyTorch package, and timm's `tf_efficientnet_lite`.
+
+    Args:
+      repeats: blocks of each stage. timm counts them within a stage (`blocks.2.1`), the package and this
+        project through all stages (`blocks.4`).
+    """
+    first = [sum(repeats[:stage]) for stage in range(len(repeats))]
+
+    def block(layer):
+        return lambda match: f'blocks.{first[int(match[1])] + int(match[2])}.{layer}'
+
+    timm, timm_first = r'blocks\.([1-6])\.(\d+)', r'blocks\.(0)\.(\d+)'  # the first stage does not expand
+    return _IGNORED + (
+        (r'_conv_stem\.weight', r'stem.kernel', conv),
+        *_norm(r'_bn0', r'stem_norm'),
+        (r'_blocks\.(\d+)\._expand_conv\.weight', r'blocks.\1.expand.kernel', pointwise),
+        *_norm(r'_blocks\.(\d+)\._bn0', r'blocks.\1.expand_norm'),
+        (r'_blocks\.(\d+)\._depthwise_conv\.weight', r'blocks.\1.depthwise.kernel', depthwise),
+        *_norm(r'_blocks\.(\d+)\._bn1', r'blocks.\1.depthwise_norm'),
+        (r'_blocks\.(\d+)\._project_conv\.weight', r'blocks.\1.project.kernel', pointwise),
+        *_norm(r'_blocks\.(\d+)\._bn2', r'blocks.\1.project_norm'),
+        (r'_conv_head\.weight', r'head.kernel', pointwise),
+        *_norm(r'_bn1', r'head_norm'),
+        # timm
+        (r'conv_stem\.weight', r'stem.kernel', conv),
+        *_norm(r'bn1', r'stem_norm'),
+        (rf'{timm_first}\.conv_dw\.weight', block('depthwise.kernel'), depthwise),
+        *_norm(rf'{timm_first}\.bn1', block('depthwise_norm')),
+        (rf'{timm_first}\.conv_pw\.weight', block('project.kernel'), pointwise),
+        *_norm(rf'{timm_first}\.bn2', block('project_norm')),
+        (rf'{timm}\.conv_pw\.weight', block('expand.kernel'), pointwise),
+        *_norm(rf'{timm}\.bn1', block('expand_norm')),
+        (rf'{timm}\.conv_dw\.weight', block('depthwise.kernel'), depthwise),
+        *_norm(rf'{timm}\.bn2', block('depthwise_norm')),
+        (rf'{timm}\.conv_pwl\.weight', block('project.kernel'), pointwise),
+        *_norm(rf'{timm}\.bn3', block('project_norm')),
+        (r'conv_head\.weight', r'head.kernel', pointwise),
+        *_norm(r'bn2', r'head_norm'),
+    )
+
+
+EFFICIENTNET_LITE0 = _efficientnet_lite((1, 2, 2, 3, 3, 4, 1))
+EFFICIENTNET_LITE1 = EFFICIENTNET_LITE2 = _efficientnet_lite((1, 3, 3, 4, 4, 5, 1))
 
 
 def _resnet(kernels: Mapping[int, Transform]) -> tuple[Row, ...]:
-    """torchvision's ResNet; `kernels`: number of the convolution in a block -> transform."""
+    """torchvision's and timm's ResNet, named alike; `kernels`: number of the convolution in a block -> transform."""
     rows = _IGNORED + ((r'conv1\.weight', r'stem.kernel', conv), *_norm(r'bn1', r'stem_norm'))
     for stage in range(4):
         theirs, ours = rf'layer{stage + 1}\.(\d+)', rf'stages.{stage}.\1'
@@ -78,13 +138,60 @@ def _resnet(kernels: Mapping[int, Transform]) -> tuple[Row, ...]:
 RESNET_BASIC = _resnet({1: conv, 2: conv})
 RESNET_BOTTLENECK = _resnet({1: pointwise, 2: conv, 3: pointwise})
 
+
+def _convnext() -> tuple[Row, ...]:
+    """torchvision's ConvNeXt, where stages and what lies between them are counted as one row, and timm's."""
+    rows = (
+        (r'features\.0\.0\.weight|stem\.0\.weight', r'stem.kernel', conv),
+        (r'features\.0\.0\.bias|stem\.0\.bias', r'stem.bias', keep),
+        *_affine(r'features\.0\.1|stem\.1', r'stem_norm'),
+        *_affine(r'classifier\.0|head\.norm', r'head_norm'),
+        (r'(classifier\.2|head\.fc)\..*', None, keep),
+    )
+    for stage in range(4):
+        ours = rf'stages.{stage}.\1'
+        theirs = rf'features\.{2 * stage + 1}\.(\d+)'
+        rows += (
+            (rf'{theirs}\.layer_scale', rf'{ours}.layer_scale', flat),
+            (rf'{theirs}\.block\.0\.weight', rf'{ours}.depthwise.kernel', depthwise),
+            (rf'{theirs}\.block\.0\.bias', rf'{ours}.depthwise.bias', keep),
+            *_affine(rf'{theirs}\.block\.2', rf'{ours}.norm'),
+            *_dense(rf'{theirs}\.block\.3', rf'{ours}.expand'),
+            *_dense(rf'{theirs}\.block\.5', rf'{ours}.project'),
+        )
+        theirs = rf'stages\.{stage}\.blocks\.(\d+)'
+        rows += (
+            (rf'{theirs}\.gamma', rf'{ours}.layer_scale', keep),
+            (rf'{theirs}\.conv_dw\.weight', rf'{ours}.depthwise.kernel', depthwise),
+            (rf'{theirs}\.conv_dw\.bias', rf'{ours}.depthwise.bias', keep),
+            *_affine(rf'{theirs}\.norm', rf'{ours}.norm'),
+            *_dense(rf'{theirs}\.mlp\.fc1', rf'{ours}.expand'),
+            *_dense(rf'{theirs}\.mlp\.fc2', rf'{ours}.project'),
+        )
+        if stage > 0:
+            theirs = rf'(?:features\.{2 * stage}|stages\.{stage}\.downsample)'
+            rows += (
+                *_affine(rf'{theirs}\.0', rf'shrinks.{stage - 1}.norm'),
+                (rf'{theirs}\.1\.weight', rf'shrinks.{stage - 1}.conv.kernel', conv),
+                (rf'{theirs}\.1\.bias', rf'shrinks.{stage - 1}.conv.bias', keep),
+            )
+    return rows
+
+
+CONVNEXT = _convnext()
+
 # Name of the backbone -> its table. A backbone that is not here has no public weights.
 FAMILIES: dict[str, tuple[Row, ...]] = {
     'resnet18': RESNET_BASIC,
     'resnet34': RESNET_BASIC,
     'resnet50': RESNET_BOTTLENECK,
     'resnet101': RESNET_BOTTLENECK,
-    'efficientnet_lite0': EFFICIENTNET_LITE,
+    'resnet152': RESNET_BOTTLENECK,
+    'efficientnet_lite0': EFFICIENTNET_LITE0,
+    'efficientnet_lite1': EFFICIENTNET_LITE1,
+    'efficientnet_lite2': EFFICIENTNET_LITE2,
+    'convnext_tiny': CONVNEXT,
+    'convnext_small': CONVNEXT,
 }
 
 
@@ -103,12 +210,12 @@ def map_names(
       source: what to call the checkpoint in the error.
 
     Returns:
-      Dotted NNX path -> float32 array, exactly the keys of `wanted`.
+      Dotted NNX path -> array of some floating type, exactly the keys of `wanted`; views of `tensors`.
 
     Raises:
-      UserError: names are missing, unexpected or wrongly shaped; all of them in one line.
+      UserError: names are missing, unexpected, wrongly shaped or not of floating type; all of them in one line.
     """
-    found, unexpected, misshapen = {}, [], []
+    found, names, unexpected, failed = {}, {}, [], set()
     for name, array in tensors.items():
         row = next(((m, path, to) for pattern, path, to in rows if (m := re.fullmatch(pattern, name))), None)
         if row is None:
@@ -117,28 +224,69 @@ def map_names(
         match, template, transform = row
         if template is None:
             continue
-        path = match.expand(template)
-        if path not in wanted:
+        path = _expand(match, template)
+        if path not in wanted or path in found:
             unexpected.append(name)
             continue
         try:
-            value = transform(array)
+            found[path] = transform(array)
         except (ValueError, IndexError):
-            value = array
-        if value.shape != tuple(wanted[path]):
-            misshapen.append(f'{name} {tuple(array.shape)} for {path} {tuple(wanted[path])}')
-        found[path] = value
+            found[path] = array
+            failed.add(path)
+        names[path] = f'{name} {tuple(array.shape)}'
+    check_fit(found, wanted, source, names=names, unexpected=unexpected, failed=failed)
+    return found
+
+
+def check_fit(
+    found: Mapping[str, np.ndarray],
+    wanted: Mapping[str, tuple[int, ...]],
+    source: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    unexpected: Sequence[str] = (),
+    failed: Collection[str] = (),
+    problems: Sequence[str] = (),
+) -> None:
+    """Raises `UserError` unless these arrays are what a module wants, saying everything that is wrong.
+
+    Args:
+      found: dotted NNX path -> array.
+      wanted: dotted NNX path -> shape.
+      source: where the arrays come from, for the error.
+      names: path -> what to call an array in the error; its path and shape if left out.
+      unexpected: names that have no path.
+      failed: paths whose array could not be transformed, and is of the wrong shape even if it looks right.
+      problems: what else is wrong.
+    """
+    names = {path: f'{path} {tuple(array.shape)}' for path, array in found.items()} if names is None else names
     missing = [path for path in wanted if path not in found]
-    problems = [
-        _listed(kind, names)
-        for kind, names in (('missing', missing), ('unexpected', unexpected), ('wrongly shaped', misshapen))
-        if names
+    unexpected = [*unexpected, *(path for path in found if path not in wanted)]
+    shared = [path for path in found if path in wanted]
+    misshapen = [
+        f'{names[path]} for {path} {tuple(wanted[path])}'
+        for path in shared
+        if path in failed or tuple(found[path].shape) != tuple(wanted[path])
     ]
+    # Integers would be quantised weights, meaningless without their scale.
+    not_floating = [
+        f'{names[path]}: {found[path].dtype}' for path in shared if not jnp.issubdtype(found[path].dtype, jnp.floating)
+    ]
+    kinds = (
+        ('missing', missing),
+        ('unexpected', unexpected),
+        ('wrongly shaped', misshapen),
+        ('not of floating type', not_floating),
+    )
+    problems = [*problems, *(_listed(kind, names) for kind, names in kinds if names)]
     if problems:
         raise UserError(
             f'{source} does not fit the backbone: {"; ".join(problems)}; choose the backbone it was made for'
         )
-    return {path: np.asarray(value, np.float32) for path, value in found.items()}
+
+
+def _expand(match: re.Match, template: str | Callable[[re.Match], str]) -> str:
+    return template(match) if callable(template) else match.expand(template)
 
 
 def _listed(kind: str, names: list[str], shown: int = 4) -> str:

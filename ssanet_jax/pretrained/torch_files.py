@@ -1,15 +1,16 @@
 """Reading `.pth` files without torch, and without running what is in them.
 
-A `.pth` file is a pickle, and a pickle is a program: loading one from a stranger may do anything.
-The unpickler here knows tensors and plain containers, and refuses every other name it meets, before
-anything is called. Both formats of `torch.save` are read: the zip archive (since torch 1.6) and the
-older one, a row of pickles followed by the raw numbers.
+A `.pth` file holds a pickle, which `pickles.py` follows: it knows tensors and plain containers, and
+refuses every other name. Both formats of `torch.save` are read: the zip archive (since torch 1.6) and the
+older one, a row of pickles followed by the raw numbers. First the pickle says which tensors there are; only
+then are their numbers read, storage by storage, and the arrays are views of these: one copy in memory.
 """
 
-import pickle
+import io
 import struct
+import warnings
 import zipfile
-from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,9 +19,11 @@ import ml_dtypes
 import numpy as np
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.pretrained.pickles import Function, Refused, follow
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
+_LONGEST_LINE = 4096  # of a name in a pickle; without a bound, one could claim a whole file
 
 _STORAGES = {
     'DoubleStorage': np.dtype('<f8'),
@@ -47,7 +50,8 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         'state_dict', 'model' or 'model_state_dict' is one.
 
     Returns:
-      Name -> array, in the file's order; bfloat16 tensors come as `ml_dtypes.bfloat16`.
+      Name -> array, in the file's order, not to be written to; bfloat16 tensors come as
+      `ml_dtypes.bfloat16`.
 
     Raises:
       UserError: the file is missing, truncated or damaged, or names anything but tensors and plain
@@ -55,33 +59,41 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        with open(path, 'rb') as file:
-            content = _read_zip(file, path) if zipfile.is_zipfile(file) else _read_legacy(file, path)
+        with open(path, 'rb') as file, warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # of odd escapes in a damaged text
+            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
+            return read(file, path)
     except OSError as error:
         raise UserError(f'cannot read the weights {path}: {error.strerror or error}; check the path') from error
     except UserError:
         raise
-    except _Refused as error:
+    except Refused as error:
+        if str(error).startswith('torch.') and str(error).endswith('Storage'):
+            raise UserError(
+                f'{path} holds numbers of the kind {error}, which cannot be read; save them as float32'
+            ) from error
         raise UserError(
-            f'{path} is refused: it asks for {error}, which is not a tensor or a plain container; '
+            f'{path} is refused: it asks for {_brief(error)}, which is not a tensor or a plain container; '
             'save a plain state dict with torch.save(model.state_dict(), path)'
         ) from error
-    except Exception as error:  # A damaged pickle can raise nearly anything.
-        raise _damaged(path, str(error) or type(error).__name__) from error
-    return _state_dict(content, path)
-
-
-class _Refused(Exception):
-    """The pickle names something that is neither a tensor nor a plain container."""
+    except Exception as error:  # A damaged file can raise nearly anything.
+        raise UserError(
+            f'{path} is damaged or cut short ({_brief(error) or type(error).__name__}); fetch it again'
+        ) from error
 
 
 @dataclass
 class _Storage:
-    """A flat run of numbers; the legacy format names it first and gives its bytes later."""
+    """A flat run of numbers; its bytes are read once it is known who needs them."""
 
+    key: str
     dtype: np.dtype
     count: int
     data: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        return self.count * self.dtype.itemsize
 
 
 @dataclass
@@ -102,20 +114,10 @@ class _Tensor:
             return np.empty(self.shape, self.storage.dtype)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
         # A stride of 0 lets a few bytes claim to be terabytes: the elements must exist one by one.
-        if last >= self.storage.count or int(np.prod(self.shape, dtype=object)) > self.storage.count:
+        if last >= self.storage.data.size or int(np.prod(self.shape, dtype=object)) > self.storage.data.size:
             raise ValueError('a tensor is larger than its storage')
-        size = self.storage.dtype.itemsize
-        view = np.lib.stride_tricks.as_strided(
-            self.storage.data[self.offset :], self.shape, tuple(step * size for step in self.strides)
-        )
-        return np.array(view)
-
-
-class _OrderedDict(OrderedDict):
-    """torch hangs `_metadata` on a state dict; nobody needs it here."""
-
-    def __setstate__(self, state: Any) -> None:
-        del state
+        steps = tuple(step * self.storage.dtype.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(self.storage.data[self.offset :], self.shape, steps)
 
 
 def _rebuild_tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
@@ -130,72 +132,70 @@ def _rebuild_parameter(data, requires_grad=False, hooks=None):
     return data
 
 
+def _ordered_dict(items=()):
+    if not all(isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items):
+        raise ValueError('an ordered dict that is none')
+    return dict(items)
+
+
 _KNOWN = {
-    ('collections', 'OrderedDict'): _OrderedDict,
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    ('collections', 'OrderedDict'): Function(_ordered_dict),
+    ('torch._utils', '_rebuild_tensor_v2'): Function(_rebuild_tensor),
+    ('torch._utils', '_rebuild_parameter'): Function(_rebuild_parameter),
     **{('torch', name): dtype for name, dtype in _STORAGES.items()},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """A pickle machine that knows the names in `_KNOWN` and refuses all others."""
+class _Storages:
+    """The storages that a file's pickle speaks of, by key."""
 
-    def __init__(self, file: BinaryIO, load_storage):
-        super().__init__(file, encoding='utf-8')
-        self._load_storage = load_storage
+    def __init__(self):
+        self.by_key: dict[str, _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise _Refused(f'{module}.{name}')
-        return _KNOWN[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count, *_ = pid
+    def persistent(self, pid: Any) -> _Storage:
+        """A persistent id -> its storage, the same one each time."""
+        kind, dtype, key, _, count, *view = pid
         if kind != 'storage' or not isinstance(dtype, np.dtype) or not isinstance(count, int) or count < 0:
             raise ValueError('an unknown kind of storage')
-        return self._load_storage(dtype, str(key), count)
+        if view not in ([], [None]):
+            raise ValueError('a storage within another, as torch before 0.4 wrote')
+        return self.by_key.setdefault(str(key), _Storage(str(key), dtype, count))
 
 
-def _read_zip(file: BinaryIO, path: Path) -> Any:
+def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         entries = {name.partition('/')[2]: archive.getinfo(name) for name in archive.namelist()}
+        file_size = path.stat().st_size
+
+        def read(name, size=None):
+            # torch stores without compression. A packed or oversized entry could claim any amount of memory.
+            entry = entries.get(name)
+            size = entry.file_size if entry and size is None else size
+            if entry is None or entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f'{name} is not there, or packed')
+            if not entry.compress_size == entry.file_size == size <= file_size:
+                raise ValueError(f'{name} declares {entry.file_size} bytes, which does not fit')
+            return archive.read(entry)
+
         if 'data.pkl' not in entries:
             raise UserError(f'{path} is a zip archive but not a torch file (no data.pkl in it); check the path')
-        if 'byteorder' in entries and archive.read(entries['byteorder']).strip() != b'little':
-            raise UserError(f'{path} was saved on a big-endian machine; save it again on a little-endian one')
-        file_size = path.stat().st_size
-        storages: dict[str, _Storage] = {}
-
-        def load_storage(dtype, key, count):
-            if key in storages:
-                return storages[key]
-            entry = entries.get(f'data/{key}')
-            wanted = count * dtype.itemsize
-            # torch stores without compression, so a storage can never be larger than the file.
-            if entry is None or entry.file_size != wanted or wanted > file_size:
-                raise ValueError(f'storage {key} declares {wanted} bytes that are not there')
-            storages[key] = _Storage(dtype, count, np.frombuffer(archive.read(entry), dtype))
-            return storages[key]
-
-        if entries['data.pkl'].file_size > file_size:
-            raise ValueError('data.pkl declares more bytes than the file has')
-        with archive.open(entries['data.pkl']) as pickled:
-            return _Unpickler(pickled, load_storage).load()
+        if 'byteorder' in entries and read('byteorder').strip() != b'little':
+            raise _big_endian(path)
+        storages = _Storages()
+        tensors = _tensors(follow(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent), path)
+        needed = _needed(tensors, file_size)
+        for storage in needed:
+            storage.data = np.frombuffer(read(f'data/{storage.key}', storage.size), storage.dtype)
+    return {name: tensor.array() for name, tensor in tensors.items()}
 
 
-def _read_legacy(file: BinaryIO, path: Path) -> Any:
+def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
     file.seek(0)
     file_size = path.stat().st_size
-    storages: dict[str, _Storage] = {}
-
-    def load_storage(dtype, key, count):
-        if count * dtype.itemsize > file_size:
-            raise ValueError(f'storage {key} declares {count * dtype.itemsize} bytes that are not there')
-        return storages.setdefault(key, _Storage(dtype, count))
+    bounded, storages = _Bounded(file, file_size), _Storages()
 
     def load():
-        return _Unpickler(file, load_storage).load()
+        return follow(bounded, _KNOWN, storages.persistent)
 
     try:
         magic = load()
@@ -209,30 +209,50 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
     if load() != _LEGACY_VERSION:
         raise ValueError('unknown version of the format')
     if not load().get('little_endian', True):
-        raise UserError(f'{path} was saved on a big-endian machine; save it again on a little-endian one')
-    content = load()
+        raise _big_endian(path)
+    tensors = _tensors(load(), path)
+    needed = {storage.key for storage in _needed(tensors, file_size)}
     for key in load():
-        if key not in storages:
-            raise ValueError(f'storage {key} belongs to no tensor')
-        storage = storages[key]
-        (count,) = struct.unpack('<q', _exactly(file, 8))
-        if count != storage.count:
+        storage = storages.by_key[key]
+        (count,) = struct.unpack('<q', bounded.exactly(8))
+        if count != storage.count or storage.data is not None:
             raise ValueError(f'storage {key} has {count} elements instead of {storage.count}')
-        storage.data = np.frombuffer(_exactly(file, count * storage.dtype.itemsize), storage.dtype)
-    missing = [key for key, storage in storages.items() if storage.data is None]
-    if missing:
-        raise ValueError(f'{len(missing)} storages have no numbers')
-    return content
+        if key in needed:
+            storage.data = np.frombuffer(bounded.exactly(storage.size), storage.dtype)
+            needed.remove(key)
+        else:
+            bounded.skip(storage.size)
+    if needed:
+        raise ValueError(f'{len(needed)} storages have no numbers')
+    return {name: tensor.array() for name, tensor in tensors.items()}
 
 
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise EOFError('the file ends too early')
-    return data
+class _Bounded:
+    """A file that never sets aside more memory than it has bytes left, whatever it is asked for."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+    def readline(self) -> bytes:
+        return self._file.readline(_LONGEST_LINE)
+
+    def exactly(self, count: int) -> bytes:
+        data = self.read(count)
+        if len(data) != count:
+            raise EOFError('the file ends too early')
+        return data
+
+    def skip(self, count: int) -> None:
+        if count > self._size - self._file.tell():
+            raise EOFError('the file ends too early')
+        self._file.seek(count, io.SEEK_CUR)
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
+def _tensors(content: Any, path: Path) -> dict[str, _Tensor]:
     for nest in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             content = content[nest]
@@ -240,11 +260,21 @@ def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
     tensors = {k: v for k, v in content.items() if isinstance(v, _Tensor)} if isinstance(content, dict) else {}
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise UserError(f'{path} holds no tensors by name; save a state dict with torch.save(model.state_dict(), path)')
-    try:
-        return {name: tensor.array() for name, tensor in tensors.items()}
-    except Exception as error:
-        raise _damaged(path, str(error)) from error
+    return tensors
 
 
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f'{path} is damaged or cut short ({" ".join(why.split())[:120]}); fetch it again')
+def _needed(tensors: dict[str, _Tensor], file_size: int) -> Iterable[_Storage]:
+    """The storages of these tensors, each once; they are in one file, so together they are no larger than that."""
+    needed = {tensor.storage.key: tensor.storage for tensor in tensors.values()}.values()
+    declared = sum(storage.size for storage in needed)
+    if declared > file_size:
+        raise ValueError(f'its tensors declare {declared} bytes that are not there')
+    return needed
+
+
+def _big_endian(path: Path) -> UserError:
+    return UserError(f'{path} was saved on a big-endian machine; save it again on a little-endian one')
+
+
+def _brief(error: Exception) -> str:
+    return ' '.join(str(error).split())[:120]

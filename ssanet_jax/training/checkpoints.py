@@ -43,6 +43,8 @@ class Checkpoints:
 
     def save(self, step: int, items: dict[str, Any]) -> None:
         """Writes the items as checkpoint `step` and waits until they are committed."""
+        # Orbax refuses an item without arrays, such as the statistics of a network without BatchNorm.
+        items = {name: tree for name, tree in items.items() if not _is_empty(tree)}
         self._orbax.save_checkpointables(step, items, overwrite=step in self.steps)
 
     def restore(self, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -60,21 +62,27 @@ class Checkpoints:
         """
         if not self.steps:
             raise UserError(f'no checkpoint in {self.directory}: train first, or give another --workdir')
-        abstract = {name: _abstract(tree) for name, tree in like.items()}
+        empty = {name: tree for name, tree in like.items() if _is_empty(tree)}
+        abstract = {name: _abstract(tree) for name, tree in like.items() if name not in empty}
         for step in reversed(self.steps):
             try:
-                return step, self._orbax.load_checkpointables(step, abstract)
+                return step, {**empty, **self._orbax.load_checkpointables(step, abstract)}
             except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
                 cause = error
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
-            f'differ ({type(_root(cause)).__name__}); restore the folder from a copy or remove it to train this stage anew'
+            f'differ ({type(_root(cause)).__name__}); restore the folder from a copy or remove it to '
+            'train this stage anew'
         )
 
     def close(self) -> None:
         """Releases Orbax's threads."""
         self._orbax.close()
+
+
+def _is_empty(tree: Any) -> bool:
+    return tree is not None and not jax.tree.leaves(tree)
 
 
 def _abstract(tree: Any) -> Any:

@@ -11,28 +11,35 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from ssanet_jax import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.pretrained.load import load_pretrained
+from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
 from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.stages import active_groups
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
+_WORKDIR = 'workdir:'  # of config.model.pretrained
 # Where the data lies and how it is read may change between two starts of one run; what is learned may not.
 MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file at one stroke, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(partial, path)
+    """Writes a JSON file at one stroke, so that no reader ever sees half of it.
+
+    Of several processes, which all must come here, one writes; the others wait until it is there.
+    """
+    if processes.leads():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f'{path.name}.partial')
+        partial.write_text(json.dumps(content, indent=2) + '\n')
+        os.replace(partial, path)
+    processes.wait_for_all(f'written {path}')
 
 
 def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) -> SSANet:
-    """The network of a configuration, with ImageNet weights in its backbone where asked for.
+    """The network of a configuration, with trained weights in its backbone where asked for.
 
     Args:
       config: the whole configuration.
@@ -49,8 +56,39 @@ def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) ->
     except (TypeError, ValueError) as error:
         raise UserError(f'config.model: {error}') from error
     if pretrained:
-        load_pretrained(model.backbone, config.model.backbone, source)
+        _load_backbone(model.backbone, config.model.backbone, source)
     return model
+
+
+def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
+    """Fills the backbone from another run's work directory, or from what `load_pretrained` reads.
+
+    Args:
+      backbone: to be filled, weights and BatchNorm statistics.
+      name: its name.
+      source: 'workdir:DIR', or a directory, for the network that the run in it ended with; else as
+        `load_pretrained` takes it.
+
+    Raises:
+      UserError: if it cannot be had, or is of another backbone; then the backbone is as it was.
+    """
+    if not source.startswith(_WORKDIR) and (source == 'none' or not Path(source).is_dir()):
+        load_pretrained(backbone, name, source)
+        return
+    try:
+        run = load_run(Path(source.removeprefix(_WORKDIR)))
+    except UserError as error:
+        raise UserError(f'config.model.pretrained={source}: {error}') from error
+    theirs = run.config.model.backbone
+    problems = [] if theirs == name else [f'it is {theirs}, not {name}']
+    fill_backbone(backbone, weights_of(run.model.backbone), f'the backbone in {source}', problems=problems)
+
+
+def with_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
+    """The configuration with what the backbone's weights ask of the images, where it leaves that open."""
+    config = config.copy_and_resolve_references()
+    config.data.interpolation = config.data.interpolation or model.backbone.interpolation
+    return config
 
 
 def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> None:
@@ -61,7 +99,9 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) 
     """
     content = {'config': json.loads(config.to_json_best_effort()), 'class_names': list(class_names)}
     path = workdir / CONFIG_FILE
-    if not path.exists():
+    claimed = path.exists()
+    processes.wait_for_all('looked for a run')  # before any of them writes
+    if not claimed:
         try:
             write_json(path, content)
         except OSError as error:

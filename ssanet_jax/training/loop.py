@@ -13,11 +13,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import ssanet_jax
-from ssanet_jax import parallel
+from ssanet_jax import parallel, processes
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data import transforms
 from ssanet_jax.data.pipeline import (
-    Process,
     check_batch_fits,
     check_sizes,
     eval_batches,
@@ -57,11 +56,13 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     dataset = datasets.load(config.data)
     check_batch_fits(dataset.train, config.data)
     model = experiment.build_model(config, len(dataset.class_names))
+    config = experiment.with_preprocessing(config, model)
     experiment.open_workdir(workdir, config, dataset.class_names)
     held_out = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     console.print(
         f'{dataset.name}: {len(dataset.train)} training{held_out} and {len(dataset.test)} test images '
-        f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} on {experiment.device_kind()}',
+        f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} '
+        f'on {experiment.device_kind()}',
         highlight=False,
         soft_wrap=True,
     )
@@ -131,6 +132,7 @@ def _test_once(
 def _evaluate_run(
     run: experiment.Run, dataset: datasets.Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
+    config = experiment.with_preprocessing(config, run.model)
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         _, params, stats = split_model(run.model)
         params, stats = parallel.replicate((params, stats), mesh)
@@ -149,7 +151,9 @@ def _evaluate(
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
     """`accuracy.evaluate` on a source, with the unreadable images by name."""
-    result = evaluate(count_correct, params, stats, eval_batches(source, config.data, process=_process()), mesh)
+    result = evaluate(
+        count_correct, params, stats, eval_batches(source, config.data, process=processes.current()), mesh
+    )
     return result | {'unreadable': unreadable(source, result['unreadable'])}
 
 
@@ -186,7 +190,7 @@ def _train_stage(
         seed=config.seed + index,
         epochs=row.epochs,
         start=step * size,
-        process=_process(),
+        process=processes.current(),
     )
 
     def assess(writer: StageWriter) -> None:
@@ -268,11 +272,8 @@ def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict)
     images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
     labels = [int(example['label']) for example in chosen]
     sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
-    save_picture(workdir / 'parts.png', sheet)
-
-
-def _process() -> Process:
-    return Process(jax.process_index(), jax.process_count())
+    if processes.leads():
+        save_picture(workdir / 'parts.png', sheet)
 
 
 def _mesh(config: ConfigDict) -> jax.sharding.Mesh:

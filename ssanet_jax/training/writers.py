@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
+from ssanet_jax import processes
 from ssanet_jax.data.pipeline import steps_in
 
 
@@ -41,7 +42,7 @@ class StageWriter:
         self._console, self._row, self._images, self._batch_size = console, row, images, batch_size
         self._split = split
         self._total = steps_in(row.epochs, images, batch_size)
-        self._events = SummaryWriter(str(directory), purge_step=first)
+        self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.leads())
         self._progress = Progress(
             TextColumn('[bold]{task.description}'),
             BarColumn(),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ssanet_jax.data import dataset
 from ssanet_jax.data.inspection import files_to_fix, inspect, near_copies
-from ssanet_jax.data.pictures import read_picture, read_pictures
 from ssanet_jax.data.listing import Listing, Record
+from ssanet_jax.data.pictures import read_picture, read_pictures
 
 ALBATROSS = 'images/001.Black_footed_Albatross/bird_{}.jpg'.format
 SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format

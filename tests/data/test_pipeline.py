@@ -195,6 +195,9 @@ def test_resize_gives_up_the_aspect_ratio():
     assert resized['label'] == 1
     larger = transforms.ResizeSquare(64).map({'image': image})['image']
     np.testing.assert_array_equal(larger, cv2.resize(image, (64, 64)))
+    cubic = transforms.ResizeSquare(64, 'bicubic').map({'image': image})['image']
+    np.testing.assert_array_equal(cubic, cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC))
+    assert (cubic != larger).any()
 
 
 def test_centre_crop():
@@ -209,7 +212,15 @@ def test_fewer_images_than_a_batch():
 
 
 @pytest.mark.parametrize(
-    ('field', 'value'), [('resize', 15), ('scale_min', 0.0), ('scale_min', 1.5), ('jitter', 1.0), ('erase', -0.1)]
+    ('field', 'value'),
+    [
+        ('resize', 15),
+        ('scale_min', 0.0),
+        ('scale_min', 1.5),
+        ('jitter', 1.0),
+        ('erase', -0.1),
+        ('interpolation', 'nearest'),
+    ],
 )
 def test_fields_that_make_no_sense(field, value):
     config = make_config(**{field: value})

@@ -16,7 +16,15 @@ from ssanet_jax.models.ssanet import GROUPS, Outputs, split_model
 COUNT, CLASSES, SIDE, SIZE = 30, 5, 4, 8
 DATA = ConfigDict(
     dict(
-        eval_batch_size=SIZE, resize=SIDE, image_size=SIDE, scale_min=1.0, jitter=0.0, erase=0.0, threads=1, prefetch=1
+        eval_batch_size=SIZE,
+        resize=SIDE,
+        image_size=SIDE,
+        interpolation='bilinear',
+        scale_min=1.0,
+        jitter=0.0,
+        erase=0.0,
+        threads=1,
+        prefetch=1,
     )
 )
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.models import depthwise
-from ssanet_jax.models.depthwise import depthwise_conv
+from ssanet_jax.models.depthwise import DepthwiseConv, depthwise_conv
 
 
 def reference(x, kernel, stride, padding):
@@ -35,7 +36,7 @@ def assert_equal_with_gradients(shape, size, stride, padding, seed=0):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * max(1, float(jnp.abs(theirs).max())))
 
 
-@pytest.mark.parametrize('size', [3, 5])
+@pytest.mark.parametrize('size', [3, 5, 7])
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 12)])
 def test_equals_lax_on_the_shapes_of_the_backbones(size, stride, height, width):
@@ -87,6 +88,13 @@ def test_runs_under_vmap_and_in_bfloat16():
     kernel = jnp.ones((3, 3, 4), jnp.bfloat16)
     gradient = jax.vmap(jax.grad(lambda x: depthwise_conv(x, kernel, 2).astype(jnp.float32).sum()))(x)
     assert gradient.shape == x.shape and gradient.dtype == jnp.bfloat16
+
+
+def test_the_bias_is_a_parameter_only_if_asked_for():
+    assert set(nnx.state(DepthwiseConv(4, 3, rngs=nnx.Rngs(0)), nnx.Param)) == {'kernel'}
+    module = DepthwiseConv(4, 7, use_bias=True, rngs=nnx.Rngs(0))
+    module.bias.set_value(jnp.arange(4.0))
+    np.testing.assert_array_equal(module(jnp.zeros((1, 2, 3, 4)))[0, 1, 2], [0, 1, 2, 3])
 
 
 def test_channels_must_agree():

@@ -1,20 +1,25 @@
-"""ResNets: shapes, torchvision's numbers of parameters, and parity with torch written out by hand."""
+"""ResNets: torchvision's numbers of parameters, and parity with torch written out by hand."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from test_backbones import assert_equals_torch, parameters, random_weights
 
 from ssanet_jax.models.backbones import BACKBONES, build_backbone
-from ssanet_jax.models.resnet import TinyResNet
-from ssanet_jax.pretrained.load import load_pretrained
+from ssanet_jax.models.batch_norm import BatchNorm
+from ssanet_jax.models.resnet import Bottleneck, ResNet, TinyResNet
+from ssanet_jax.pretrained.names import FAMILIES
 
 LAYOUTS = {
     'resnet18': ('basic', (2, 2, 2, 2)),
     'resnet34': ('basic', (3, 4, 6, 3)),
     'resnet50': ('bottleneck', (3, 4, 6, 3)),
     'resnet101': ('bottleneck', (3, 4, 23, 3)),
+    'resnet152': ('bottleneck', (3, 8, 36, 3)),
 }
 
 
@@ -48,26 +53,9 @@ def torchvision_shapes(name):
     return shapes
 
 
-def random_weights(name):
-    random = np.random.default_rng(0)
-    weights = {}
-    for key, shape in torchvision_shapes(name).items():
-        if key.endswith('num_batches_tracked'):
-            weights[key] = np.zeros(shape, np.int64)
-        elif len(shape) == 4:
-            weights[key] = random.normal(scale=np.prod(shape[1:]) ** -0.5, size=shape).astype(np.float32)
-        else:
-            low, high = (-0.2, 0.2) if key.endswith(('bias', 'mean')) else (0.5, 1.5)
-            weights[key] = random.uniform(low, high, shape).astype(np.float32)
-    return weights
-
-
-def parameters(module):
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-
-
 @pytest.mark.parametrize(
-    'name, millions', [('resnet18', 11.18), ('resnet34', 21.28), ('resnet50', 23.51), ('resnet101', 42.50)]
+    'name, millions',
+    [('resnet18', 11.18), ('resnet34', 21.28), ('resnet50', 23.51), ('resnet101', 42.50), ('resnet152', 58.14)],
 )
 def test_has_the_parameters_of_torchvision_without_fc(name, millions):
     module = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))
@@ -76,22 +64,6 @@ def test_has_the_parameters_of_torchvision_without_fc(name, millions):
     )
     assert parameters(module) == expected
     assert round(expected / 1e6, 2) == millions
-
-
-@pytest.mark.parametrize('name', BACKBONES)
-def test_maps_have_the_promised_shape_and_dtype(name):
-    module = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16))
-    images = jax.ShapeDtypeStruct((2, 96, 64, 3), jnp.float32)
-    features = nnx.eval_shape(lambda module, x: module(x), module, images)
-    assert features.shape == (2, 96 // module.stride, 64 // module.stride, module.features)
-    assert features.dtype == jnp.bfloat16
-    assert len(module.mean) == len(module.std) == 3
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(module))} == {jnp.dtype('float32')}
-
-
-def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match='resnet50.*efficientnet_lite0'):
-        build_backbone('resnet51', nnx.Rngs(0))
 
 
 def test_tiny_resnet_can_be_resized_and_trains():
@@ -108,13 +80,27 @@ def test_tiny_resnet_can_be_resized_and_trains():
     assert np.isfinite(norms).all() and any(norms)
 
 
-def torch_resnet(torch, weights, images, name):
-    """torchvision's forward pass in evaluation mode, with `torch.nn.functional` alone."""
+def test_the_running_variance_is_unbiased():
+    norm = BatchNorm(3, momentum=0.9, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(2, 2, 1, 3)).astype(np.float32)
+    norm(jnp.asarray(x))
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-6)
+    kept = norm.var[...]
+    norm.eval()
+    norm(jnp.asarray(x))
+    np.testing.assert_array_equal(norm.var[...], kept)
+    norm.train()
+    norm(jnp.ones((1, 1, 1, 3)))  # of one number there is no unbiased variance
+    assert np.isfinite(norm.var[...]).all()
+
+
+def torch_resnet(torch, w, images, name, training):
+    """torchvision's forward pass, with `torch.nn.functional` alone; in training it moves the statistics in `w`."""
     f = torch.nn.functional
-    w = {key: torch.from_numpy(value) for key, value in weights.items()}
 
     def bn(x, key):
-        return f.batch_norm(x, w[f'{key}.running_mean'], w[f'{key}.running_var'], w[f'{key}.weight'], w[f'{key}.bias'])
+        mean, var, scale, bias = (w[f'{key}.{part}'] for part in ('running_mean', 'running_var', 'weight', 'bias'))
+        return f.batch_norm(x, mean, var, scale, bias, training=training, momentum=0.1, eps=1e-5)
 
     def conv(x, key, stride=1):
         kernel = w[f'{key}.weight']
@@ -136,16 +122,26 @@ def torch_resnet(torch, weights, images, name):
     return x
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
-def test_equals_torch_under_torchvision_names(name, tmp_path):
-    torch = pytest.importorskip('torch', reason='needs torch: pip install -e .[torch-parity]')
-    weights = random_weights(name)
-    torch.save({key: torch.from_numpy(value) for key, value in weights.items()}, tmp_path / 'weights.pth')
-    module = build_backbone(name, nnx.Rngs(0))
-    load_pretrained(module, name, str(tmp_path / 'weights.pth'))
-    module.eval()
-    images = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype(np.float32)
-    expected = torch_resnet(torch, weights, torch.from_numpy(images.transpose(0, 3, 1, 2)), name)
-    expected = expected.numpy().transpose(0, 2, 3, 1)
-    actual = nnx.jit(lambda module, x: module(x))(module, images)
-    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+@pytest.mark.parametrize(
+    'name, training, backward',
+    [
+        ('resnet18', True, True),
+        ('resnet18', False, True),
+        ('resnet50', False, True),
+        pytest.param('resnet50', True, False, marks=pytest.mark.slow),
+        pytest.param('resnet34', False, False, marks=pytest.mark.slow),
+        pytest.param('resnet101', False, False, marks=pytest.mark.slow),
+        pytest.param('resnet152', False, False, marks=pytest.mark.slow),
+        ('bottlenecks', True, True),
+    ],
+)
+def test_equals_torch_under_torchvision_names(name, training, backward, tmp_path, monkeypatch):
+    # With the statistics of small batches, the gradient of 50 layers of random weights is so sensitive that torch
+    # in float32 is off by several per cent of itself in float64. One block a stage has the same parts.
+    monkeypatch.setitem(BACKBONES, 'bottlenecks', partial(ResNet, Bottleneck, (1, 1, 1, 1)))
+    monkeypatch.setitem(FAMILIES, 'bottlenecks', FAMILIES['resnet50'])
+    monkeypatch.setitem(LAYOUTS, 'bottlenecks', ('bottleneck', (1, 1, 1, 1)))
+    weights = random_weights(torchvision_shapes(name))
+    forward = lambda torch, w, images: torch_resnet(torch, w, images, name, training)
+    size = (128, 160) if training and name == 'resnet50' else (64, 96)  # more numbers for the last statistics
+    assert_equals_torch(name, weights, forward, tmp_path, training=training, backward=backward, size=size)

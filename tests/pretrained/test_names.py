@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones import build_backbone
 from ssanet_jax.pretrained.load import load_pretrained, package_file
-from ssanet_jax.pretrained.names import EFFICIENTNET_LITE, FAMILIES, map_names
+from ssanet_jax.pretrained.names import CONVNEXT, EFFICIENTNET_LITE0, FAMILIES, map_names
 
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
@@ -95,7 +95,7 @@ def test_depthwise_and_pointwise_kernels_are_turned():
             '_blocks.4._project_conv.weight': pointwise,
             '_fc.bias': depthwise,
         },
-        EFFICIENTNET_LITE,
+        EFFICIENTNET_LITE0,
         {'blocks.4.depthwise.kernel': (3, 3, 5), 'blocks.4.project.kernel': (3, 2)},
         'a file',
     )
@@ -107,9 +107,33 @@ def test_a_depthwise_kernel_with_two_inputs_is_wrongly_shaped():
     with pytest.raises(UserError, match='1 wrongly shaped'):
         map_names(
             {'_blocks.0._depthwise_conv.weight': np.zeros((5, 2, 3, 3))},
-            EFFICIENTNET_LITE,
+            EFFICIENTNET_LITE0,
             {'blocks.0.depthwise.kernel': (3, 3, 5)},
             'a file',
+        )
+
+
+def test_a_kernel_of_the_wrong_rank_is_wrongly_shaped_even_if_the_numbers_agree():
+    with pytest.raises(UserError, match='1 wrongly shaped'):
+        map_names({'_conv_head.weight': np.zeros((4, 4))}, EFFICIENTNET_LITE0, {'head.kernel': (4, 4)}, 'a file')
+
+
+def test_quantised_weights_are_refused_and_counters_are_not():
+    tensors = {'_bn0.weight': np.zeros(4, np.int8), '_bn0.num_batches_tracked': np.zeros((), np.int64)}
+    with pytest.raises(UserError, match=r'1 not of floating type \(_bn0.weight \(4,\): int8\)'):
+        map_names(tensors, EFFICIENTNET_LITE0, {'stem_norm.scale': (4,)}, 'a file')
+
+
+def test_two_names_for_one_place_are_one_too_many():
+    tensors = {'_bn0.weight': np.zeros(4, np.float32), 'bn1.weight': np.ones(4, np.float32)}
+    with pytest.raises(UserError, match=r'1 unexpected \(bn1.weight\)'):
+        map_names(tensors, EFFICIENTNET_LITE0, {'stem_norm.scale': (4,)}, 'a file')
+
+
+def test_a_stage_that_is_not_there_is_unexpected():
+    with pytest.raises(UserError, match='1 missing .*1 unexpected'):
+        map_names(
+            {'stages.4.blocks.0.gamma': np.zeros(4, np.float32)}, CONVNEXT, {'stages.0.0.layer_scale': (4,)}, 'a file'
         )
 
 

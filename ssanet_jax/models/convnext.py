@@ -1,0 +1,116 @@
+"""ConvNeXt: a ResNet modernised step by step, without BatchNorm.
+
+Liu et al., "A ConvNet for the 2020s", CVPR 2022, in the layout of torchvision and timm, whose ImageNet
+weights `pretrained/names.py` reads. Two things differ from them:
+
+* They normalise the pooled feature, as part of the classifier. The heads here take the map itself, and
+  have no norm of their own, so each of its cells goes through that LayerNorm, with its weights.
+* No block is left out at random in training (stochastic depth): the published rate is small for Tiny (0.1),
+  fine-tuning often goes without, and a step would need a random key.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssanet_jax.models.depthwise import DepthwiseConv
+from ssanet_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
+
+
+class ConvNeXt(nnx.Module):
+    """A stem and stages of blocks, without classifier; between two stages the map shrinks by half.
+
+    Attributes:
+      features, stride: channels and pixel step of the map.
+      mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
+      interpolation: with which the images that the paper's weights learned from were resized.
+    """
+
+    stride = 32
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    interpolation = 'bicubic'
+
+    def __init__(
+        self,
+        repeats: Sequence[int],
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        widths: Sequence[int] = (96, 192, 384, 768),
+    ):
+        """Builds the network.
+
+        Args:
+          repeats: blocks in each of the four stages.
+          rngs: source of the random weights.
+          dtype: of the computation; parameters are float32.
+          widths: channels of each stage.
+        """
+        self.stem, self.stem_norm = patches(3, widths[0], 4, dtype, rngs), norm(widths[0], dtype, rngs)
+        self.shrinks = nnx.List([Shrink(*pair, dtype, rngs) for pair in zip(widths, widths[1:])])
+        self.stages = nnx.List(
+            [
+                nnx.List([Block(width, dtype, rngs) for _ in range(count)])
+                for count, width in zip(repeats, widths, strict=True)
+            ]
+        )
+        self.features = widths[-1]
+        self.head_norm = norm(self.features, dtype, rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, 3] normalised, float -> [B, floor(H/32), floor(W/32), features]."""
+        x = self.stem_norm(self.stem(images))
+        for index, stage in enumerate(self.stages):
+            if index > 0:
+                x = self.shrinks[index - 1](x)
+            for block in stage:
+                x = block(x)
+        return self.head_norm(x)
+
+
+class Block(nnx.Module):
+    """Filter each channel, normalise, mix the channels of each cell; add the input (Liu et al., Figure 4)."""
+
+    def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.depthwise = DepthwiseConv(width, 7, use_bias=True, dtype=dtype, rngs=rngs)
+        self.norm = norm(width, dtype, rngs)
+        self.expand = dense(width, 4 * width, dtype, rngs)
+        self.project = dense(4 * width, width, dtype, rngs)
+        # Touvron et al., "Going deeper with Image Transformers", ICCV 2021: a new block hardly does anything.
+        self.layer_scale = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, width] -> the same shape."""
+        y = jax.nn.gelu(self.expand(self.norm(self.depthwise(x))), approximate=False)
+        return x + self.project(y) * self.layer_scale[...].astype(x.dtype)
+
+
+class Shrink(nnx.Module):
+    """Normalises, then takes patches of 2 x 2."""
+
+    def __init__(self, channels: int, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.norm, self.conv = norm(channels, dtype, rngs), patches(channels, width, 2, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, channels] -> [B, floor(H/2), floor(W/2), width]."""
+        return self.conv(self.norm(x))
+
+
+_INIT = nnx.initializers.truncated_normal(0.02)
+
+
+def patches(channels: int, features: int, size: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution whose windows lie side by side; what is left over at the border is dropped."""
+    return nnx.Conv(channels, features, (size, size), size, padding='VALID', dtype=dtype, kernel_init=_INIT, rngs=rngs)
+
+
+def dense(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer over the channels of each cell."""
+    return nnx.Linear(channels, features, dtype=dtype, kernel_init=_INIT, rngs=rngs)
+
+
+def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the channels of each cell, with the exact variance: the paper's epsilon is a small 1e-6."""
+    return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)

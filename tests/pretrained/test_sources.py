@@ -1,0 +1,118 @@
+"""Where weights come from besides a file: another run, a package, the hub."""
+
+import hashlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import save_file
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.pretrained.hub import FILE
+from ssanet_jax.pretrained.load import load_pretrained, weights_of
+from ssanet_jax.training import experiment
+from ssanet_jax.training.checkpoints import Checkpoints
+
+CLASSES = ('a', 'b', 'c')
+COMMIT = 'c' * 40
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A work directory as a run leaves it, without the training: all its numbers are 0.5."""
+    import tiny_config
+
+    config, workdir = tiny_config.get_config(), tmp_path_factory.mktemp('runs') / 'earlier'
+    experiment.open_workdir(workdir, config, CLASSES)
+    _, *items = split_model(experiment.build_model(config, len(CLASSES)))
+    params, stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), items)
+    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, config.stages[-1].name), writes=True)
+    checkpoints.save(1, jax.tree.map(jax.numpy.asarray, {'params': params, 'stats': stats}))
+    checkpoints.close()
+    return workdir
+
+
+@pytest.mark.parametrize('prefix', ['', 'workdir:'])
+def test_the_backbone_of_another_run_is_taken_over(run, prefix, tiny_config):
+    tiny_config.model.pretrained = f'{prefix}{run}'
+    model = experiment.build_model(tiny_config, 7)  # another number of classes
+    weights = weights_of(model.backbone)
+    assert any(path.endswith('.var') for path in weights) and any(path.endswith('.kernel') for path in weights)
+    assert all((np.asarray(array) == 0.5).all() for array in weights.values())
+    assert not (np.asarray(model.image_classifier.kernel[...]) == 0.5).any()
+
+
+def test_another_backbone_is_refused_with_all_that_differs(run, tiny_config):
+    tiny_config.model.update(backbone='resnet18', pretrained=f'workdir:{run}')
+    with pytest.raises(
+        UserError, match=r'it is resnet_tiny, not resnet18; \d+ missing .*; 30 wrongly shaped'
+    ) as caught:
+        experiment.build_model(tiny_config, len(CLASSES))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_directory_that_is_no_run_is_named(tmp_path, tiny_config):
+    tiny_config.model.pretrained = str(tmp_path)
+    with pytest.raises(UserError, match='config.model.pretrained=.*holds no run'):
+        experiment.build_model(tiny_config, len(CLASSES))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's cache holds one repository, and there is no network."""
+    constants = pytest.importorskip('huggingface_hub.constants', reason='needs the hub: pip install -e .[hub]')
+    folder = tmp_path / 'models--timm--tiny'
+    (folder / 'refs').mkdir(parents=True)
+    (folder / 'refs/main').write_text(COMMIT)
+    (folder / 'snapshots' / COMMIT).mkdir(parents=True)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    return folder / 'snapshots' / COMMIT / FILE
+
+
+@pytest.mark.parametrize('revision', ['', '@main', f'@{COMMIT}'])
+def test_a_repository_in_the_cache_is_read_and_its_sha256_shown(hub, revision, capsys):
+    from test_names import resnet18_weights
+
+    weights = resnet18_weights()
+    save_file(weights, hub)
+    module = nnx.eval_shape(lambda: build_backbone('resnet18', nnx.Rngs(0)))
+    load_pretrained(module, 'resnet18', f'hub:timm/tiny{revision}')
+    np.testing.assert_array_equal(module.stem_norm.mean[...], weights['bn1.running_mean'])
+    shown = capsys.readouterr()
+    assert shown.out == ''
+    assert hashlib.sha256(hub.read_bytes()).hexdigest() in shown.err and COMMIT in shown.err
+
+
+@pytest.mark.parametrize(
+    'source, words',
+    [
+        ('hub:timm/another', 'not in the cache'),
+        ('hub:timm/tiny', 'not in the cache'),  # the repository is there, its file is not
+        ('hub:timm/tiny@v2', 'not in the cache'),
+        ('hub:no owner/at all', 'no repository'),
+    ],
+)
+def test_what_the_hub_cannot_give_is_one_clear_line(hub, source, words):
+    module = nnx.eval_shape(lambda: build_backbone('resnet18', nnx.Rngs(0)))
+    with pytest.raises(UserError, match=words) as caught:
+        load_pretrained(module, 'resnet18', source)
+    assert '\n' not in str(caught.value)
+
+
+def test_without_the_extra_the_hub_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    module = nnx.eval_shape(lambda: build_backbone('resnet18', nnx.Rngs(0)))
+    with pytest.raises(UserError, match=r'pip install .*\[hub\]'):
+        load_pretrained(module, 'resnet18', 'hub:timm/resnet18.tv_in1k')
+
+
+def test_the_hub_is_imported_only_when_asked_for():
+    import subprocess
+
+    code = 'import sys, ssanet_jax.training.experiment; sys.exit("huggingface_hub" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
