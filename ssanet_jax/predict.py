@@ -3,13 +3,19 @@
     python -m ssanet_jax.predict --workdir=runs/cub --out=predictions IMAGE_OR_FOLDER...
 
 Writes `predictions.jsonl`, one line an image (class, probabilities, boxes of the parts in pixels
-of the image, the scale and orientation chosen for each), and a picture of the parts beside it.
+of the image, the scale and orientation chosen for each), and a picture of the parts beside it,
+`folder_photo.jpg.png` for `folder/photo.jpg`.
 """
 
+import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
+import cv2
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -19,7 +25,7 @@ from ssanet_jax import command
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.figures import draw_parts, save_picture
+from ssanet_jax.evaluation.figures import draw_parts
 from ssanet_jax.evaluation.recognise import Recogniser, Recognition
 from ssanet_jax.training import experiment
 
@@ -29,18 +35,19 @@ _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 BATCH = 8
+LONGEST_NAME = 200  # bytes, of a picture; file systems take 255
 
 
 def main(arguments: list[str]) -> None:
     """Recognises every image; an unreadable one is named and left out, and the exit code is then 2."""
-    files = find_images(arguments)
+    out = Path(_OUT.value)
+    files = find_images(arguments, out)
+    pictures = picture_names(files)
     console = Console(stderr=True)
     run = experiment.load_run(Path(_WORKDIR.value))
     recogniser = Recogniser(run.model, run.active, BATCH)
-    out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
     unreadable = []
-    with (out / 'predictions.jsonl').open('w') as lines:
+    with _open(out) as lines:
         for first in track(range(0, len(files), BATCH), 'recognising', console=console, transient=True):
             images = list(_readable(files[first : first + BATCH], unreadable))
             inputs = [for_evaluation(image, run.config.data) for _, image in images]
@@ -48,7 +55,7 @@ def main(arguments: list[str]) -> None:
                 line = describe(file, image.shape[:2], found, run, _TOP.value)
                 lines.write(json.dumps(line) + '\n')
                 caption = f'{line["class"]}  {line["probabilities"][line["class"]]:.2f}'
-                save_picture(out / f'{_flat_name(file)}.png', draw_parts(picture, found.boxes, found.scales, caption))
+                _save(out / pictures[file], draw_parts(picture, found.boxes, found.scales, caption))
     print(f'{len(files) - len(unreadable)} images recognised: see {out}')
     if unreadable:
         raise UserError(
@@ -56,23 +63,48 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def find_images(arguments: list[str]) -> list[Path]:
+def find_images(arguments: list[str], out: Path | None = None) -> list[Path]:
     """The images named, and those in the folders named, sorted.
+
+    Args:
+      arguments: images and folders.
+      out: the folder to write to. What lies in it is left out of the folders: an earlier run drew it.
 
     Raises:
       UserError: if a path does not exist, or there is no image at all.
     """
     files: list[Path] = []
+    ours = out.resolve() if out else None
     for argument in arguments:
         path = Path(argument)
         if not path.exists():
             raise UserError(f'{path} does not exist: give images or folders of images')
-        files += sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not path.is_dir():
+            files.append(path)
+        elif path.resolve() == ours:
+            raise UserError(f'--out={out} is the folder of the images, which must not mix: give another --out')
+        else:
+            # Only directly in it: with --out=. the images may well be in folders below.
+            found = (p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.parent.resolve() != ours)
+            files += sorted(found)
     if not files:
         raise UserError(
             f'no image ({", ".join(SUFFIXES)}) in {", ".join(arguments) or "the arguments"}: give images or folders'
         )
     return files
+
+
+def picture_names(files: list[Path]) -> dict[Path, str]:
+    """A name for the picture of each file, such as `birds_wren.jpg.png` for `birds/wren.jpg`.
+
+    Two files never share one: where the names would be the same, or too long, a hash of the path goes in front.
+    """
+    plain = {file: '_'.join(part for part in file.parts if part not in ('/', '..', '.')) for file in files}
+    times = Counter(name.lower() for name in plain.values())  # some file systems ignore case
+    return {
+        file: f'{_unique(file, name) if times[name.lower()] > 1 or _too_long(name) else name}.png'
+        for file, name in plain.items()
+    }
 
 
 def describe(file: Path, shape: tuple[int, int], found: Recognition, run: experiment.Run, top: int) -> dict:
@@ -96,9 +128,31 @@ def _readable(files: list[Path], unreadable: list[str]) -> Iterator[tuple[Path, 
             unreadable.append(str(error))
 
 
-def _flat_name(file: Path) -> str:
-    """A name for the picture that keeps two files of one name in two folders apart."""
-    return '_'.join(part for part in file.with_suffix('').parts if part not in ('/', '..', '.'))
+def _too_long(name: str) -> bool:
+    return len(os.fsencode(name)) > LONGEST_NAME
+
+
+def _unique(file: Path, name: str) -> str:
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
+    # The end of a path says more than its beginning. A character that is cut in two is dropped.
+    return f'{digest}_{os.fsencode(name)[-LONGEST_NAME:].decode(errors="ignore")}'
+
+
+def _open(out: Path) -> TextIO:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return (out / 'predictions.jsonl').open('w')
+    except OSError as error:
+        raise UserError(f'cannot write in {out} ({error.strerror}): give another --out') from error
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    # Not by cv2.imwrite, which only returns False when it fails, and does not say why.
+    _, encoded = cv2.imencode('.png', picture[..., ::-1])
+    try:
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise UserError(f'cannot write {path} ({error.strerror}): make room, or give another --out') from error
 
 
 if __name__ == '__main__':

@@ -1,8 +1,10 @@
 """The processes that train together: how they find each other, and who speaks for them."""
 
 import os
+from collections.abc import Iterable
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from ssanet_jax.data.pipeline import Process
@@ -77,6 +79,16 @@ def current() -> Process:
 def leads() -> bool:
     """Whether this is the process that writes logs and results."""
     return jax.process_index() == 0
+
+
+def gather(numbers: Iterable[int]) -> list[int]:
+    """The numbers of all processes, sorted, each once."""
+    mine = np.array(sorted(set(numbers)), np.int32)
+    if jax.process_count() > 1:
+        longest = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
+        padded = np.concatenate([mine, np.full(longest - len(mine), -1, np.int32)])
+        mine = multihost_utils.process_allgather(padded)
+    return sorted({int(number) for number in mine.ravel() if number >= 0})
 
 
 def wait_for_all(name: str) -> None:

@@ -17,13 +17,43 @@ CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weig
 
 # Name -> (arguments, words that the line must hold). {tmp} is a folder, see `prepared` below.
 CASES = {
-    'no configuration': ([], ['--config', '--help']),
+    'no configuration': ([], ['--config is missing', 'configs/cub.py', '--help']),
+    'only a field': (['--config.seed=1'], ['--config is missing', '--help']),
     'missing configuration': (['--config=nowhere.py'], ["no configuration file 'nowhere.py'", 'check --config']),
     'missing configuration and a field': (
         ['--config', 'nowhere.py', '--config.seed=1'],
         ["'nowhere.py'", 'check --config'],
     ),
     'unknown field': ([TINY, '--config.model.bogus=1'], ['config.model.bogus', 'check the spelling']),
+    'misspelt field': (
+        [TINY, '--config.data.dir=x', '--config.data.batchsize=1'],
+        ['no field config.data.batchsize', 'did you mean batch_size'],
+    ),
+    'misspelt field of a stage': ([TINY, '--config.stages[0].epoch=1'], ['no field config.stages[0].epoch ', 'epochs']),
+    'stage that is not there': (
+        [TINY, '--config.data.dir=x', '--config.stages[9].epochs=1'],
+        ['no field config.stages[9].epochs'],
+    ),
+    'stage without a number': ([TINY, '--config.stages.epochs=1'], ['no field config.stages.epochs']),
+    'field of a number': ([TINY, '--config.seed.x=1'], ['no field config.seed.x']),
+    'no Python': (['--config=README.md'], ['README.md is no usable configuration file', 'README.md line']),
+    'syntax error': (['--config={tmp}/syntax.py'], ['syntax.py is no usable', 'syntax.py line 1']),
+    'failing import': (
+        ['--config={tmp}/import.py', '--config.seed=1'],
+        ['import.py is no usable', 'import.py line 2', "No module named 'nowhere'"],
+    ),
+    'failing get_config': (
+        ['--config={tmp}/raises.py'],
+        ['raises.py is no usable', 'raises.py line 2: ValueError: no'],
+    ),
+    'file it reads': (['--config={tmp}/reads.py', '--config.seed=1'], ['reads.py is no usable', "'nowhere.csv'"]),
+    'no get_config': (['--config=tests/commands.py'], ['tests/commands.py has no get_config']),
+    'no ConfigDict': (['--config={tmp}/dict.py'], ['dict.py returns no ConfigDict']),
+    'no variants': (
+        ['--config=configs/folder.py:foo'],
+        ["configs/folder.py has no variants, such as 'foo'", '--config=configs/folder.py'],
+    ),
+    'variant not given': (['--config={tmp}/variant.py'], ['variant.py wants the name of a variant', 'variant.py:NAME']),
     'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle.scales', 'check the spelling']),
     'wrong type': ([TINY, '--config.data.batch_size=many'], ['config.data.batch_size', 'many']),
     'unknown mode': ([TINY, '--mode=dance'], ['mode', 'train|evaluate']),
@@ -122,11 +152,19 @@ def prepared(tmp: Path) -> None:
 
     (tmp / 'empty' / 'one-class').mkdir(parents=True)
     (tmp / 'file').write_text('in the way')
+    (tmp / 'syntax.py').write_text('def get_config(:\n')
+    (tmp / 'import.py').write_text('import sys\nimport nowhere\n')
+    (tmp / 'raises.py').write_text('def get_config():\n    raise ValueError("no")\n')
+    (tmp / 'reads.py').write_text('def get_config():\n    open("nowhere.csv")\n')
+    (tmp / 'dict.py').write_text('def get_config():\n    return dict(seed=1)\n')
+    (tmp / 'variant.py').write_text('def get_config(name):\n    return name\n')
     for name in ('other', 'classes', 'untrained'):
         config = tiny_config.get_config()
         config.seed = 1 if name == 'other' else 0
+        config.data.interpolation = 'bilinear'  # as the backbone asks
         experiment.open_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
-    (tmp / 'damaged').mkdir()
+    for name in ('other', 'classes', 'damaged'):  # runs that have begun
+        (tmp / name / 'scale_mining' / 'checkpoints' / '3').mkdir(parents=True)
     (tmp / 'damaged' / 'config.json').write_text('{"config": {')
 
 
@@ -170,6 +208,7 @@ def test_bad_input_ends_with_one_line(ended, name):
     assert line.startswith('error: ')
     for word in CASES[name][1]:
         assert word in line
+    assert 'Traceback' not in line
     assert after == before
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ from commands import ROOT
 
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
+from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.recognise import Recogniser
-from ssanet_jax.predict import find_images
+from ssanet_jax.predict import _save, find_images, picture_names
 from ssanet_jax.training import experiment
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,32 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
 
 
+def test_every_image_has_its_own_picture_and_no_picture_is_an_image(finished_run, photos, tmp_path):
+    image = (photos / '3.png').read_bytes()
+    for name in ('x.png', 'x.bmp', 'l' * 240 + '.png'):
+        (tmp_path / name).write_bytes(image)
+    for _ in range(2):
+        done = predict(f'--workdir={finished_run.workdir}', f'--out={tmp_path / "out"}', tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len((tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()) == 3
+        assert len(list((tmp_path / 'out').glob('*.png'))) == 3
+
+
+def test_picture_names():
+    names = picture_names(
+        [Path(p) for p in ('a/x.jpg', 'a/x.jpeg', 'b/x.jpg', 'x.png', '../x.png', 'y' * 240, 'é' * 120)]
+    )
+    assert list(names.values())[:3] == ['a_x.jpg.png', 'a_x.jpeg.png', 'b_x.jpg.png']
+    assert len({name.lower() for name in names.values()}) == len(names) == 7
+    assert all(len(name.encode()) < 255 for name in names.values())
+    assert picture_names([Path('x.png')] * 2) == {Path('x.png'): 'x.png.png'}
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path):
+    with pytest.raises(UserError, match='cannot write .*no_folder'):
+        _save(tmp_path / 'no_folder' / 'x.png', np.zeros((8, 8, 3), np.uint8))
+
+
 def test_to_source_pixels_undoes_resize_and_crop():
     class data:
         resize, image_size = 100, 80
@@ -78,11 +106,16 @@ def test_to_source_pixels_undoes_resize_and_crop():
 
 def test_bad_arguments(finished_run, tmp_path):
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').touch()
+    (tmp_path / 'photo.png').touch()
     for arguments, message in (
         ((f'--workdir={tmp_path / "nothing"}', tmp_path / 'absent.jpg'), 'does not exist'),
         ((f'--workdir={tmp_path / "nothing"}', ROOT / 'docs'), 'holds no run'),
         ((f'--workdir={finished_run.workdir}', tmp_path / 'empty'), 'no image'),
         ((f'--workdir={finished_run.workdir}',), 'no image'),
+        ((f'--workdir={finished_run.workdir}', f'--out={tmp_path / "file"}', tmp_path / 'photo.png'), 'another --out'),
+        ((f'--workdir={finished_run.workdir}', f'--out={tmp_path}', tmp_path), 'give another --out'),
+        ((tmp_path,), '--workdir is missing: Folder of a trained run; see --help'),
     ):
         done = predict(*arguments)
         assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr

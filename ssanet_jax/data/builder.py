@@ -31,7 +31,7 @@ from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.transforms import resize_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
-DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax'
+DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
 # An image is shrunk if that leaves less than half of its pixels to decode.
 _WORTH_SHRINKING = 1.5
 _STRETCH = 256  # images that are prepared at a time
@@ -48,7 +48,7 @@ def prepare(listing: Listing, config: Any) -> Dataset:
     Args:
       listing: the set.
       config: the ``data`` section of a config. ``prepared_dir`` is where prepared copies are kept
-        (``~/.cache/ssanet_jax`` by default). With ``shrink``, images much larger than ``resize``
+        (``~/.cache/ssanet_jax/data`` by default). With ``shrink``, images much larger than ``resize``
         are stored at that size, so that each epoch decodes less; the others are copied byte for
         byte.
 
@@ -82,7 +82,16 @@ def prepare(listing: Listing, config: Any) -> Dataset:
         class_names=listing.class_names,
         train=_PreparedSplit(sources['train'], _labels(records, 'train')),
         test=_PreparedSplit(sources['test'], _labels(records, 'test')),
+        digest=_digest(records),
     )
+
+
+def _digest(records: Sequence[Record]) -> str:
+    """Which images are in which split under which label; the folder may move, and files may be touched."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(repr((record.path, record.label, record.split)).encode(errors='surrogateescape'))
+    return digest.hexdigest()
 
 
 def _labels(records: Sequence[Record], split: str) -> np.ndarray:

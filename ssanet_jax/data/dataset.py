@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,6 +63,8 @@ class Dataset:
     test: Source
     validation: Source | None = None
     """Held out of the published training examples, where that was asked for."""
+    digest: str = ''
+    """Of the files' names, labels and splits, for sets that are read from files."""
 
 
 def read_listing(config: Any) -> Listing:
@@ -142,7 +145,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         count = min(max(round(share * len(places)), 1), len(places) - 1)
-        held[np.random.default_rng([seed, label]).permutation(places)[:count]] = True
+        held[np.random.default_rng([seed, *os.fsencode(dataset.class_names[label])]).permutation(places)[:count]] = True
     if not held.any():
         raise UserError('config.data.validation: no class has two training images, so none can be held out')
     return dataclasses.replace(

@@ -13,6 +13,7 @@ Fields of ``config.data``: ``dir``, ``prepared_dir``, ``csv`` (none) and ``split
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _WHAT = 'a folder with one folder of images a class, or with two such folders, train and test'
-_ENDINGS = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
+_ENDINGS = {'.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 _TRAIN_SHARE = 0.8
 # What a split may be called, by a folder or in a CSV file, in small or capital letters.
 _SPLITS = {'train': 'train', 'test': 'test', 'val': 'val', 'valid': 'val', 'validation': 'val'}
@@ -214,11 +215,15 @@ def _changed(path: pathlib.Path) -> int:
         return 0
 
 
+def _lot(seed: int, path: str) -> str:
+    """The place of an image in the draw: its own, so that adding images or classes hardly moves another one."""
+    return hashlib.sha256(f'{seed}/'.encode() + os.fsencode(path)).hexdigest()
+
+
 def _drawn_split(files: Files, seed: int) -> dict[str, Files]:
     split: dict[str, Files] = {'train': {}, 'test': {}}
     for name, paths in files.items():
-        # Seeded by the name too, so that adding a class moves no image of another one.
-        order = np.random.default_rng([seed, *os.fsencode(name)]).permutation(len(paths))
+        order = np.argsort([_lot(seed, path) for path in paths], kind='stable')
         # At least one image to train on, and one to test on where a class has two.
         cut = min(max(round(_TRAIN_SHARE * len(paths)), 1), max(len(paths) - 1, 1))
         chosen = {'train': order[:cut], 'test': order[cut:]}

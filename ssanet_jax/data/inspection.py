@@ -114,6 +114,8 @@ def check_classes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator
     """Labels name classes, and every class is trained and tested, on about as many images as another."""
     del pictures
     names = listing.class_names
+    if len(names) < 2:
+        yield Finding('error', 'sets of a single class', tuple(names), 'there is nothing to tell apart: add a class')
     outside = [record for record in listing.records if not 0 <= record.label < len(names)]
     if outside:
         yield Finding(

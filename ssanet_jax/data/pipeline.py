@@ -227,6 +227,9 @@ def check_sizes(data: Any) -> None:
         )
     if not 0 < data.scale_min <= 1:
         raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 is off')
+    for name, least in (('image_size', 1), ('threads', 0), ('prefetch', 0)):
+        if data[name] < least:
+            raise UserError(f'config.data.{name}={data[name]} must be {least} or more')
     if data.interpolation not in ('', *transforms.INTERPOLATIONS):
         known = ', '.join(transforms.INTERPOLATIONS)
         raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')

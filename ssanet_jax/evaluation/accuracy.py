@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ssanet_jax import parallel
+from ssanet_jax import parallel, processes
 from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
 
 HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'sum')
@@ -66,8 +66,7 @@ def evaluate(
 
     Returns:
       `{'accuracy': of the prediction, 'examples': number of images, 'heads': {head: accuracy},
-      'unreadable': positions of the images that this process could not read; they count as
-      wrong}`.
+      'unreadable': positions of the images that could not be read; they count as wrong}`.
     """
     counts: dict[str, Any] = {}
     unreadable: list[int] = []
@@ -77,4 +76,9 @@ def evaluate(
         unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()
     examples = int(counts.pop('examples'))
     heads = {name: int(value) / examples for name, value in counts.items()}
-    return {'accuracy': heads.pop('sum'), 'examples': examples, 'heads': heads, 'unreadable': unreadable}
+    return {
+        'accuracy': heads.pop('sum'),
+        'examples': examples,
+        'heads': heads,
+        'unreadable': processes.gather(unreadable),
+    }

@@ -21,7 +21,7 @@ class BatchNorm(nnx.BatchNorm):
         wide = x.astype(jnp.float32)
         axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
         mean = wide.mean(axes)
-        var = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
+        var = jnp.square(wide - mean).mean(axes)
         for running, new in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
             running.set_value(self.momentum * running.get_value() + (1 - self.momentum) * new)
         scale = jax.lax.rsqrt(var + self.epsilon) * self.scale.get_value()

@@ -14,7 +14,7 @@ def scale_factors(scales: int, alpha: float) -> np.ndarray:
     """`alpha ** e` for e = -(S-1)/2 ... (S-1)/2: shrunk, the original, expanded. `[S]`."""
     if scales < 1 or scales % 2 == 0:
         raise ValueError(f'scales must be odd, so that one of them is the original; got {scales}')
-    if alpha <= 1:
+    if not alpha > 1:
         raise ValueError(f'alpha must be greater than 1; got {alpha}')
     return (alpha ** (np.arange(scales) - (scales - 1) / 2)).astype(np.float32)
 

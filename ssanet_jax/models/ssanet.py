@@ -98,11 +98,18 @@ class SSANet(nnx.Module):
             raise ValueError(f"fusion must be 'parts' or 'global+parts', not {fusion!r}")
         if features not in ('pooled', 'flat'):
             raise ValueError(f"features must be 'pooled' or 'flat', not {features!r}")
+        if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+            raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
+        if not 0 < nms_iou <= 1:
+            raise ValueError(f'nms_iou must lie in (0, 1]; got {nms_iou}')
+        if patch < 1 or grid < 1:
+            raise ValueError(f'patch and grid must be at least 1; got {patch} and {grid}')
         candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
 
         self.backbone = backbones.build_backbone(backbone, rngs, dtype=jnp.dtype(dtype))
         channels = self.backbone.features
         anchors = len(anchor_boxes(image_size, self.backbone.stride))
+        self._check_map(image_size, backbone)
         if proposals > anchors:
             raise ValueError(
                 f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}'
@@ -181,6 +188,17 @@ class SSANet(nnx.Module):
             pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3)).astype(jnp.float32)  # [B, M, C]
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
+
+    def _check_map(self, image_size: int, name: str) -> None:
+        """Raises `ValueError` where the backbone drops a rim of the image, which the anchors would then miss."""
+        stride = self.backbone.stride
+        if image_size % stride == 0:
+            return
+        graph, state = nnx.split(self.backbone)
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+        cells = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, images).shape[1]
+        if cells != -(-image_size // stride):
+            raise ValueError(f'the image size must be a multiple of {stride} for {name}; got {image_size}')
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)

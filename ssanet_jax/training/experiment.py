@@ -1,9 +1,11 @@
 """A work directory: the configuration it was made with, its classes, and the network that came of it."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +93,94 @@ def with_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
     return config
 
 
-def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> None:
-    """Claims a work directory for a configuration, or finds it claimed by the same one.
+def settings_of(run: 'Run', given: ConfigDict) -> ConfigDict:
+    """The settings to evaluate a run with: its own, except where the data lies and how it is read.
 
     Raises:
-      UserError: if it belongs to a run with other settings or classes.
+      UserError: if `given` asks for other images, another split or another preparation of them.
     """
-    content = {'config': json.loads(config.to_json_best_effort()), 'class_names': list(class_names)}
+    theirs = given.data.copy_and_resolve_references()
+    theirs.interpolation = theirs.interpolation or run.config.data.interpolation
+    free = {name.removeprefix('data.') for name in MOVABLE} | {'csv', 'name', 'level', 'batch_size'}
+    changed = sorted(_differences(run.config.data.to_dict(), json.loads(theirs.to_json_best_effort())) - free)
+    if changed:
+        raise UserError(
+            f'the run has another {", ".join(f"config.data.{name}" for name in changed)}: evaluate with its settings'
+        )
+    config = run.config.copy_and_resolve_references()
+    config.data = theirs
+    return config
+
+
+def check_run(config: ConfigDict) -> None:
+    """Raises `UserError` for settings of the run as a whole that make no sense."""
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f'config.seed={config.seed} must lie between 0 and 2**32 - 1')
+    for name in ('eval_epochs', 'checkpoint_steps'):
+        if config[name] < 0:
+            raise UserError(f'config.{name}={config[name]} must be 0 or more')
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps a second run out of a work directory; the system opens the lock when the process ends.
+
+    Raises:
+      UserError: another process trains there, or it cannot be written.
+    """
+    if not processes.leads():
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        directory = os.open(workdir, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(directory)
+        raise UserError(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
+    try:
+        yield
+    finally:
+        os.close(directory)
+
+
+def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
+    """Claims a work directory for a configuration, or finds it claimed by the same one.
+
+    One that holds no checkpoint yet may be claimed anew. Every process compares its own settings and
+    images with what the directory holds then.
+
+    Args:
+      workdir, config: of the run.
+      class_names: of the data set.
+      images: digest of its images, labels and splits.
+
+    Raises:
+      UserError: if it belongs to a run with other settings, classes or images.
+    """
+    content = {
+        'config': json.loads(config.to_json_best_effort()),
+        'class_names': list(class_names),
+        'images': images,
+    }
     path = workdir / CONFIG_FILE
-    claimed = path.exists()
+    claimed = path.exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
     processes.wait_for_all('looked for a run')  # before any of them writes
     if not claimed:
         try:
             write_json(path, content)
         except OSError as error:
             raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
-        return
     before = _read(path)
     if before['class_names'] != content['class_names']:
         raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
+    if before['images'] != content['images']:
+        raise UserError(
+            f'{workdir} holds a run on other images or another split of them: give another --workdir, or the old data'
+        )
     changed = sorted(_differences(before['config'], content['config']) - MOVABLE)
     if changed:
         raise UserError(
@@ -126,6 +197,7 @@ class Run:
     model: SSANet
     active: frozenset[str]  # the groups that take part in the prediction
     stage: str  # the last stage with a checkpoint
+    finished: bool  # whether that stage came to its end
 
 
 def load_run(workdir: Path) -> Run:
@@ -147,7 +219,8 @@ def load_run(workdir: Path) -> Run:
     items = restore_network(workdir, name, {'params': params, 'stats': stats})
     stages = [ConfigDict(row) for row in config.stages]
     model = merge_model(graph, items['params'], items['stats'])
-    return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name)
+    finished = (workdir / name / 'evaluation.json').exists()
+    return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name, finished)
 
 
 class Best:
@@ -229,7 +302,7 @@ def device_kind() -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-        return {'config': content['config'], 'class_names': content['class_names']}
+        return {'config': content['config'], 'class_names': content['class_names'], 'images': content['images']}
     except FileNotFoundError:
         raise UserError(f'{path.parent} holds no run ({path.name} is missing): check --workdir') from None
     except (ValueError, KeyError, TypeError, OSError):

@@ -50,6 +50,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     """
     mesh = _mesh(config)
     # All that can be wrong with the settings is found before the work directory is claimed.
+    experiment.check_run(config)
     check_stages(config.stages, config.optimizer)
     check_loss(config.loss)
     check_sizes(config.data)
@@ -57,7 +58,19 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     check_batch_fits(dataset.train, config.data)
     model = experiment.build_model(config, len(dataset.class_names))
     config = experiment.with_preprocessing(config, model)
-    experiment.open_workdir(workdir, config, dataset.class_names)
+    with experiment.locked(workdir):
+        return _train_stages(config, workdir, console, dataset, model, mesh)
+
+
+def _train_stages(
+    config: ConfigDict,
+    workdir: Path,
+    console: Console,
+    dataset: datasets.Dataset,
+    model: SSANet,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, Any]:
+    experiment.open_workdir(workdir, config, dataset.class_names, dataset.digest)
     held_out = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     console.print(
         f'{dataset.name}: {len(dataset.train)} training{held_out} and {len(dataset.test)} test images '
@@ -107,13 +120,18 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
     """
     mesh = _mesh(config)
     run = experiment.load_run(workdir)
+    config = experiment.settings_of(run, config)
     dataset = datasets.load(config.data)
     if dataset.class_names != run.class_names:
         raise UserError(
             f'{workdir} was trained on other classes than {dataset.name} has: check --config and config.data'
         )
-    if config.data.image_size != run.config.data.image_size:
-        raise UserError(f'{workdir} was trained at config.data.image_size={run.config.data.image_size}: give the same')
+    console.print(
+        f'{dataset.name}: {len(dataset.test)} test images; the network of stage {run.stage}'
+        + ('' if run.finished else ', which is not finished'),
+        highlight=False,
+        soft_wrap=True,
+    )
     result = _evaluate_run(run, dataset, config, mesh, console)
     experiment.write_json(workdir / 'evaluation.json', result)
     return result
@@ -132,7 +150,6 @@ def _test_once(
 def _evaluate_run(
     run: experiment.Run, dataset: datasets.Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
-    config = experiment.with_preprocessing(config, run.model)
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         _, params, stats = split_model(run.model)
         params, stats = parallel.replicate((params, stats), mesh)
@@ -213,16 +230,16 @@ def _train_stage(
                     _check_finite(number, values, row.name, checkpoints)
                     writer.write(number, values)
                 pending = []
+            if epoch_ends and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
+                assess(writer)  # before the save, so that a run killed in between does it again
             if save:
                 position = {'seconds': seconds + time.monotonic() - began, 'examples': step * size}
                 checkpoints.save(
                     step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
                 )
             if epoch_ends:
-                writer.unreadable(unreadable(dataset.train, skipped))
+                writer.unreadable(unreadable(dataset.train, processes.gather(skipped)))
                 skipped.clear()
-            if epoch_ends and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
-                assess(writer)
             if save or epoch_ends or step == first + 1:
                 writer.restart_clock(step)
         assess(writer)

@@ -1,6 +1,7 @@
 """Stages of training: a table of who trains at which rate (paper, 3.4)."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,10 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
     """Raises `UserError` for a table or an optimiser that cannot train."""
     if optimizer.name not in OPTIMIZERS:
         raise UserError(f'config.optimizer.name is {optimizer.name!r}: choose from {", ".join(OPTIMIZERS)}')
+    if not 0 <= optimizer.momentum < 1:
+        raise UserError(f'config.optimizer.momentum={optimizer.momentum} must lie in [0, 1)')
+    if optimizer.weight_decay < 0:
+        raise UserError(f'config.optimizer.weight_decay={optimizer.weight_decay} must be 0 or more')
     if not stages:
         raise UserError('config.stages is empty: give at least one stage(...)')
     names = [row.name for row in stages]
@@ -74,6 +79,19 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
             raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join(GROUPS)}')
         if row.epochs < 1:
             raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
+        if not re.fullmatch(r'\w[\w.-]*', row.name):
+            raise UserError(f'a stage is named {row.name!r}: use letters, digits and _, for it names a folder too')
+        for group, factor in row.train.items():
+            if not factor > 0:
+                raise UserError(
+                    f'stage {row.name!r} trains {group} at {factor} times its rate: leave out what is frozen'
+                )
+        if not row.rate > 0:
+            raise UserError(f'stage {row.name!r} has the rate {row.rate}: it must be above 0')
+        if not 0 <= row.warmup_epochs <= row.epochs:
+            raise UserError(f'stage {row.name!r} warms up for {row.warmup_epochs} of its {row.epochs} epochs')
+        if any(epoch < 1 for epoch in row.milestones):
+            raise UserError(f'stage {row.name!r} has a milestone before epoch 1')
         if row.statistics not in STATISTICS:
             raise UserError(
                 f'stage {row.name!r} has statistics {row.statistics!r}: choose from {", ".join(STATISTICS)}'

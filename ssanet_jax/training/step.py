@@ -43,6 +43,9 @@ def check_loss(loss: ConfigDict) -> None:
         raise UserError(f'config.loss.mac_reduction={loss.mac_reduction}: set it to mean or sum')
     if loss.mac_temperature <= 0:
         raise UserError(f'config.loss.mac_temperature={loss.mac_temperature} must be above 0')
+    for name, weight in loss.weights.items():
+        if not weight >= 0:
+            raise UserError(f'config.loss.weights.{name}={weight} must be 0 or more')
     if not 0 <= loss.label_smoothing < 1:
         raise UserError(f'config.loss.label_smoothing={loss.label_smoothing} must lie in [0, 1); 0 is off')
 
@@ -112,6 +115,8 @@ def make_train_step(
             getattr(model, group).train()
     graph, _, _ = split_model(model)
     weights = stage_losses(active, row.train, config.loss.weights)
+    if not weights:
+        raise UserError(f'stage {row.name!r} has no loss: raise one of config.loss.weights, or train another group')
     describe = bool({'parts', 'mac', 'ranking'} & set(weights))
     rate = learning_rate(row, steps_per_epoch)
     optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)

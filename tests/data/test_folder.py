@@ -248,3 +248,14 @@ def test_errors(root, config):
     write_image(root / 'test/emu/1.jpg')
     with pytest.raises(UserError, match="without training images, such as 'emu'"):
         dataset.load(config)
+
+
+def test_more_images_hardly_move_the_draw(root):
+    for number in range(100):
+        write_image(root / f'owl/b{number:03d}.jpg', 2, 2)
+    before = {record.path: record.split for record in folder.read_records(root)[1]}
+    for number in range(5):
+        write_image(root / f'owl/a{number}.jpg', 2, 2)
+    after = {record.path: record.split for record in folder.read_records(root)[1]}
+    moved = [path for path, split in before.items() if after[path] != split]
+    assert len(moved) <= 5 and len(after) == 105

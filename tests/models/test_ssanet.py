@@ -315,3 +315,17 @@ def test_fusion_adds_the_image_classifier_to_the_same_parts(image_network, image
     expected = image_outputs.image_logits + image_outputs.scale_logits + image_outputs.oriented_logits
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5)
     assert not np.allclose(outputs.logits, image_outputs.logits)
+
+
+def test_a_size_of_which_the_backbone_drops_a_rim():
+    with pytest.raises(ValueError, match='multiple of 8 for resnet_tiny; got 60'):
+        SSANet(3, 60, backbone='resnet_tiny', rngs=nnx.Rngs(0))
+    SSANet(3, 64, backbone='resnet_tiny', rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'), [('dtype', 'int32'), ('nms_iou', 0), ('patch', 0), ('grid', 0), ('alpha', float('nan'))]
+)
+def test_settings_that_make_no_sense(field, value):
+    with pytest.raises(ValueError, match=f'{field}'):
+        SSANet(3, 64, backbone='resnet_tiny', **{field: value}, rngs=nnx.Rngs(0))

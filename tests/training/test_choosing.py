@@ -9,6 +9,7 @@ import pytest
 from data_samples import write_image
 from rich.console import Console
 
+from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation import accuracy
 from ssanet_jax.training import experiment, loop
 from ssanet_jax.training.checkpoints import Checkpoints
@@ -106,3 +107,43 @@ def test_unreadable_images_are_named_and_counted(config, birds, tmp_path):
     assert broken[1] in problem and results['examples'] == 7
     assert results['accuracy'] <= 6 / 7
     assert json.loads((tmp_path / 'run/results.json').read_text())['unreadable'] == [problem]
+
+
+@pytest.mark.slow
+def test_a_run_keeps_to_its_images(config, birds, tmp_path):
+    """Images that change between two starts would move others between training and test, or mix two sets."""
+    config.stages = config.stages[:1]
+    config.stages[0].epochs = 1
+    _train(config, tmp_path / 'run')
+    write_image(birds / 'train/crow/another.jpg')
+    with pytest.raises(UserError, match='other images or another split'):
+        _train(config, tmp_path / 'run')
+    (birds / 'train/crow/another.jpg').unlink()
+    moved = birds.rename(birds.with_name('moved'))
+    config.data.dir = str(moved)
+    again, _ = _train(config, tmp_path / 'run')
+    assert again['examples'] == 7
+
+    evaluated = loop.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    assert evaluated['accuracy'] == again['accuracy']
+    config.data.resize = 80
+    with pytest.raises(UserError, match='another config.data.resize'):
+        loop.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))
+
+
+def test_a_second_run_stays_out_of_the_work_directory(tmp_path):
+    with experiment.locked(tmp_path / 'run'):
+        with pytest.raises(UserError, match='another process trains in'):
+            with experiment.locked(tmp_path / 'run'):
+                pass
+    with experiment.locked(tmp_path / 'run'):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'), [('seed', -1), ('seed', 2**32), ('eval_epochs', -1), ('checkpoint_steps', -3)]
+)
+def test_settings_of_the_run_that_make_no_sense(tiny_config, field, value):
+    tiny_config[field] = value
+    with pytest.raises(UserError, match=f'config.{field}={value}'):
+        experiment.check_run(tiny_config)
