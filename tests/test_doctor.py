@@ -97,7 +97,8 @@ def test_missing_images_of_a_set_below_the_folder(tmp_path):
     }.items():
         (root / file).write_text(lines)
     done = doctor('--dataset=cub', f'--data_dir={root.parent}', f'--fix_list={tmp_path / "fix.txt"}')
-    assert done.returncode == 1 and done.stdout.endswith('2 problems: missing images (2)\n'), done.stderr
+    assert done.returncode == 1 and 'missing images (2)' in done.stdout.splitlines()[-1], done.stderr
+    assert 'sets of a single class (1)' in done.stdout.splitlines()[-1]
     listed = (tmp_path / 'fix.txt').read_text().splitlines()
     assert listed == ['CUB_200_2011/images/001.Owl/a.jpg', 'CUB_200_2011/images/001.Owl/b.jpg']
 

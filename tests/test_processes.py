@@ -76,7 +76,9 @@ def test_the_others_end_when_one_is_killed_and_fewer_go_on(alone, tmp_path):
     workdir = tmp_path / 'run'
     children = start(workdir, 2)
     try:
-        while not any((workdir / 'scale_mining' / 'checkpoints').glob('[0-9]*')):
+        while not any(
+            path.name.isdigit() for path in (workdir / 'scale_mining' / 'checkpoints').glob('*')
+        ):  # committed
             assert all(child.poll() is None for child in children), [child.communicate() for child in children]
             time.sleep(0.05)
         children[1].send_signal(signal.SIGKILL)
