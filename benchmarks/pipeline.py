@@ -59,6 +59,7 @@ def compare_reading() -> dict[str, float]:
     """Images a second of one core, Pillow's and ours, and the memory that ours takes."""
     config = common.get_config().data
     config.update(dir=_DATA_DIR.value, shrink=False, resize=RESIZE, image_size=CROP, batch_size=BATCH, threads=0)
+    config.interpolation = 'bilinear'  # as Pillow below
     source = datasets.load(config).train
     files = [Path(_DATA_DIR.value) / source[index]['file'] for index in range(min(_IMAGES.value, len(source)))]
     files = files[: len(files) // BATCH * BATCH]
@@ -108,6 +109,7 @@ def measure_waiting() -> dict[str, float]:
     row = config.stages[0]
     dataset = datasets.load(config.data)
     model = experiment.build_model(config, len(dataset.class_names))
+    config = experiment.with_preprocessing(config, model)
     size = config.data.batch_size
     optimizer, step = make_train_step(model, row, frozenset(row.train), config, len(dataset.train) / size)
     mesh = parallel.make_mesh()
