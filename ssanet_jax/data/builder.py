@@ -116,6 +116,9 @@ class _PreparedSplit:
         example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
         if not example['image'].size:
             raise UnreadableImage(f'nothing of {example["file"]} is left above the rows to cut: remove it from the set')
+        if 'box' in example:  # a few published ones overrun their image
+            height, width = example['image'].shape[:2]
+            example['box'] = example['box'].clip(0, np.float32([height, width, height, width]))
         return example
 
 

@@ -34,8 +34,7 @@ class Source(Protocol):
 
     and, where the set has them,
 
-    * ``'box'``: float32 [4], (y0, x0, y1, x1) in pixels of the image, as annotated (a few
-      published boxes overrun their image);
+    * ``'box'``: float32 [4], (y0, x0, y1, x1) in pixels of the image, and inside it;
     * ``'keypoints'``: float32 [P, 3], (y, x, visible) with visible 0 or 1; y and x mean nothing
       where visible is 0.
 

@@ -282,3 +282,29 @@ def test_real_box_and_key_points_of_one_image(real):
 def test_reads_records_without_preparing(cub_folder):
     names, records = cub.read_records(cub_folder)
     assert len(names) == 2 and len(records) == 7
+
+
+def test_boxes_end_where_their_image_ends(config, cub_folder):
+    lines = (cub_folder / 'bounding_boxes.txt').read_text().splitlines()
+    lines[0] = lines[0].split()[0] + ' -3.0 2.0 90.0 100.0'
+    (cub_folder / 'bounding_boxes.txt').write_text('\n'.join(lines) + '\n')
+    example = dataset.load(config).train[0]
+    np.testing.assert_array_equal(example['box'], [2, 0, *example['image'].shape[:2]])
+
+
+@pytest.mark.slow
+def test_real_boxes_lie_in_their_images(real):
+    """Of the published ones three overrun by more than a pixel."""
+    folder, data = real
+    published = {f'images/{path}': key for key, (path,) in _table(folder / 'images.txt').items()}
+    boxes = _table(folder / 'bounding_boxes.txt')
+    overrun = 0
+    for source in (data.train, data.test):
+        for index in range(len(source)):
+            example = source[index]
+            size = np.array(example['image'].shape[:2])
+            assert (example['box'][:2] >= 0).all() and (example['box'][2:] <= size).all()
+            assert (example['box'][:2] < example['box'][2:]).all()
+            x, y, width, height = map(float, boxes[published[example['file']]])
+            overrun += max(y + height - size[0], x + width - size[1]) > 1
+    assert overrun == 3
