@@ -94,6 +94,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
     interpolation: str = 'bilinear'
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Crops, mirrors and enlarges `element['image']`, uint8 [H, H, 3] -> [size, size, 3]."""
         image = element['image']
         side = self.size
         if self.scale_min < 1:
@@ -118,6 +119,7 @@ class ColourJitter(grain.transforms.RandomMap):
     strength: float
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Changes the colours of `element['image']`, uint8 [H, W, 3]."""
         if not self.strength:
             return element
         brightness, contrast, saturation = rng.uniform(1 - self.strength, 1 + self.strength, 3)
@@ -149,6 +151,7 @@ class RandomErasing(grain.transforms.RandomMap):
     RATIO = (0.3, 1 / 0.3)  # of its sides
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Erases a rectangle of a copy of `element['image']`, uint8 [H, W, 3]."""
         if not self.probability or rng.random() >= self.probability:
             return element
         image = element['image'].copy()

@@ -106,6 +106,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
+        """The tensor, not to be written to; raises ValueError where it does not fit its storage."""
         if not all(isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides)):
             raise ValueError('a tensor has a negative or fractional shape')
         if len(self.shape) != len(self.strides) or len(self.shape) > 32:

@@ -119,7 +119,7 @@ def test_same_batches_whatever_the_number_of_threads(threads):
     _assert_same(one, pipeline.train_batches(source, config, seed=3, epochs=2))
 
 
-@pytest.mark.parametrize('done', [0, 1, 2, 3, 5])
+@pytest.mark.parametrize('done', [0, 1, 5, 9])  # 9: killed after the last step
 @pytest.mark.parametrize('threads', [0, 2])
 def test_resumes_exactly(done, threads):
     source, config = ArraySource(11), make_config(scale_min=0.5, jitter=0.3, erase=0.5, threads=threads)
@@ -277,6 +277,11 @@ def test_a_set_of_which_nothing_can_be_read_ends_as_a_user_error(threads):
     batches = pipeline.train_batches(_Broken(8, range(8)), make_config(threads=threads), seed=0, epochs=1)
     with pytest.raises(UserError, match='8 images in a row cannot be read.*png: replace it'):
         list(batches)
+
+
+def test_a_process_without_an_image_has_as_many_batches_as_the_others():
+    batches = list(pipeline.eval_batches(ArraySource(2), make_config(), process=pipeline.Process(3, 4)))
+    assert [batch['mask'].tolist() for batch in batches] == [[False]]
 
 
 def test_a_batch_that_does_not_divide_over_the_processes():
