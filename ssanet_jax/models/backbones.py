@@ -13,7 +13,7 @@ from ssanet_jax.models.convnext import ConvNeXt
 from ssanet_jax.models.efficientnet_lite import EfficientNetLite
 from ssanet_jax.models.resnet import BasicBlock, Bottleneck, ResNet, TinyResNet
 
-BACKBONES: dict[str, Callable[[nnx.Rngs, jnp.dtype], nnx.Module]] = {
+BACKBONES: dict[str, Callable[..., nnx.Module]] = {
     'resnet18': partial(ResNet, BasicBlock, (2, 2, 2, 2)),
     'resnet34': partial(ResNet, BasicBlock, (3, 4, 6, 3)),
     'resnet50': partial(ResNet, Bottleneck, (3, 4, 6, 3)),
@@ -28,17 +28,19 @@ BACKBONES: dict[str, Callable[[nnx.Rngs, jnp.dtype], nnx.Module]] = {
 }
 
 
-def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> nnx.Module:
+def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, dilate: bool = False) -> nnx.Module:
     """Builds a backbone with random weights.
 
     Args:
       name: a key of `BACKBONES`.
       rngs: source of the random weights.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
+      dilate: half the stride, with the same weights; images must then have a size that the full stride divides.
 
     Returns:
       A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
-      `features` (channels of the map), `stride` (pixels), `mean` and `std` (three numbers each, in
+      `features` (channels of the map), `stride` (pixels), `centre(image_size)` (the pixel over which the map's first
+      cell is centred), `mean` and `std` (three numbers each, in
       0..255: the input is (pixel - mean) / std) and `interpolation` ('bilinear' or 'bicubic': how the
       images that its public weights learned from were resized). Switch BatchNorm with `.train()` and
       `.eval()`; not every family has one.
@@ -48,4 +50,4 @@ def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) ->
     """
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone '{name}'; choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[name](rngs, dtype)
+    return BACKBONES[name](rngs, dtype, dilate=dilate)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.depthwise import DepthwiseConv
+from ssanet_jax.models.dilation import a_trous
 from ssanet_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -28,7 +29,6 @@ class ConvNeXt(nnx.Module):
       interpolation: with which the images that the paper's weights learned from were resized.
     """
 
-    stride = 32
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bicubic'
 
@@ -39,6 +39,7 @@ class ConvNeXt(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         *,
         widths: Sequence[int] = (96, 192, 384, 768),
+        dilate: bool = False,
     ):
         """Builds the network.
 
@@ -47,9 +48,14 @@ class ConvNeXt(nnx.Module):
           rngs: source of the random weights.
           dtype: of the computation; parameters are float32.
           widths: channels of each stage.
+          dilate: the last step of 2 is not taken, and the filters behind it reach twice as far: stride 16.
         """
+        self.stride, self.dilate = 16 if dilate else 32, dilate
         self.stem, self.stem_norm = patches(3, widths[0], 4, dtype, rngs), norm(widths[0], dtype, rngs)
-        self.shrinks = nnx.List([Shrink(*pair, dtype, rngs) for pair in zip(widths, widths[1:])])
+        steps = (2, 2, 1 if dilate else 2)
+        self.shrinks = nnx.List(
+            [Shrink(*pair, step, dtype, rngs) for *pair, step in zip(widths[:-1], widths[1:], steps, strict=True)]
+        )
         self.stages = nnx.List(
             [
                 nnx.List([Block(width, dtype, rngs) for _ in range(count)])
@@ -59,14 +65,21 @@ class ConvNeXt(nnx.Module):
         self.features = widths[-1]
         self.head_norm = norm(self.features, dtype, rngs)
 
+    def centre(self, image_size: int) -> float:
+        """The pixel over which the first cell of the map is centred: patches side by side do not move."""
+        return 16.0
+
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, floor(H/32), floor(W/32), features]."""
+        """[B, H, W, 3] normalised, float -> [B, floor(H/stride), floor(W/stride), features]."""
         x = self.stem_norm(self.stem(images))
         for index, stage in enumerate(self.stages):
             if index > 0:
                 x = self.shrinks[index - 1](x)
-            for block in stage:
-                x = block(x)
+            if self.dilate and index == len(self.stages) - 1:
+                x = a_trous(stage, x)
+            else:
+                for block in stage:
+                    x = block(x)
         return self.head_norm(x)
 
 
@@ -88,13 +101,15 @@ class Block(nnx.Module):
 
 
 class Shrink(nnx.Module):
-    """Normalises, then takes patches of 2 x 2."""
+    """Normalises, then takes patches of 2 x 2: side by side, or at every cell with `step` 1."""
 
-    def __init__(self, channels: int, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, width: int, step: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.norm, self.conv = norm(channels, dtype, rngs), patches(channels, width, 2, dtype, rngs)
+        if step == 1:
+            self.conv.strides, self.conv.padding = (1, 1), ((0, 1), (0, 1))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, channels] -> [B, floor(H/2), floor(W/2), width]."""
+        """[B, H, W, channels] -> [B, floor(H/step), floor(W/step), width]."""
         return self.conv(self.norm(x))
 
 

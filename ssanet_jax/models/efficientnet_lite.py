@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
-from ssanet_jax.models.depthwise import DepthwiseConv
+from ssanet_jax.models.depthwise import DepthwiseConv, Padding
+from ssanet_jax.models.dilation import a_trous
 
 # Lite0: repeats, filter size, stride of the first block, expansion, channels out
 _STAGES = (
@@ -26,6 +27,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+_LAST_STEP = 5  # the stage that steps from stride 16 to 32
 
 
 class EfficientNetLite(nnx.Module):
@@ -37,11 +39,19 @@ class EfficientNetLite(nnx.Module):
       interpolation: with which the images that the weights learned from were resized.
     """
 
-    features, stride = 1280, 32
+    features = 1280
     mean, std = (127.0,) * 3, (128.0,) * 3
     interpolation = 'bicubic'
 
-    def __init__(self, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, *, width: float = 1.0, depth: float = 1.0):
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        width: float = 1.0,
+        depth: float = 1.0,
+        dilate: bool = False,
+    ):
         """Builds the network.
 
         Args:
@@ -50,30 +60,48 @@ class EfficientNetLite(nnx.Module):
           width: factor of the channels, except those of stem and head: 1 in Lite0 and Lite1, 1.1 in Lite2.
           depth: factor of the repeats, except those of the first and last stage: 1, 1.1 and 1.2. (The weights
             learned from images of 224, 240 and 260.)
+          dilate: the last step of 2 is not taken, and the filters behind it reach twice as far: stride 16.
         """
+        self.stride = 16 if dilate else 32
         self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
         self.stem_norm = norm(32, dtype, rngs)
-        blocks, channels = [], 32
+        blocks, channels, apart = [], 32, None
         for stage, (repeats, size, stride, expansion, features) in enumerate(_STAGES):
             features = _rounded(width * features)
             if 0 < stage < len(_STAGES) - 1:
                 repeats = math.ceil(depth * repeats)
             for index in range(repeats):
+                step, padding = stride if index == 0 else 1, 'SAME'
+                if dilate and step == 2 and stage == _LAST_STEP:
+                    # As 'SAME' puts the windows of every other cell: the odd pixel below and to the right.
+                    step, padding, apart = 1, (((size - 3) // 2, (size + 1) // 2),) * 2, len(blocks) + 1
                 blocks.append(
-                    InvertedResidual(
-                        channels, features, size, stride if index == 0 else 1, expansion, dtype=dtype, rngs=rngs
-                    )
+                    InvertedResidual(channels, features, size, step, expansion, padding, dtype=dtype, rngs=rngs)
                 )
                 channels = features
         self.blocks = nnx.List(blocks)
+        self.apart = len(blocks) if apart is None else apart
         self.head = pointwise(channels, self.features, dtype, rngs)
         self.head_norm = norm(self.features, dtype, rngs)
 
+    def centre(self, image_size: int) -> float:
+        """The pixel over which the first cell of the map is centred.
+
+        'SAME' puts the odd pixel of padding last: each step of 2 from an even size moves the centres by one pixel.
+        """
+        centre, step, size = 0.5, 1, image_size
+        for _ in range(5):
+            centre += step * (size % 2 == 0)
+            step, size = 2 * step, -(-size // 2)
+        return centre
+
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, ceil(H/32), ceil(W/32), 1280]."""
+        """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), 1280]."""
         x = relu6(conv_norm(self.stem, self.stem_norm, images))
-        for block in self.blocks:
+        for block in self.blocks[: self.apart]:
             x = block(x)
+        if self.apart < len(self.blocks):
+            x = a_trous(self.blocks[self.apart :], x)
         return relu6(conv_norm(self.head, self.head_norm, x))
 
 
@@ -90,6 +118,7 @@ class InvertedResidual(nnx.Module):
         size: int,
         stride: int,
         expansion: int,
+        padding: Padding = 'SAME',
         *,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -100,7 +129,7 @@ class InvertedResidual(nnx.Module):
         if self.expands:
             self.expand = pointwise(channels, wide, dtype, rngs)
             self.expand_norm = norm(wide, dtype, rngs)
-        self.depthwise = DepthwiseConv(wide, size, stride, dtype=dtype, rngs=rngs)
+        self.depthwise = DepthwiseConv(wide, size, stride, padding, dtype=dtype, rngs=rngs)
         self.depthwise_norm = norm(wide, dtype, rngs)
         self.project = pointwise(wide, features, dtype, rngs)
         self.project_norm = norm(features, dtype, rngs)

@@ -18,7 +18,9 @@ def _weights(low: jax.Array, high: jax.Array, length: int, size: int, samples: i
     return tent.reshape(len(low), size, samples, length).mean(2)
 
 
-def resample(image: jax.Array, boxes: jax.Array, size: int, stride: float = 1, samples: int = 1) -> jax.Array:
+def resample(
+    image: jax.Array, boxes: jax.Array, size: int, stride: float = 1, samples: int = 1, centre: float | None = None
+) -> jax.Array:
     """Cuts boxes out of an image or a feature map and brings them to one size.
 
     With `samples=1` on an image this is a bilinear crop; with `stride` and `samples=2` on a
@@ -30,11 +32,15 @@ def resample(image: jax.Array, boxes: jax.Array, size: int, stride: float = 1, s
       size: side of the result.
       stride: input pixels per pixel of `image`.
       samples: sampling points per bin and axis, averaged.
+      centre: input pixel at which the first pixel of `image` lies; `stride / 2` if not given. In a network's
+        map it is wherever padding has moved it.
 
     Returns:
       `[R, size, size, C]`.
     """
     height, width, _ = image.shape
+    if centre is not None:
+        boxes = boxes - (centre - stride / 2)
     y0, x0, y1, x1 = jnp.moveaxis(boxes / stride, -1, 0)
     rows = _weights(y0, y1, height, size, samples).astype(image.dtype)  # [R, size, H]
     columns = _weights(x0, x1, width, size, samples).astype(image.dtype)  # [R, size, W]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
+from ssanet_jax.models.dilation import a_trous
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -62,11 +63,15 @@ class _Shortcut(nnx.Module):
 
 
 class BasicBlock(_Shortcut):
-    """Two 3x3 convolutions and the shortcut (He et al., Figure 5, left)."""
+    """Two 3x3 convolutions and the shortcut (He et al., Figure 5, left).
+
+    `dilate`: the first one no longer steps, so the second one reaches twice as far.
+    """
 
     expansion = 1
 
-    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, dilate: bool = False):
+        self.dilate = dilate
         self.conv1, self.norm1 = conv(channels, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
         self.conv2, self.norm2 = conv(width, width, 3, 1, dtype, rngs), norm(width, dtype, rngs)
         self._build_shortcut(channels, width, stride, dtype, rngs)
@@ -74,15 +79,20 @@ class BasicBlock(_Shortcut):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, channels] -> [B, ceil(H/stride), ceil(W/stride), width]."""
         y = jax.nn.relu(conv_norm(self.conv1, self.norm1, x))
-        return jax.nn.relu(conv_norm(self.conv2, self.norm2, y) + self._skip(x))
+        second = lambda y: conv_norm(self.conv2, self.norm2, y)
+        y = a_trous([second], y) if self.dilate else second(y)
+        return jax.nn.relu(y + self._skip(x))
 
 
 class Bottleneck(_Shortcut):
-    """1x1 down to `width`, 3x3, 1x1 up to 4 `width`, and the shortcut (He et al., Figure 5, right)."""
+    """1x1 down to `width`, 3x3, 1x1 up to 4 `width`, and the shortcut (He et al., Figure 5, right).
+
+    `dilate` changes nothing: behind the convolution that no longer steps, none in the block has neighbours.
+    """
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, width: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, dilate: bool = False):
         features = width * self.expansion
         self.conv1, self.norm1 = pointwise(channels, width, dtype, rngs), norm(width, dtype, rngs)
         self.conv2, self.norm2 = conv(width, width, 3, stride, dtype, rngs), norm(width, dtype, rngs)
@@ -119,6 +129,7 @@ class ResNet(nnx.Module):
         strides: Sequence[int] = (1, 2, 2, 2),
         stem_size: int = 7,
         pool: bool = True,
+        dilate: bool = False,
     ):
         """Builds the network.
 
@@ -131,30 +142,43 @@ class ResNet(nnx.Module):
           strides: of each stage's first block.
           stem_size: filter size of the first convolution, whose stride is 2.
           pool: whether a 3x3 max-pool of stride 2 follows the stem.
+          dilate: the last stage does not step, and its filters reach twice as far: half the stride.
         """
+        if dilate:
+            strides = (*strides[:-1], 1)
         self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
         self.stem_norm = norm(widths[0], dtype, rngs)
         self.pool = pool
         self.stride = 4 if pool else 2
         stages, channels = [], widths[0]
-        for count, width, stride in zip(repeats, widths, strides, strict=True):
+        for number, (count, width, stride) in enumerate(zip(repeats, widths, strides, strict=True)):
+            last = number == len(widths) - 1
             stage = []
             for index in range(count):
-                stage.append(block(channels, width, stride if index == 0 else 1, dtype, rngs))
+                first = index == 0
+                stage.append(block(channels, width, stride if first else 1, dtype, rngs, dilate and last and first))
                 channels = width * block.expansion
             stages.append(nnx.List(stage))
             self.stride *= stride
         self.stages = nnx.List(stages)
         self.features = channels
+        self.dilate = dilate
+
+    def centre(self, image_size: int) -> float:
+        """The pixel over which the first cell of the map is centred: symmetric padding keeps it on the first one."""
+        return 0.5
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), features]."""
         x = jax.nn.relu(conv_norm(self.stem, self.stem_norm, images))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for stage in self.stages:
-            for block in stage:
+        for index, stage in enumerate(self.stages):
+            apart = 1 if self.dilate and index == len(self.stages) - 1 else len(stage)
+            for block in stage[:apart]:
                 x = block(x)
+            if apart < len(stage):
+                x = a_trous(stage[apart:], x)
         return x
 
 
@@ -175,11 +199,19 @@ class TinyResNet(ResNet):
         widths: Sequence[int] = (16, 48),
         repeats: Sequence[int] = (1, 1),
         strides: Sequence[int] = (1, 2),
+        dilate: bool = False,
     ):
-        """As in `ResNet`; with the defaults the map has 48 channels."""
+        """As in `ResNet`; with the defaults the map has 48 channels. `dilate` lets the average overlap: stride 4."""
         super().__init__(BasicBlock, repeats, rngs, dtype, widths=widths, strides=strides, stem_size=3, pool=False)
-        self.stride *= 2
+        self.cells = self.stride
+        self.step = 1 if dilate else 2
+        self.stride *= self.step
+
+    def centre(self, image_size: int) -> float:
+        """As in `ResNet`, and in the middle of the first two cells that are averaged."""
+        return super().centre(image_size) + self.cells / 2
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, H/8, W/8, 48]."""
-        return nnx.avg_pool(super().__call__(images), (2, 2), (2, 2))
+        """[B, H, W, 3] normalised, float -> [B, H/stride, W/stride, 48]."""
+        x = super().__call__(images)
+        return nnx.avg_pool(x, (2, 2), (self.step,) * 2, 'VALID' if self.step == 2 else 'SAME', count_include_pad=False)

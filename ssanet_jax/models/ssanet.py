@@ -56,6 +56,7 @@ class SSANet(nnx.Module):
       sharing: where the features of a region come from. 'none': each region is cropped from
         the image and passed through the backbone (the paper); 'image': RoIAlign from the
         image's own map.
+      dilate: the backbone's map at twice the resolution, for 'image': regions are described in finer cells.
       crop_size: side of the crops of 'none', pixels; must make a 7 x 7 map.
       features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
       solver: of DSM, 'fourier' or 'circulant'.
@@ -80,6 +81,7 @@ class SSANet(nnx.Module):
         alpha: float = 2 ** (1 / 3),
         nms_iou: float = 0.25,
         sharing: Sharing = 'image',
+        dilate: bool = False,
         crop_size: int = 224,
         features: Literal['pooled', 'flat'] = 'pooled',
         solver: scale_mining.Solver = 'fourier',
@@ -106,14 +108,19 @@ class SSANet(nnx.Module):
             raise ValueError(f'patch and grid must be at least 1; got {patch} and {grid}')
         candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
 
-        self.backbone = backbones.build_backbone(backbone, rngs, dtype=jnp.dtype(dtype))
+        self.backbone = backbones.build_backbone(backbone, rngs, jnp.dtype(dtype), dilate)
         channels = self.backbone.features
-        anchors = len(anchor_boxes(image_size, self.backbone.stride))
+        # The proposal network reads every other cell of a dilated map, which are those that the map had before.
+        self.every = 2 if dilate else 1
+        self.anchor_stride = self.every * self.backbone.stride
+        anchors = len(anchor_boxes(image_size, self.anchor_stride))
         self._check_map(image_size, backbone)
         if proposals > anchors:
             raise ValueError(
                 f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}'
             )
+        if sharing == 'none' and dilate:
+            raise ValueError("dilate is for sharing='image': with sharing='none' each region has a map of its own")
         if sharing == 'none' and crop_size != REGION * self.backbone.stride:
             raise ValueError(
                 f'crop_size must be {REGION * self.backbone.stride}, for a {REGION} x {REGION} map of {backbone}; '
@@ -153,8 +160,8 @@ class SSANet(nnx.Module):
             outputs = outputs._replace(global_logits=outputs.image_logits)
 
         # Morphological Alignment Constraints: the proposals, and the parts that they describe.
-        anchors = anchor_boxes(self.image_size, self.backbone.stride)
-        all_scores = self.proposals(feature_map)  # [B, A]
+        anchors = anchor_boxes(self.image_size, self.anchor_stride)
+        all_scores = self.proposals(feature_map[:, :: self.every, :: self.every])  # [B, A]
         select = lambda scores: top_boxes(scores, anchors, self.proposal_count, self.nms_iou)
         indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
         outputs = outputs._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
@@ -191,9 +198,11 @@ class SSANet(nnx.Module):
 
     def _check_map(self, image_size: int, name: str) -> None:
         """Raises `ValueError` where the backbone drops a rim of the image, which the anchors would then miss."""
-        stride = self.backbone.stride
+        stride = self.anchor_stride
         if image_size % stride == 0:
             return
+        if self.every > 1:
+            raise ValueError(f'the image size must be a multiple of {stride} to dilate {name}; got {image_size}')
         graph, state = nnx.split(self.backbone)
         images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
         cells = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, images).shape[1]
@@ -227,7 +236,8 @@ class SSANet(nnx.Module):
     def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign: `[B, h, w, C]`, `[B, R, 4]` -> `[B, R, size, size, C]`, the same samples at every size."""
         samples = ROI_SAMPLES * REGION // size
-        align = lambda x, b: regions.resample(x, b, size, self.backbone.stride, samples)
+        centre = self.backbone.centre(self.image_size)
+        align = lambda x, b: regions.resample(x, b, size, self.backbone.stride, samples, centre)
         return jax.vmap(align)(feature_map, boxes)
 
 
