@@ -47,16 +47,16 @@ def lite0():
     # The longer the vector that a head reads, the smaller its rate: the squared norms of what the image
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
     heads = dict(image_classifier=20, proposals=1, part_classifier=50, scale_mining=0.7)
-    parts = dict(backbone=1, proposals=1, part_classifier=33)
+    parts = dict(backbone=1, proposals=1, part_classifier=50)
     tune = dict(schedule='cosine', statistics='running')
     config.stages = (
         stage('heads', epochs=5, rate=1e-3, train=heads, schedule='cosine'),
         stage(
             'scale_mining',
             epochs=8,
-            rate=1.5e-3,
-            train=dict(parts, image_classifier=7, scale_mining=0.5),
-            warmup_epochs=0.5,
+            rate=1e-3,
+            train=dict(parts, image_classifier=10, scale_mining=0.7),
+            warmup_epochs=1,
             **tune,
         ),
         stage(
