@@ -111,8 +111,8 @@ def measure_waiting() -> dict[str, float]:
     model = experiment.build_model(config, len(dataset.class_names))
     config = experiment.with_preprocessing(config, model)
     size = config.data.batch_size
-    optimizer, step = make_train_step(model, row, frozenset(row.train), config, len(dataset.train) / size)
     mesh = parallel.make_mesh()
+    optimizer, step = make_train_step(model, row, frozenset(row.train), config, len(dataset.train) / size, mesh)
     _, params, stats = split_model(model)
     state = TrainState(*parallel.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
     batches = train_batches(dataset.train, config.data, seed=0, epochs=row.epochs)

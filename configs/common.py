@@ -85,9 +85,9 @@ def get_config():
             scales=5,  # S
             alpha=2 ** (1 / 3),
             nms_iou=0.25,
-            sharing='image',  # image, or none: every candidate through the backbone, as in the paper
-            dilate=False,  # sharing='image' from a map of twice the resolution
-            crop_size=224,  # of sharing='none'
+            sharing='image',  # image, part (a crop for each part) or none (for each candidate, as in the paper)
+            dilate=False,  # maps of twice the resolution, for sharing='image' and 'part'
+            crop_size=224,  # of sharing='none' and 'part'
             features='pooled',  # or flat
             solver='fourier',  # or circulant
             patch=3,
@@ -105,6 +105,13 @@ def get_config():
             mac_temperature=1.0,
             mac_reduction='mean',  # or sum, as printed
             label_smoothing=0.0,
+        )
+    )
+
+    config.mesh = ConfigDict(
+        dict(
+            shape='auto',  # of the devices: data x candidates, such as 4x2
+            spread_heads=False,  # DSM and OP, large where classes are many, over the data axis
         )
     )
 

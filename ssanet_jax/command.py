@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         )
         os._exit(1)
     except KeyboardInterrupt:
-        print('interrupted: give the same command again; training goes on from its last checkpoint', file=sys.stderr)
+        print('interrupted: give the same command again; a training goes on from its last checkpoint', file=sys.stderr)
         sys.exit(130)
 
 

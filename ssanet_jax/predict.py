@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     pictures = picture_names(files)
     console = Console(stderr=True)
     run = experiment.load_run(Path(_WORKDIR.value))
-    recogniser = Recogniser(run.model, run.active, BATCH)
+    recogniser = Recogniser(run.model, run.active, min(BATCH, len(files)))  # one alone has all devices
     unreadable = []
     with _open(out) as lines:
         for first in track(range(0, len(files), BATCH), 'recognising', console=console, transient=True):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,58 +13,49 @@ from commands import ROOT
 from ssanet_jax import parallel
 from ssanet_jax.errors import UserError
 
-STEP = """
-import sys
-sys.path[:0] = [{tests!r}, {root!r}]
-import chex, jax, numpy as np
-import tiny_config
-from ssanet_jax import parallel
-from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment, stages, step as steps
-
-assert len(jax.devices()) == 4
-config = tiny_config.get_config()
-model = experiment.build_model(config, 16)
-_, params, stats = split_model(model)
-optimizer, train_step = steps.make_train_step(model, config.stages[0], stages.active_groups(config.stages, 0), config, 8)
-random = np.random.default_rng(0)
-batch = dict(image=random.integers(0, 256, (8, 64, 64, 3), np.uint8), label=random.integers(0, 16, 8).astype(np.int32))
-found = []
-for devices in (jax.devices(), jax.devices()[:1]):
-    mesh = parallel.make_mesh(devices)
-    state = steps.TrainState(*parallel.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
-    images = parallel.shard_batch(batch, mesh)
-    assert len(images['image'].sharding.device_set) == len(devices)
-    assert {{shard.data.shape[0] for shard in images['image'].addressable_shards}} == {{8 // len(devices)}}
-    state, metrics = train_step(state, images)
-    found.append(jax.device_get((metrics, state.params, state.stats)))
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, stats)))  # only the copy was donated
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
-(many, *many_model), (one, *one_model) = found
-np.testing.assert_allclose(many['loss/total'], one['loss/total'], atol=1e-5, rtol=1e-5)
-chex.assert_trees_all_close(many, one, atol=1e-5, rtol=1e-4)
-chex.assert_trees_all_close(many_model, one_model, atol=1e-5, rtol=1e-5)
-for name in ('batch_size', 'eval_batch_size'):
-    parallel.check_batch(8, parallel.make_mesh(), name)
-    try:
-        parallel.check_batch(6, parallel.make_mesh(), name)
-    except UserError as error:
-        assert str(error) == f'{{name}} = 6 does not divide over 4 devices: make it a multiple of 4', error
-    else:
-        raise AssertionError('6 divides over 4')
-print('equal')
-"""
-
 
 @pytest.mark.slow
-def test_a_step_on_four_devices_equals_a_step_on_one():
-    """BatchNorm, the loss over all pairs of images, and the gradients see the whole batch."""
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu'}
-    script = STEP.format(tests=str(ROOT / 'tests'), root=str(ROOT))
-    done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
+@pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'spread_heads', 'candidate_map', 'evaluation'])
+def test_on_eight_devices(case):
+    """As on one: see on_eight_devices.py, which wants a process of its own."""
+    environment = os.environ | {
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        'JAX_PLATFORMS': 'cpu',
+        'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+    }
+    command = [sys.executable, str(ROOT / 'tests' / 'on_eight_devices.py'), case]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == 'equal'
+    assert done.stdout.splitlines()[-1] == f'{case} agrees'
+
+
+@pytest.mark.parametrize(
+    ('shape', 'images', 'expected'),
+    [('auto', None, (8, 1)), ('auto', 32, (8, 1)), ('auto', 6, (4, 2)), ('auto', 1, (1, 8)), ('2x4', 32, (2, 4))],
+)
+def test_the_shape_of_the_mesh(shape, images, expected):
+    """As many devices as there are images go to the data; the others share each image's candidates."""
+    devices = [types.SimpleNamespace(process_index=0) for _ in range(8)]
+    assert parallel._mesh_shape(devices, shape, images) == expected
+
+
+@pytest.mark.parametrize(('images', 'expected'), [(None, (8, 1)), (3, (2, 4)), (1, (2, 4))])
+def test_candidates_stay_within_a_process(images, expected):
+    devices = [types.SimpleNamespace(process_index=index // 4) for index in range(8)]
+    assert parallel._mesh_shape(devices, 'auto', images) == expected
+    with pytest.raises(UserError, match='2 processes cannot share the candidates of an image'):
+        parallel._mesh_shape(devices, '1x8', images)
+
+
+@pytest.mark.parametrize('shape', ['', '8', '0x8', '2x', 'x', '-1x8', '2x2x2', 'all'])
+def test_no_shape(shape):
+    with pytest.raises(UserError, match=f'config.mesh.shape={shape}: give auto'):
+        parallel.make_mesh(shape=shape)
+
+
+def test_too_few_devices():
+    with pytest.raises(UserError, match=r'config.mesh.shape=64x2 is 128 devices, and there are \d+'):
+        parallel.make_mesh(shape='64x2')
 
 
 def test_a_batch_of_nothing_is_refused():

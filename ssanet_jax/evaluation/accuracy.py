@@ -1,6 +1,7 @@
 """Accuracy over a whole set, every image counted exactly once."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,16 +15,25 @@ from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
 HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'sum')
 
 
-def make_predict(model: SSANet, active: Collection[str]) -> Callable[..., Outputs]:
+def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable[..., Outputs]:
     """A compiled `(params, stats, images) -> Outputs` with BatchNorm at its running statistics.
 
     Args:
       model: gives the structure; the weights come with each call, as `split_model` gives them.
       active: the groups that take part.
+      mesh: the devices; those of its candidate axis share the regions of each image.
     """
     model.eval()
     graph, _, _ = split_model(model)
-    return jax.jit(lambda params, stats, images: merge_model(graph, params, stats)(images, active=active))
+
+    @jax.jit
+    def predict(params, stats, images):
+        images = parallel.split_batch(images, mesh)
+        return merge_model(graph, params, stats)(
+            images, active=active, map_candidates=partial(parallel.candidate_map, mesh=mesh)
+        )
+
+    return predict
 
 
 def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
@@ -32,12 +42,12 @@ def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
     return {name: logits for name, logits in zip(HEADS, heads) if logits is not None}
 
 
-def make_count_correct(model: SSANet, active: Collection[str]) -> Callable[..., dict[str, jax.Array]]:
+def make_count_correct(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
     """A compiled `(params, stats, batch) -> {head: right answers, 'examples': images}` of what is not masked.
 
     An image that could not be read is no right answer, whatever is said of the black one in its place.
     """
-    predict = make_predict(model, active)
+    predict = make_predict(model, active, mesh)
 
     @jax.jit
     def count(params, stats, batch):
@@ -70,7 +80,7 @@ def evaluate(
     """
     counts: dict[str, Any] = {}
     unreadable: list[int] = []
-    for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label', 'mask', 'skipped')):
+    for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label', 'index', 'mask', 'skipped')):
         new = count_correct(params, stats, on_device)
         counts = {name: counts.get(name, 0) + value for name, value in new.items()}
         unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ssanet_jax import parallel
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.figures import contact_sheet, draw_parts
 from ssanet_jax.models.candidates import scale_factors
@@ -30,12 +31,16 @@ class Recogniser:
     Args:
       model: the network.
       active: groups that take part in the prediction.
-      batch_size: images a compiled call; fewer are padded, so that there is one program.
+      batch_size: images a compiled call; fewer are padded, so that there is one program. Where there are more
+        devices than images, those left over share the candidates of each image.
     """
 
     def __init__(self, model: SSANet, active: frozenset[str], batch_size: int = 8):
-        _, self._params, self._stats = split_model(model)
-        self._predict = make_predict(model, active)
+        # Every process recognises for itself.
+        mesh = parallel.make_mesh(jax.local_devices(), images=batch_size)
+        _, params, stats = split_model(model)
+        self._params, self._stats = parallel.replicate((params, stats), mesh)
+        self._predict = make_predict(model, active, mesh)
         self._factors = scale_factors(model.scales if 'scale_mining' in active else 1, model.alpha)
         self._batch_size = batch_size
 

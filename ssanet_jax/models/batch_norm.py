@@ -1,8 +1,45 @@
 """BatchNorm as torch and TensorFlow have it, and the convolution before it that takes it in where it stands still."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+_SHARED: ContextVar[tuple[Sequence[str], jax.Array] | None] = ContextVar('shared_statistics', default=None)
+
+
+@contextlib.contextmanager
+def shared_statistics(axes: Sequence[str], counted: jax.Array) -> Iterator[None]:
+    """While a program is traced in here, a batch is what all devices hold of it, less the padding.
+
+    For code in `jax.shard_map`, where each device sees its own share alone.
+
+    Args:
+      axes: of the mesh, over which the batch is spread.
+      counted: [n] of this device's share: 1, or 0 for padding. A share of m * n counts each m times.
+    """
+    token = _SHARED.set((axes, counted))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | int]:
+    """[..., features] -> mean and variance [features] of the batch, and over how many numbers."""
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    if _SHARED.get() is None:
+        mean = x.mean(axes)
+        return mean, jnp.square(x - mean).mean(axes), count
+    names, counted = _SHARED.get()
+    weights = jnp.repeat(counted, len(x) // len(counted)).reshape(-1, *(1,) * (x.ndim - 1))
+    total = lambda x: jax.lax.psum((weights * x).sum(axes), names)
+    count = jax.lax.psum(weights.sum(), names) * (count // len(x))
+    mean = total(x) / count
+    return mean, total(jnp.square(x - mean)) / count, count
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -19,10 +56,8 @@ class BatchNorm(nnx.BatchNorm):
         if self.use_running_average:
             return super().__call__(x)
         wide = x.astype(jnp.float32)
-        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-        mean = wide.mean(axes)
-        var = jnp.square(wide - mean).mean(axes)
-        for running, new in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
+        mean, var, count = _moments(wide)
+        for running, new in ((self.mean, mean), (self.var, var * (count / jnp.maximum(count - 1, 1)))):
             running.set_value(self.momentum * running.get_value() + (1 - self.momentum) * new)
         scale = jax.lax.rsqrt(var + self.epsilon) * self.scale.get_value()
         return ((wide - mean) * scale + self.bias.get_value()).astype(self.dtype)

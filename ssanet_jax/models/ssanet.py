@@ -1,22 +1,19 @@
 """SSANet, assembled. `SSANet.__call__` reads top to bottom like Figure 1 of the paper."""
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models import backbones, candidates, oriented_pooling, regions, scale_mining
+from ssanet_jax.models import backbones, candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
-
-Sharing = Literal['none', 'image']
+from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, roi_align, widened, widest, within
 
 # The groups of parameters that a stage of training names; each is an attribute of SSANet.
 GROUPS = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
-REGION = 7  # side of a part's feature map
-ROI_SAMPLES = 2  # sampling points per bin and axis of RoIAlign
 
 
 class Outputs(NamedTuple):
@@ -53,11 +50,13 @@ class SSANet(nnx.Module):
       scales: S, odd.
       alpha: ratio of the sides between neighbouring scales.
       nms_iou: overlap from which a proposal is suppressed.
-      sharing: where the features of a region come from. 'none': each region is cropped from
-        the image and passed through the backbone (the paper); 'image': RoIAlign from the
-        image's own map.
-      dilate: the backbone's map at twice the resolution, for 'image': regions are described in finer cells.
-      crop_size: side of the crops of 'none', pixels; must make a 7 x 7 map.
+      sharing: where the features of a region come from (`models/sharing.py`). 'none': each region is cropped
+        from the image and passed through the backbone (the paper); 'part': one crop for all scales of a part;
+        'image': RoIAlign from the image's own map.
+      dilate: the backbone's maps at twice the resolution, for 'part' and 'image': regions are described in
+        finer cells.
+      crop_size: side of the crops, pixels. Those of 'none' must make a 7 x 7 map; those of 'part' hold the largest
+        of the scales.
       features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
       solver: of DSM, 'fourier' or 'circulant'.
       patch, grid, orientation: of OP.
@@ -94,8 +93,8 @@ class SSANet(nnx.Module):
     ):
         if not 1 <= parts <= proposals:
             raise ValueError(f'parts must lie between 1 and proposals = {proposals}; got {parts}')
-        if sharing not in ('none', 'image'):
-            raise ValueError(f"sharing must be 'none' or 'image', not {sharing!r}")
+        if sharing not in get_args(Sharing):
+            raise ValueError(f"sharing must be 'none', 'part' or 'image', not {sharing!r}")
         if fusion not in ('parts', 'global+parts'):
             raise ValueError(f"fusion must be 'parts' or 'global+parts', not {fusion!r}")
         if features not in ('pooled', 'flat'):
@@ -120,12 +119,14 @@ class SSANet(nnx.Module):
                 f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}'
             )
         if sharing == 'none' and dilate:
-            raise ValueError("dilate is for sharing='image': with sharing='none' each region has a map of its own")
+            raise ValueError("dilate is for sharing='part' and 'image': those of 'none' fill a map anyway")
         if sharing == 'none' and crop_size != REGION * self.backbone.stride:
             raise ValueError(
                 f'crop_size must be {REGION * self.backbone.stride}, for a {REGION} x {REGION} map of {backbone}; '
                 f'got {crop_size}'
             )
+        if sharing == 'part' and (crop_size < 1 or crop_size % self.anchor_stride):
+            raise ValueError(f'crop_size must be a multiple of {self.anchor_stride} for {backbone}; got {crop_size}')
         self.proposals = ProposalNetwork(channels, rngs=rngs)
         self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)
         self.image_classifier = nnx.Linear(channels, classes, rngs=rngs)
@@ -142,7 +143,14 @@ class SSANet(nnx.Module):
         self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
         self.fuse_global = fusion == 'global+parts'
 
-    def __call__(self, images: jax.Array, *, active: Collection[str] = GROUPS, training: bool = False) -> Outputs:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        active: Collection[str] = GROUPS,
+        training: bool = False,
+        map_candidates: MapCandidates = lambda describe: describe,
+    ) -> Outputs:
         """Recognises a batch of images.
 
         Args:
@@ -150,6 +158,7 @@ class SSANet(nnx.Module):
           active: the groups that take part: those trained so far. An untrained head would only
             add noise, so it is neither computed nor summed.
           training: also describe and classify the M - K proposals that are only ranked.
+          map_candidates: spreads the description of regions over devices (`parallel.candidate_map`).
         """
         images = self._normalise(images)
         feature_map = self.backbone(images)  # [B, h, w, C]
@@ -171,7 +180,8 @@ class SSANet(nnx.Module):
         scales = self.scales if mined else 1
         propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
         parts = jax.vmap(propose)(boxes[:, : self.parts])  # [B, K, S, 4]
-        maps, ranked_maps = self._describe(images, feature_map, parts, boxes[:, self.parts :] if training else None)
+        ranked = boxes[:, self.parts :] if training else None
+        maps, ranked_maps = self._describe(images, feature_map, parts, ranked, map_candidates)
         if mined:
             phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
             response = self.scale_mining(phi.astype(jnp.float32))
@@ -213,7 +223,12 @@ class SSANet(nnx.Module):
         return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)
 
     def _describe(
-        self, images: jax.Array, feature_map: jax.Array, parts: jax.Array, ranked: jax.Array | None
+        self,
+        images: jax.Array,
+        feature_map: jax.Array,
+        parts: jax.Array,
+        ranked: jax.Array | None,
+        map_candidates: MapCandidates,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Maps of the candidates `[B, K, S, s, s, C]`, and of the boxes that are only ranked `[B, M - K, s, s, C]`.
 
@@ -221,24 +236,45 @@ class SSANet(nnx.Module):
         go through the backbone in one batch, so that its BatchNorm sees them together.
         """
         batch, count, scales, _ = parts.shape
+        if self.sharing == 'part':
+            return self._describe_wide(images, parts, ranked, map_candidates)
         boxes = parts.reshape(batch, -1, 4)  # [B, R, 4]
         if ranked is not None:
             boxes = jnp.concatenate([boxes, ranked], 1)
         if self.sharing == 'image':
-            maps = self._align(feature_map, boxes, REGION if self.flat else 1)  # [B, R, s, s, C]
+            align = lambda boxes, maps, _: (self._align(maps, boxes, REGION if self.flat else 1), {})
+            maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, R, s, s, C]
         else:
-            crops = jax.vmap(lambda x, b: regions.resample(x, b, self.crop_size))(images, boxes)
-            maps = self.backbone(crops.reshape(-1, *crops.shape[2:]))  # [B * R, 7, 7, C]
-            maps = maps.reshape(batch, -1, *maps.shape[1:])
+            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates)
         described = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return described, maps[:, count * scales :] if ranked is not None else None
 
+    def _describe_wide(
+        self, images: jax.Array, parts: jax.Array, ranked: jax.Array | None, map_candidates: MapCandidates
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """As `_describe`, each part from one crop; what is only ranked at the same resolution as the parts."""
+        batch, count, scales, _ = parts.shape
+        crops = widest(parts)  # [B, K, 4]
+        if ranked is not None:
+            crops = jnp.concatenate([crops, widened(ranked, self.alpha ** ((scales - 1) / 2))], 1)  # [B, M, 4]
+        maps = crop_maps(self.backbone, images, crops, self.crop_size, map_candidates)  # [B, M, m, m, C]
+
+        def align(maps, boxes, crops):
+            boxes = within(boxes, crops, self.crop_size)  # [B, n, S, 4]
+            flat = lambda x: x.reshape(-1, *x.shape[2:])
+            centre = self.backbone.centre(self.crop_size)
+            aligned = roi_align(flat(maps), flat(boxes), REGION, self.backbone.stride, centre)
+            return aligned.reshape(batch, -1, *aligned.shape[1:])  # [B, n, S, 7, 7, C]
+
+        described = align(maps[:, :count], parts, crops[:, :count])
+        if ranked is None:
+            return described, None
+        return described, align(maps[:, count:], ranked[:, :, None], crops[:, count:])[:, :, 0]
+
     def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
-        """RoIAlign: `[B, h, w, C]`, `[B, R, 4]` -> `[B, R, size, size, C]`, the same samples at every size."""
-        samples = ROI_SAMPLES * REGION // size
+        """RoIAlign on the map of the image: `[B, R, 4]` -> `[B, R, size, size, C]`."""
         centre = self.backbone.centre(self.image_size)
-        align = lambda x, b: regions.resample(x, b, size, self.backbone.stride, samples, centre)
-        return jax.vmap(align)(feature_map, boxes)
+        return roi_align(feature_map, boxes, size, self.backbone.stride, centre)
 
 
 def _select(candidates: jax.Array, scale: jax.Array) -> jax.Array:

@@ -23,8 +23,10 @@ from ssanet_jax.training.stages import active_groups
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
 _WORKDIR = 'workdir:'  # of config.model.pretrained
-# Where the data lies and how it is read may change between two starts of one run; what is learned may not.
+# Where the data lies, how it is read and on which devices may change between two starts of one run; what is
+# learned may not.
 MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
+MOVABLE |= {'mesh.shape', 'mesh.spread_heads'}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -48,7 +48,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     Raises:
       UserError: for bad settings or data, or when the loss is no longer finite.
     """
-    mesh = _mesh(config)
+    mesh = _training_mesh(config)
     # All that can be wrong with the settings is found before the work directory is claimed.
     experiment.check_run(config)
     check_stages(config.stages, config.optimizer)
@@ -88,7 +88,7 @@ def _train_stages(
         stages[row.name] = json.loads(path.read_text())
     final = stages[row.name]
     if dataset.validation is not None:
-        final = _test_once(config, workdir, dataset, mesh, console)
+        final = _test_once(config, workdir, dataset, _evaluation_mesh(config), console)
     results = {
         'accuracy': final['accuracy'],
         'examples': final['examples'],
@@ -118,7 +118,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
     Raises:
       UserError: if there is no trained network, or the data has other classes.
     """
-    mesh = _mesh(config)
+    mesh = _evaluation_mesh(config)
     run = experiment.load_run(workdir)
     config = experiment.settings_of(run, config)
     dataset = datasets.load(config.data)
@@ -153,7 +153,8 @@ def _evaluate_run(
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         _, params, stats = split_model(run.model)
         params, stats = parallel.replicate((params, stats), mesh)
-        result = _evaluate(make_count_correct(run.model, run.active), params, stats, dataset.test, config, mesh)
+        count_correct = make_count_correct(run.model, run.active, mesh)
+        result = _evaluate(count_correct, params, stats, dataset.test, config, mesh)
     for problem in result['unreadable']:
         console.print(f'counted as wrong: {problem}', style='yellow', highlight=False, soft_wrap=True)
     return result | {'stage': run.stage, 'dataset': dataset.name}
@@ -188,8 +189,9 @@ def _train_stage(
     size, images = config.data.batch_size, len(dataset.train)
     total = steps_in(row.epochs, images, size)
     active = active_groups(config.stages, index)
-    count_correct = make_count_correct(model, active)
-    optimizer, train_step = make_train_step(model, row, active, config, images / size)
+    evaluation_mesh = _evaluation_mesh(config)
+    count_correct = make_count_correct(model, active, evaluation_mesh)
+    optimizer, train_step = make_train_step(model, row, active, config, images / size, mesh)
     state, seconds = _initial_state(config, index, model, optimizer, workdir, mesh)
     step = first = int(state.step)
     if 0 < step < total:
@@ -211,7 +213,7 @@ def _train_stage(
     )
 
     def assess(writer: StageWriter) -> None:
-        result = _evaluate(count_correct, state.params, state.stats, chosen_on, config, mesh)
+        result = _evaluate(count_correct, state.params, state.stats, chosen_on, config, evaluation_mesh)
         writer.evaluation(step, result)
         best.consider(step, result, state.params, state.stats)
 
@@ -263,8 +265,8 @@ def _initial_state(
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
-    params, stats = parallel.replicate((params, stats), mesh)
-    opt = parallel.replicate(optimizer.init(params), mesh)
+    place = lambda tree: parallel.place(tree, mesh, config.mesh.spread_heads)
+    params, stats, opt = place(params), place(stats), place(optimizer.init(params))
     step, seconds = 0, 0.0
     if experiment.stage_steps(workdir, row.name):
         like = {'params': params, 'stats': stats, 'opt': opt, 'position': None}
@@ -293,10 +295,16 @@ def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict)
         save_picture(workdir / 'parts.png', sheet)
 
 
-def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    mesh = parallel.make_mesh()
-    for name in ('batch_size', 'eval_batch_size'):
-        parallel.check_batch(config.data[name], mesh, f'config.data.{name}')
+def _training_mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    _evaluation_mesh(config)  # what is wrong with it should be found now
+    mesh = parallel.make_mesh(shape=config.mesh.shape, images=config.data.batch_size)
+    parallel.check_batch(config.data.batch_size, mesh, 'config.data.batch_size')
+    return mesh
+
+
+def _evaluation_mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    mesh = parallel.make_mesh(images=config.data.eval_batch_size)
+    parallel.check_batch(config.data.eval_batch_size, mesh, 'config.data.eval_batch_size')
     return mesh
 
 

@@ -1,14 +1,17 @@
 """One step of training as one compiled program."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ssanet_jax import parallel
 from ssanet_jax.errors import UserError
 from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
@@ -95,7 +98,7 @@ def compute_losses(
 
 
 def make_train_step(
-    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: float
+    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: float, mesh: Mesh
 ) -> tuple[optax.GradientTransformation, Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]]:
     """The optimiser of a stage and its compiled step.
 
@@ -106,8 +109,9 @@ def make_train_step(
       model: gives the structure; its arrays are not used.
       row: the stage.
       active: groups trained by the end of this stage.
-      config: the whole configuration (`loss`, `optimizer`).
+      config: the whole configuration (`loss`, `optimizer`, `mesh`).
       steps_per_epoch: for the schedule.
+      mesh: the devices, on which the state and the batches are.
     """
     model.eval()  # BatchNorm at its running statistics, which then stay
     if row.statistics == 'batch':
@@ -120,10 +124,11 @@ def make_train_step(
     describe = bool({'parts', 'mac', 'ranking'} & set(weights))
     rate = learning_rate(row, steps_per_epoch)
     optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
+    map_candidates = partial(parallel.candidate_map, mesh=mesh)
 
     def loss(trained, frozen, stats, batch):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        outputs = network(batch['image'], active=active, training=describe)
+        outputs = network(batch['image'], active=active, training=describe, map_candidates=map_candidates)
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
@@ -134,6 +139,7 @@ def make_train_step(
         )
 
     def train_step(state, batch):
+        batch = parallel.split_batch(batch, mesh)
         trained, frozen = split_groups(state.params, row)
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch)
         # The frozen part of the update is zero and unused: the compiler drops it.
@@ -146,6 +152,10 @@ def make_train_step(
             metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
             metrics[f'learning_rate/{group}'] = row.train[group] * rate(state.step)
         params = {**frozen, **optax.apply_updates(trained, updates)}
-        return TrainState(params, stats, opt, state.step + 1), metrics
+        state = TrainState(params, stats, opt, state.step + 1)
+        # The same places as before, so that the next step finds the program and its buffers as they are.
+        return jax.lax.with_sharding_constraint(
+            state, parallel.shardings(state, mesh, config.mesh.spread_heads)
+        ), metrics
 
     return optimizer, jax.jit(train_step, donate_argnums=0)

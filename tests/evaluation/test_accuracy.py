@@ -36,7 +36,7 @@ class Heads(nnx.Module):
         self.weights = nnx.Param(jax.random.normal(rngs.params(), (3, SIDE * SIDE * 3, CLASSES)))
         self.norm = nnx.BatchNorm(SIDE * SIDE * 3, rngs=rngs)  # at its running statistics, 0 and 1, it changes nothing
 
-    def __call__(self, images, *, active=GROUPS, training=False):
+    def __call__(self, images, *, active=GROUPS, training=False, map_candidates=None):
         flat = self.norm(images.reshape(len(images), -1).astype(jnp.float32) - 128)
         image, scale, oriented = jnp.einsum('bd,hdn->hbn', flat, self.weights[...])
         return Outputs(
@@ -84,9 +84,8 @@ def run(model, source, active=GROUPS, data=DATA):
     mesh = parallel.make_mesh(jax.devices()[:1])
     _, params, stats = split_model(model)
     params, stats = parallel.replicate((params, stats), mesh)
-    return accuracy.evaluate(
-        accuracy.make_count_correct(model, active), params, stats, eval_batches(source, data), mesh
-    )
+    count_correct = accuracy.make_count_correct(model, active, mesh)
+    return accuracy.evaluate(count_correct, params, stats, eval_batches(source, data), mesh)
 
 
 def test_heads_and_sum_by_hand(model, logits_of):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.models import candidates
+from ssanet_jax.models.sharing import widest
 
 ALPHA = 2 ** (1 / 3)
 scale = jax.jit(candidates.scale_candidates, static_argnames=('scales', 'alpha'))
@@ -146,3 +147,18 @@ def test_ties_go_to_the_first_corner(boxes, psi, eta):
 def test_an_even_number_of_scales_is_refused(scales):
     with pytest.raises(ValueError, match='odd'):
         candidates.scale_candidates(random_boxes(4, 2), scales, ALPHA)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    boxes=st.lists(
+        st.tuples(*[st.floats(0, 400, width=32)] * 2, *[st.floats(8, 200, width=32)] * 2), min_size=1, max_size=5
+    ),
+    scales=st.sampled_from([1, 3, 5, 7]),
+)
+def test_the_largest_candidate_holds_all_others(boxes, scales):
+    """So that one crop is wide enough for all scales of a part."""
+    boxes = np.array([(y, x, y + h, x + w) for y, x, h, w in boxes], np.float32)
+    found = np.array(scale(boxes, scales=scales, alpha=1.26))
+    assert (found[..., :2] >= widest(found)[:, None, :2] - 1e-2).all()
+    assert (found[..., 2:] <= widest(found)[:, None, 2:] + 1e-2).all()

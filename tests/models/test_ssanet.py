@@ -16,7 +16,7 @@ from ssanet_jax.models.ssanet import GROUPS, REGION, SSANet, merge_model, split_
 
 SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
 SETTINGS = dict(backbone='resnet_tiny', parts=K, proposals=M, scales=S, crop_size=56)
-SHARINGS, FEATURES = ('none', 'image'), ('pooled', 'flat')
+SHARINGS, FEATURES = ('none', 'part', 'image'), ('pooled', 'flat')
 
 
 @functools.cache
@@ -160,7 +160,8 @@ def test_the_image_classifier_predicts_only_where_there_are_no_parts(image_netwo
 
 
 def test_no_label_can_reach_the_prediction():
-    assert list(inspect.signature(SSANet.__call__).parameters) == ['self', 'images', 'active', 'training']
+    names = list(inspect.signature(SSANet.__call__).parameters)
+    assert names == ['self', 'images', 'active', 'training', 'map_candidates']
 
 
 def test_the_aligned_box_is_the_candidate_of_the_aligned_scale(image_outputs):
@@ -201,7 +202,7 @@ def test_image_sharing_by_a_slow_loop(image_network, image_outputs, images):
     graph, params, stats = image_network
     model = merge_model(graph, params, stats)
     maps = feature_map(image_network, images)
-    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION, 8, 2)[0])
+    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION, 8, 2, centre=2.5)[0])
     describe = lambda b, box: align(maps[b], box)
     check_heads(model, image_outputs, describe)
 
@@ -219,6 +220,33 @@ def test_no_sharing_by_a_slow_loop(images):
     backbone = jax.jit(lambda p, s, x: merge_model(graph, p, s).backbone(x)[0])
     describe = lambda b, box: backbone(params, stats, crop(images[b], box))
     check_heads(model, outputs, describe)
+
+
+@pytest.mark.parametrize('dilate', [False, True])
+def test_part_sharing_by_a_slow_loop(images, dilate):
+    """A part's largest candidate is cropped and passed through; RoIAlign cuts all of its candidates from that map."""
+    graph, params, stats = build(sharing='part', dilate=dilate)
+    outputs = jax.jit(forward(graph, training=True))(params, stats, images)
+    model = merge_model(graph, params, stats)
+    crop_of = {}
+    key = lambda b, box: (b, *np.round(np.array(box), 2).tolist())
+    for b in range(B):
+        for part in candidates.scale_candidates(outputs.boxes[b, :K], S, 2 ** (1 / 3)):
+            largest = part[np.argmax([(box[2] - box[0]) * (box[3] - box[1]) for box in part])]
+            crop_of |= {key(b, box): largest for box in part}
+        for box in np.array(outputs.boxes[b, K:]):  # only ranked: grown about its centre to what S = 3 takes
+            middle, grow = np.tile((box[:2] + box[2:]) / 2, 2), 2 ** (1 / 3)
+            crop_of[key(b, box)] = middle + (box - middle) * grow
+    stride = 4 if dilate else 8
+
+    @jax.jit
+    def cut(image, box, crop):
+        image = (image.astype(jnp.float32) - jnp.array(model.backbone.mean)) / jnp.array(model.backbone.std)
+        maps = merge_model(graph, params, stats).backbone(regions.resample(image, crop[None], 56))
+        corner, size = jnp.tile(crop[:2], 2), jnp.tile(crop[2:] - crop[:2], 2)
+        return regions.resample(maps[0], ((box - corner) * 56 / size)[None], REGION, stride, 2, centre=2.5)[0]
+
+    check_heads(model, outputs, lambda b, box: cut(images[b], box, jnp.asarray(crop_of[key(b, box)])))
 
 
 def check_heads(model, outputs, describe):
@@ -276,7 +304,10 @@ class Variants(chex.TestCase):
         (dict(parts=0), 'parts must lie between 1 and proposals = 3; got 0'),
         (dict(parts=4), 'parts must lie between 1 and proposals = 3; got 4'),
         (dict(proposals=10_000), 'proposals must be at most 516, the boxes of an image of 64; got 10000'),
-        (dict(sharing='all'), "sharing must be 'none' or 'image', not 'all'"),
+        (dict(sharing='all'), "sharing must be 'none', 'part' or 'image', not 'all'"),
+        (dict(sharing='none', dilate=True), "dilate is for sharing='part' and 'image'"),
+        (dict(sharing='part', crop_size=60), 'crop_size must be a multiple of 8 for resnet_tiny; got 60'),
+        (dict(sharing='part', crop_size=0), 'crop_size must be a multiple of 8 for resnet_tiny; got 0'),
         (dict(features='square'), "features must be 'pooled' or 'flat', not 'square'"),
         (dict(scales=4), 'scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),

@@ -11,7 +11,7 @@ import pytest
 import tiny_config
 
 from configs import common
-from ssanet_jax import losses
+from ssanet_jax import losses, parallel
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.errors import UserError
@@ -49,11 +49,12 @@ def setup():
     """Two real steps of each stage, one stage after the other."""
     dataset = datasets.load(CONFIG.data)
     model = experiment.build_model(CONFIG, len(dataset.class_names))
+    mesh = parallel.make_mesh(jax.devices()[:1])
     _, params, stats = jax.tree.map(np.array, split_model(model))
     runs = {}
     for index, row in enumerate(CONFIG.stages):
         active = stages.active_groups(CONFIG.stages, index)
-        optimizer, train_step = steps.make_train_step(model, row, active, CONFIG, EPOCH_STEPS)
+        optimizer, train_step = steps.make_train_step(model, row, active, CONFIG, EPOCH_STEPS, mesh)
         stream = train_batches(dataset.train, CONFIG.data, seed=index, epochs=1)
         batches = [{key: next(stream)[key] for key in ('image', 'label')} for _ in range(2)]
         state = jax.tree.map(jnp.array, TrainState(params, stats, optimizer.init(params), np.int32(0)))
@@ -66,7 +67,7 @@ def setup():
         runs[row.name] = StageRun(row, states, metrics, batches, compiled.cost_analysis()['flops'])
         params, stats = states[-1].params, states[-1].stats
 
-    predict = make_predict(model, GROUPS)  # leaves the model in evaluation mode
+    predict = make_predict(model, GROUPS, mesh)  # leaves the model in evaluation mode
     graph, _, _ = split_model(model)
     images = batches[0]['image']
     backbone = jax.jit(lambda p, s, x: merge_model(graph, p, s).backbone(x))
