@@ -1,5 +1,6 @@
 """What all commands share: flags, one-line errors with exit code 2, and the compilation cache."""
 
+import errno
 import os
 import re
 import sys
@@ -40,9 +41,29 @@ def run(main: Callable[[list[str]], None]) -> None:
             flush=True,
         )
         os._exit(1)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        print(
+            'error: the disk is full: make room and give the same command again; training goes on from the last '
+            'checkpoint that was finished',
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted: give the same command again; a training goes on from its last checkpoint', file=sys.stderr)
         sys.exit(130)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is at the bottom of it. Checkpoints are written by C++, which says so in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _parse(argv: list[str]) -> list[str]:

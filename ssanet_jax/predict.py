@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-import cv2
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -25,7 +24,7 @@ from ssanet_jax import command
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.figures import draw_parts
+from ssanet_jax.evaluation.figures import draw_parts, save_picture
 from ssanet_jax.evaluation.recognise import Recogniser, Recognition
 from ssanet_jax.training import experiment
 
@@ -55,7 +54,7 @@ def main(arguments: list[str]) -> None:
                 line = describe(file, image.shape[:2], found, run, _TOP.value)
                 lines.write(json.dumps(line) + '\n')
                 caption = f'{line["class"]}  {line["probabilities"][line["class"]]:.2f}'
-                _save(out / pictures[file], draw_parts(picture, found.boxes, found.scales, caption))
+                save_picture(out / pictures[file], draw_parts(picture, found.boxes, found.scales, caption))
     print(f'{len(files) - len(unreadable)} images recognised: see {out}')
     if unreadable:
         raise UserError(
@@ -144,15 +143,6 @@ def _open(out: Path) -> TextIO:
         return (out / 'predictions.jsonl').open('w')
     except OSError as error:
         raise UserError(f'cannot write in {out} ({error.strerror}): give another --out') from error
-
-
-def _save(path: Path, picture: np.ndarray) -> None:
-    # Not by cv2.imwrite, which only returns False when it fails, and does not say why.
-    _, encoded = cv2.imencode('.png', picture[..., ::-1])
-    try:
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise UserError(f'cannot write {path} ({error.strerror}): make room, or give another --out') from error
 
 
 if __name__ == '__main__':

@@ -12,9 +12,8 @@ from commands import ROOT
 
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
-from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.recognise import Recogniser
-from ssanet_jax.predict import _save, find_images, picture_names
+from ssanet_jax.predict import find_images, picture_names
 from ssanet_jax.training import experiment
 
 pytestmark = pytest.mark.slow
@@ -89,11 +88,6 @@ def test_picture_names():
     assert len({name.lower() for name in names.values()}) == len(names) == 7
     assert all(len(name.encode()) < 255 for name in names.values())
     assert picture_names([Path('x.png')] * 2) == {Path('x.png'): 'x.png.png'}
-
-
-def test_a_picture_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(UserError, match='cannot write .*no_folder'):
-        _save(tmp_path / 'no_folder' / 'x.png', np.zeros((8, 8, 3), np.uint8))
 
 
 def test_to_source_pixels_undoes_resize_and_crop():

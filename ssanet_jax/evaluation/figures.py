@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ssanet_jax.errors import UserError
+
 # RGB, one colour a part, told apart by people with colour-blindness too (Okabe and Ito, 2008).
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -53,9 +55,18 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture as the path's suffix says (.png, .jpg)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    """Writes an RGB picture as the path's suffix says (.png, .jpg).
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    # Not by cv2.imwrite, which only returns False when it fails, and does not say why.
+    _, encoded = cv2.imencode(path.suffix, picture[..., ::-1])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise UserError(f'cannot write {path} ({error.strerror}): make room, or give another folder') from error
 
 
 def _label(picture: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:

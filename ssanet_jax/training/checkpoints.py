@@ -28,8 +28,8 @@ class Checkpoints:
             not do that, since it may be the save of a run that is still going on.
         """
         self.directory = Path(directory).absolute()
-        # Orbax reports every save at length; its failures come as exceptions.
-        logging.getLogger('absl').setLevel(logging.ERROR)
+        # Orbax reports every save at length, and a failure from each of its threads; that comes as an exception too.
+        logging.getLogger('absl').setLevel(logging.CRITICAL)
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),

@@ -2,7 +2,9 @@
 
 import cv2
 import numpy as np
+import pytest
 
+from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.figures import COLOURS, contact_sheet, draw_parts, save_picture
 
 
@@ -31,3 +33,9 @@ def test_saved_pictures_keep_their_colours(tmp_path):
     picture[..., 0] = 200  # red
     save_picture(tmp_path / 'new' / 'red.png', picture)
     assert (cv2.imread(str(tmp_path / 'new' / 'red.png')) == (0, 0, 200)).all()
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot write .*file/x.png'):
+        save_picture(tmp_path / 'file' / 'x.png', np.zeros((8, 8, 3), np.uint8))
