@@ -9,59 +9,40 @@ machine: the competitors take turns, each alone, and the median of the rounds co
 
 import functools
 import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.timing import Timed, machine, milliseconds, ratio, take_turns
 from ssanet_jax import command
+from ssanet_jax.errors import UserError
 from ssanet_jax.models import depthwise
 from ssanet_jax.models.backbones import build_backbone
-from ssanet_jax.training import experiment
 
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds; the median counts.', lower_bound=1)
 _OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
-
-Timed = Callable[[], object]
 
 
 def main(arguments: list[str]) -> None:
     """Prints the table."""
     if arguments:
-        raise command.UserError(f'{arguments[0]!r} is no flag: see --help')
+        raise UserError(f'{arguments[0]!r} is no flag: see --help')
     figures = {}
-    table = Table('what', 'this', 'plain lax', 'PyTorch', 'lax / this', 'this / PyTorch', title=_machine())
+    table = Table('what', 'this', 'plain lax', 'PyTorch', 'lax / this', 'this / PyTorch', title=machine())
     for name, competitors in _cases():
         times = take_turns(competitors, _ROUNDS.value)
         figures[name] = times
         ours, lax, torch = (times.get(key) for key in ('this', 'lax', 'torch'))
-        table.add_row(name, *map(_ms, (ours, lax, torch)), _ratio(lax, ours), _ratio(ours, torch))
+        table.add_row(name, *map(milliseconds, (ours, lax, torch)), ratio(lax, ours), ratio(ours, torch))
     Console(width=140).print(table)
     if _OUT.value:
-        Path(_OUT.value).write_text(json.dumps({'machine': _machine(), 'seconds': figures}, indent=2) + '\n')
-
-
-def take_turns(competitors: dict[str, Timed], rounds: int) -> dict[str, float]:
-    """Median seconds of each competitor; each is called twice before the first round."""
-    seconds: dict[str, list[float]] = {name: [] for name in competitors}
-    for run in competitors.values():
-        run()
-        run()
-    for _ in range(rounds):
-        for name, run in competitors.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        Path(_OUT.value).write_text(json.dumps({'machine': machine(), 'seconds': figures}, indent=2) + '\n')
 
 
 def _cases():
@@ -121,24 +102,6 @@ def theirs(name: str, size: int, batch: int, mode: str) -> dict[str, Timed]:
         module(images).square().mean().backward()
 
     return {'torch': forward if mode == 'forward' else both}
-
-
-def _machine() -> str:
-    try:
-        from importlib.metadata import version
-
-        torch = f', torch {version("torch")}'
-    except ImportError:
-        torch = ''
-    return f'{experiment.device_kind()}, jax {jax.__version__}{torch}, numpy {np.__version__}'
-
-
-def _ms(seconds: float | None) -> str:
-    return '' if seconds is None else f'{1e3 * seconds:.1f} ms'
-
-
-def _ratio(a: float | None, b: float | None) -> str:
-    return '' if a is None or b is None else f'{a / b:.2f}'
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from ssanet_jax.models.efficientnet_lite import _STAGES
+from ssanet_jax.models.efficientnet_lite import STAGES
 
 
 class Bottleneck(nn.Module):
@@ -63,7 +63,7 @@ def efficientnet_lite0() -> nn.Module:
     """Images -> the last map, [B, 3, H, W] -> [B, 1280, H / 32, W / 32]."""
     layers = [_Stem(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, 1e-3), nn.ReLU6(True)]
     channels = 32
-    for repeats, size, stride, expansion, features in _STAGES:
+    for repeats, size, stride, expansion, features in STAGES:
         for index in range(repeats):
             layers.append(InvertedResidual(channels, features, size, stride if index == 0 else 1, expansion))
             channels = features

@@ -18,7 +18,7 @@ from ssanet_jax.models.depthwise import DepthwiseConv, Padding
 from ssanet_jax.models.dilation import a_trous
 
 # Lite0: repeats, filter size, stride of the first block, expansion, channels out
-_STAGES = (
+STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -66,9 +66,9 @@ class EfficientNetLite(nnx.Module):
         self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
         self.stem_norm = norm(32, dtype, rngs)
         blocks, channels, apart = [], 32, None
-        for stage, (repeats, size, stride, expansion, features) in enumerate(_STAGES):
+        for stage, (repeats, size, stride, expansion, features) in enumerate(STAGES):
             features = _rounded(width * features)
-            if 0 < stage < len(_STAGES) - 1:
+            if 0 < stage < len(STAGES) - 1:
                 repeats = math.ceil(depth * repeats)
             for index in range(repeats):
                 step, padding = stride if index == 0 else 1, 'SAME'
