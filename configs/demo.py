@@ -2,8 +2,8 @@
 
     make demo
 
-which is `python -m ssanet_jax.main --config=configs/demo.py --workdir=runs/demo`. Expect 0.99 on the 512
-test images (one run, seed 0; docs/results.md) and `runs/demo/parts.png`, the parts on ten of them.
+which is `python -m ssanet_jax.main --config=configs/demo.py --workdir=runs/demo`. Expect 0.99 to 1 on the
+512 test images (docs/results.md) and `runs/demo/parts.png`, the parts on ten of them.
 
     make baseline
 

@@ -1,49 +1,52 @@
-"""How a command ends."""
+"""How a command ends. In processes of their own, since flags belong to a process."""
 
-import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 
+# TensorStore knows no OSError: it says in words what was wrong, and Orbax raises that in threads of its own.
+MAINS = {
+    'full': "lambda _: open('/dev/full', 'w').write(100_000 * 'x')",
+    'checkpoint': 'fail',
+    'bug': 'lambda _: 1 / 0',
+}
+PROGRAM = """
+import errno, os
 from ssanet_jax import command
 
-
-def write_to_a_full_disk(_):
-    Path('/dev/full').write_text('x')
-
-
-def fail_as_checkpoints_do(_):
-    """TensorStore knows no OSError: it says in words what was wrong, and Orbax raises that in threads of its own."""
+def fail(_):
     try:
-        raise ValueError(f'RESOURCE_EXHAUSTED: Failed writing: {os.strerror(errno.ENOSPC)} [os_error_code=28]')
+        raise ValueError(f'RESOURCE_EXHAUSTED: Failed writing: {{os.strerror(errno.ENOSPC)}} [os_error_code=28]')
     except ValueError as error:
         raise RuntimeError('the save failed') from error
 
+command.run({main})
+"""
 
-@pytest.mark.parametrize(
-    'main',
-    [
-        pytest.param(
-            write_to_a_full_disk,
-            marks=pytest.mark.skipif(not Path('/dev/full').exists(), reason='this system has no /dev/full'),
-        ),
-        fail_as_checkpoints_do,
-    ],
-)
-def test_a_full_disk_is_one_line(main, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['command'])
-    with pytest.raises(SystemExit) as left:
-        command.run(main)
-    assert left.value.code == 2
-    assert capsys.readouterr().err == (
+
+def run(name):
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+    program = PROGRAM.format(main=MAINS[name])
+    return subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize('name', ['full', 'checkpoint'])
+def test_a_full_disk_is_one_line(name):
+    if name == 'full' and not Path('/dev/full').exists():
+        pytest.skip('this system has no /dev/full')
+    done = run(name)
+    assert done.returncode == 2
+    assert done.stderr == (
         'error: the disk is full: make room and give the same command again; training goes on from the last '
         'checkpoint that was finished\n'
     )
 
 
-def test_other_failures_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['command'])
-    with pytest.raises(ZeroDivisionError):
-        command.run(lambda _: 1 / 0)
+def test_other_failures_keep_their_traceback():
+    done = run('bug')
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith('ZeroDivisionError: division by zero')

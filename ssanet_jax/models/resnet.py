@@ -214,4 +214,6 @@ class TinyResNet(ResNet):
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, H/stride, W/stride, 48]."""
         x = super().__call__(images)
-        return nnx.avg_pool(x, (2, 2), (self.step,) * 2, 'VALID' if self.step == 2 else 'SAME', count_include_pad=False)
+        padding = 'VALID' if self.step == 2 else 'SAME'
+        mean = nnx.avg_pool(x, (2, 2), (self.step,) * 2, padding, count_include_pad=False)
+        return mean.astype(x.dtype)  # which counting turned into float32
