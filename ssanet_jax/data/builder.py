@@ -82,6 +82,7 @@ def prepare(listing: Listing, config: Any) -> Dataset:
         class_names=listing.class_names,
         train=_PreparedSplit(sources['train'], _labels(records, 'train')),
         test=_PreparedSplit(sources['test'], _labels(records, 'test')),
+        keypoint_names=listing.keypoint_names,
         digest=_digest(records),
     )
 

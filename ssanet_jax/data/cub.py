@@ -19,7 +19,11 @@ from ssanet_jax.errors import UserError
 _WHAT = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
 _CLASSES = 200
 _IMAGES = 11788
-_PARTS = 15
+# As parts/parts.txt numbers them. Left and right are the bird's own.
+_PARTS = (
+    *('back', 'beak', 'belly', 'breast', 'crown', 'forehead', 'left eye', 'left leg', 'left wing', 'nape'),
+    *('right eye', 'right leg', 'right wing', 'tail', 'throat'),
+)
 
 
 def read(config: Any) -> listing.Listing:
@@ -36,6 +40,7 @@ def read(config: Any) -> listing.Listing:
         root,
         class_names,
         records,
+        keypoint_names=_PARTS,
         published=dict(classes=_CLASSES, train=5994, test=5794),
         origin='CUB_200_2011.tgz, at https://www.vision.caltech.edu/datasets/cub_200_2011',
     )
@@ -68,10 +73,11 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
     box_of = {int(row[0]): row[[2, 1, 2, 1]] + row[[4, 3, 4, 3]] * (0, 0, 1, 1) for row in boxes}
     keypoints_of: dict[int, np.ndarray] = {}
     for row in parts:
-        points = keypoints_of.setdefault(int(row[0]), np.zeros((_PARTS, 3), np.float32))
-        if not 1 <= row[1] <= _PARTS:
+        points = keypoints_of.setdefault(int(row[0]), np.zeros((len(_PARTS), 3), np.float32))
+        if not 1 <= row[1] <= len(_PARTS):
             raise UserError(
-                f'{root / "parts/part_locs.txt"} has a part {row[1]:g}, outside 1..{_PARTS}: extract the archive again'
+                f'{root / "parts/part_locs.txt"} has a part {row[1]:g}, outside 1..{len(_PARTS)}:'
+                ' extract the archive again'
             )
         points[int(row[1]) - 1] = row[[3, 2, 4]]
 

@@ -62,6 +62,8 @@ class Dataset:
     test: Source
     validation: Source | None = None
     """Held out of the published training examples, where that was asked for."""
+    keypoint_names: tuple[str, ...] = ()
+    """Name of each of the examples' key points; empty for a set that has none."""
     digest: str = ''
     """Of the files' names, labels and splits, for sets that are read from files."""
 

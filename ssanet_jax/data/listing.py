@@ -46,6 +46,8 @@ class Listing:
     """Each split in the order in which it should be listed."""
     cut_bottom: int = 0
     """Rows to leave out at the bottom of every decoded image."""
+    keypoint_names: tuple[str, ...] = ()
+    """Name of each of the records' key points."""
     published: dict[str, int] = dataclasses.field(default_factory=dict)
     """Images a split and 'classes' of the whole published set; empty for a set of the user's own."""
     origin: str = ''

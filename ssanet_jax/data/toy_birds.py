@@ -14,7 +14,7 @@ import operator
 import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.toy_drawing import draw_forms
+from ssanet_jax.data.toy_drawing import KEYPOINT_NAMES, draw_forms
 from ssanet_jax.errors import UserError
 
 BEAKS = ('orange conebill', 'slate conebill', 'orange sicklebill', 'slate sicklebill')
@@ -101,4 +101,4 @@ def load(config) -> Dataset:
         )
     except ValueError as error:
         raise UserError(f'config.data: {error}') from error
-    return Dataset(name='toy_birds', class_names=CLASS_NAMES, train=train, test=test)
+    return Dataset('toy_birds', CLASS_NAMES, train, test, keypoint_names=KEYPOINT_NAMES)

@@ -76,6 +76,16 @@ def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np
     return (boxes + offset) * (np.array([height, width, height, width]) / data.resize)
 
 
+def to_input_pixels(places: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
+    """The reverse of `to_source_pixels`, for boxes [..., 4] and points [..., 2], (y, x).
+
+    Args:
+      shape: (height, width) of the image.
+    """
+    offset = (data.resize - data.image_size) // 2
+    return places * np.tile(data.resize / np.array(shape), places.shape[-1] // 2) - offset
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomCropFlip(grain.transforms.RandomMap):
     """Cuts a random [size, size, 3] out of a square image and mirrors half of the crops.

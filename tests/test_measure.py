@@ -1,0 +1,121 @@
+"""The measure command, on the finished tiny run."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import ROOT
+
+from ssanet_jax.data import dataset as datasets
+from ssanet_jax.evaluation.keypoints import in_input_pixels, summarise
+from ssanet_jax.evaluation.recognise import Recogniser
+from ssanet_jax.training import experiment
+
+pytestmark = pytest.mark.slow
+
+# The command, on another data set than the run's.
+CHANGED_DATA = """
+import dataclasses, sys
+from ssanet_jax import command, measure
+load = measure.datasets.load
+measure.datasets.load = lambda config: dataclasses.replace(load(config), {changes})
+command.run(measure.main)
+"""
+
+
+def measure(*arguments, program=('-m', 'ssanet_jax.measure')):
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def workdir(finished_run, tmp_path):
+    return shutil.copytree(finished_run.workdir, tmp_path / 'run')
+
+
+def test_measures_robustness_and_key_points(workdir):
+    done = measure(f'--workdir={workdir}', '--seed=3')
+    assert done.returncode == 0, done.stderr
+    robustness, keypoints = (json.loads((workdir / f'{name}.json').read_text()) for name in ('robustness', 'keypoints'))
+    results = json.loads((workdir / 'results.json').read_text())
+
+    assert robustness['accuracy']['original'] == results['accuracy']
+    assert robustness['examples'] == results['examples'] == keypoints['images'] == 30
+    assert robustness['seed'] == 3 and robustness['unreadable'] == keypoints['unreadable'] == []
+    assert robustness['dataset'] == 'toy_birds' and robustness['stage'] == keypoints['stage'] == 'part_tuning'
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(f'accuracy {results["accuracy"]:.4f} on 30 images, rotated by 90 ')
+    for name, accuracy in robustness['accuracy'].items():
+        assert f'{accuracy:.4f}' in done.stdout and name in done.stdout
+    assert re.search(r'  crown +│ +\d+ +\d+ │ +\d+ +\d+ │ +\d+ │', done.stdout), 'two parts, in one line'
+
+    # The parts after scale mining, image by image.
+    run = experiment.load_run(workdir)
+    test = datasets.load(run.config.data).test
+    images = [test[i]['image'] for i in range(30)]
+    boxes = np.stack([found.boxes for found in Recogniser(run.model, run.active)(images)])
+    annotations = [in_input_pixels(test[i], run.config.data) for i in range(30)]
+    truth = [np.stack(column) for column in zip(*annotations)]
+    expected = summarise(boxes, *truth)
+    after = keypoints['boxes']['after scale mining']
+    for name in ('distance', 'distance_share', 'inside'):
+        assert after[name] == pytest.approx(expected[name], abs=0.02)
+    assert np.shape(after['nearest']) == (run.config.model.parts, len(keypoints['keypoint_names']))
+    assert list(keypoints['boxes']) == ['before scale mining', 'after scale mining', 'centre of the image']
+    middle = np.tile([[0, 0, 64, 64]], (30, 1, 1))
+    assert keypoints['boxes']['centre of the image'] == summarise(middle, *truth)
+    assert f'parts {after["distance"]:.2f} pixels from the nearest key point in 30 images' in last
+
+
+def test_without_key_points_robustness_is_measured_alone(workdir):
+    program = ('-c', CHANGED_DATA.format(changes='keypoint_names=()'))
+    done = measure(f'--workdir={workdir}', program=program)
+    assert done.returncode == 0, done.stderr
+    assert 'key points are left out: toy_birds has no key points' in done.stderr
+    assert (workdir / 'robustness.json').exists() and not (workdir / 'keypoints.json').exists()
+    done = measure(f'--workdir={workdir}', '--only=keypoints', program=program)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr == 'error: toy_birds has no key points to measure the parts by: cub and toy_birds have\n'
+
+
+def test_errors_are_one_line(workdir, tmp_path):
+    other_classes = ('-c', CHANGED_DATA.format(changes="class_names=('wren',)"))
+    plain = ('-m', 'ssanet_jax.measure')
+    for arguments, program, message in (
+        ((), plain, '--workdir is missing: Folder of a trained run'),
+        ((f'--workdir={tmp_path / "nothing"}',), plain, 'holds no run'),
+        ((f'--workdir={workdir}', 'more'), plain, "'more' is no flag"),
+        ((f'--workdir={workdir}', '--only=speed'), plain, 'robustness|keypoints'),
+        ((f'--workdir={workdir}', '--seed=-1'), plain, '--seed=-1'),
+        ((f'--workdir={workdir}',), other_classes, 'trained on other classes than toy_birds has: check --data_dir'),
+    ):
+        done = measure(*arguments, program=program)
+        assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_run_without_parts_and_data_that_moved(workdir):
+    """As a run with global pooling: no proposals, and robustness is all there is to measure."""
+    program = """
+import dataclasses, sys
+from ssanet_jax import command, measure
+load, load_run = measure.datasets.load, measure.experiment.load_run
+def moved(config):
+    assert config.dir == 'elsewhere'
+    return load(config)
+measure.datasets.load = moved
+measure.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+    ['backbone', 'image_classifier']))
+command.run(measure.main)
+"""
+    done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=('-c', program))
+    assert done.returncode == 0, done.stderr
+    assert 'key points are left out: the network of stage part_tuning looks for no parts' in done.stderr
+    accuracy = json.loads((workdir / 'robustness.json').read_text())['accuracy']['original']
+    heads = json.loads((workdir / 'results.json').read_text())['heads']
+    assert accuracy == heads['image_classifier']
