@@ -44,6 +44,19 @@ def joint(epochs=100, rate=1e-3, **schedule):
     return (stage('joint', epochs=epochs, rate=rate, train=dict.fromkeys(groups, 1), **schedule),)
 
 
+def ablation(epochs=(100, 60, 60), rates=(1e-3, 1e-3, 1e-3), **schedule):
+    """For tables in which heads compete: parts are trained first, without any of them, and stay as they are.
+
+    All heads then read the same parts, which are trained once a seed (docs/experiments.md).
+    """
+    groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier')
+    return (
+        stage('parts', epochs=epochs[0], rate=rates[0], train=dict.fromkeys(groups, 1), **schedule),
+        stage('scale_mining', epochs=epochs[1], rate=rates[1], train=dict(scale_mining=1), **schedule),
+        stage('oriented_pooling', epochs=epochs[2], rate=rates[2], train=dict(oriented_pooling=1), **schedule),
+    )
+
+
 def global_pooling(epochs=100, rate=1e-3, **schedule):
     """The bare backbone with global average pooling, for comparison."""
     return (stage('global_pooling', epochs=epochs, rate=rate, train=dict(backbone=1, image_classifier=1), **schedule),)
@@ -93,6 +106,7 @@ def get_config():
             patch=3,
             grid=3,
             orientation='literal',  # or exact
+            part_head='none',  # a baseline's: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
             fusion='parts',  # what the prediction sums: parts, or global+parts
             dtype='float32',  # or bfloat16
         )
@@ -101,7 +115,9 @@ def get_config():
     config.loss = ConfigDict(
         dict(
             # 'mac' is the paper's lambda. A weight of 0 turns a loss off.
-            weights=dict(image=1.0, parts=1.0, mac=0.5, ranking=1.0, scale_mining=1.0, oriented_pooling=1.0),
+            weights=dict(
+                image=1.0, parts=1.0, mac=0.5, ranking=1.0, scale_mining=1.0, oriented_pooling=1.0, part_head=1.0
+            ),
             mac_temperature=1.0,
             mac_reduction='mean',  # or sum, as printed
             label_smoothing=0.0,

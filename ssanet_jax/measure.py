@@ -7,35 +7,32 @@ on reduced images) and `keypoints.json` (its Figure 4, for data with key points)
 docs/experiments.md says what each number is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from absl import flags
-from jax.sharding import Mesh
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from ssanet_jax import command, parallel
+from ssanet_jax import command
 from ssanet_jax.data import dataset as datasets
-from ssanet_jax.data.pipeline import Batch, eval_batches, steps_in, unreadable
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import make_predict
-from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
-from ssanet_jax.evaluation.robustness import ORIGINAL, robustness
-from ssanet_jax.models.ssanet import Outputs, split_model
+from ssanet_jax.evaluation.robustness import ORIGINAL
+from ssanet_jax.experiments.measurements import (
+    AFTER,
+    BEFORE,
+    check_parts,
+    measure_keypoints,
+    measure_robustness,
+    write_measurement,
+)
 from ssanet_jax.training import experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
 _ONLY = flags.DEFINE_enum('only', None, ['robustness', 'keypoints'], 'Measure nothing else.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
-
-BEFORE, AFTER = 'before scale mining', 'after scale mining'
-CENTRE = 'centre of the image'  # where photographers put the object: what any box has to be nearer than
 
 
 def main(arguments: list[str]) -> None:
@@ -55,80 +52,26 @@ def main(arguments: list[str]) -> None:
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         if 'keypoints' in names:
-            _check_parts(run, dataset)
+            check_parts(run, dataset)
     except UserError as error:
         if _ONLY.value:
             raise
         names.remove('keypoints')
         notes.print(f'key points are left out: {error}', style='yellow')
 
-    mesh = parallel.make_mesh(images=data.eval_batch_size)
-    about = {'dataset': dataset.name, 'stage': run.stage}
     lines = []
     for name in names:
         measurement = MEASUREMENTS[name]
-        result = measurement.measure(run, dataset, mesh)
-        result['unreadable'] = unreadable(dataset.test, result['unreadable'])
+        result = write_measurement(workdir, name, run, dataset, measurement.measure(run, dataset))
         for problem in result['unreadable']:
             notes.print(f'{measurement.unreadable}: {problem}', style='yellow')
-        Console(highlight=False, markup=False).print(measurement.table(about, result))
-        _write(workdir / f'{name}.json', about | result)
+        Console(highlight=False, markup=False).print(measurement.table(result))
         lines.append(measurement.line(result))
     print('; '.join(lines))
 
 
-def measure_robustness(run: experiment.Run, dataset: datasets.Dataset, mesh: Mesh) -> dict[str, Any]:
-    """`robustness` of a run's prediction on the test set."""
-    predict = _network(run, mesh)
-    batches = _tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
-    return robustness(lambda images: predict(images).logits, batches, mesh, _SEED.value)
-
-
-def measure_keypoints(run: experiment.Run, dataset: datasets.Dataset, mesh: Mesh) -> dict[str, Any]:
-    """`keypoint_distances` of a run's parts on the test set, with the names of the key points."""
-    predict = _network(run, mesh)
-    side = run.config.data.image_size
-
-    def locate(images):
-        outputs = predict(images)
-        boxes = {BEFORE: outputs.boxes[:, : run.model.parts]}
-        if 'scale_mining' in run.active:
-            boxes[AFTER] = outputs.aligned_boxes
-        return boxes | {CENTRE: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
-
-    batches = _tracked('key points', annotated_batches(dataset, run.config.data), dataset, run)
-    about = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
-    return about | keypoint_distances(locate, batches, mesh)
-
-
-def _check_parts(run: experiment.Run, dataset: datasets.Dataset) -> None:
-    check_keypoints(dataset)
-    if 'proposals' not in run.active:
-        raise UserError(f'the network of stage {run.stage} looks for no parts: measure a run that trains proposals')
-
-
-def _network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
-    """The run's network as a function of images alone."""
-    _, params, stats = split_model(run.model)
-    params, stats = parallel.replicate((params, stats), mesh)
-    predict = make_predict(run.model, run.active, mesh)
-    return lambda images: predict(params, stats, images)
-
-
-def _tracked(what: str, batches: Iterator[Batch], dataset: datasets.Dataset, run: experiment.Run) -> Iterator[Batch]:
-    total = steps_in(1, len(dataset.test), run.config.data.eval_batch_size)
-    return track(batches, what, total=total, console=Console(stderr=True), transient=True)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        experiment.write_json(path, content)
-    except OSError as error:
-        raise UserError(f'cannot write {path} ({error.strerror}): make room, or copy the run elsewhere') from error
-
-
-def _robustness_table(about: dict[str, Any], result: dict[str, Any]) -> Table:
-    table = Table(title=f'{about["dataset"]}, stage {about["stage"]}: {result["examples"]} test images')
+def _robustness_table(result: dict[str, Any]) -> Table:
+    table = Table(title=f'{result["dataset"]}, stage {result["stage"]}: {result["examples"]} test images')
     for heading in ('input', 'accuracy', 'drop (points)'):
         table.add_column(heading, justify='left' if heading == 'input' else 'right')
     for name, accuracy in result['accuracy'].items():
@@ -136,10 +79,10 @@ def _robustness_table(about: dict[str, Any], result: dict[str, Any]) -> Table:
     return table
 
 
-def _keypoints_table(about: dict[str, Any], result: dict[str, Any]) -> Table:
+def _keypoints_table(result: dict[str, Any]) -> Table:
     """Below, for each key point: in how many percent of the images it is nearest to part 1, 2, ..."""
     measured = result['boxes']
-    title = f'{about["dataset"]}, stage {about["stage"]}: from parts to key points in {result["images"]} test images'
+    title = f'{result["dataset"]}, stage {result["stage"]}: from parts to key points in {result["images"]} test images'
     table = Table(title=title)
     for heading in ('', *measured):
         table.add_column(heading, justify='right' if heading else 'left')
@@ -179,14 +122,19 @@ def _keypoints_line(result: dict[str, Any]) -> str:
 class Measurement(NamedTuple):
     """One of the things that can be measured of a run."""
 
-    measure: Callable[[experiment.Run, datasets.Dataset, Mesh], dict[str, Any]]
-    table: Callable[[dict[str, Any], dict[str, Any]], Table]
+    measure: Callable[[experiment.Run, datasets.Dataset], dict[str, Any]]
+    table: Callable[[dict[str, Any]], Table]
     line: Callable[[dict[str, Any]], str]
     unreadable: str  # what becomes of images that cannot be read
 
 
 MEASUREMENTS = {
-    'robustness': Measurement(measure_robustness, _robustness_table, _robustness_line, 'counted as wrong'),
+    'robustness': Measurement(
+        lambda run, dataset: measure_robustness(run, dataset, _SEED.value),
+        _robustness_table,
+        _robustness_line,
+        'counted as wrong',
+    ),
     'keypoints': Measurement(measure_keypoints, _keypoints_table, _keypoints_line, 'left out'),
 }
 

@@ -10,6 +10,7 @@ import chex
 import jax
 import pytest
 from commands import ROOT, train_command
+from ml_collections import ConfigDict
 
 from ssanet_jax import processes
 from ssanet_jax.errors import UserError
@@ -45,8 +46,8 @@ def networks(workdir):
     """The weights that each stage ended with."""
     run = experiment.load_run(workdir)
     _, params, stats = split_model(run.model)
-    names = [row['name'] for row in run.config.stages]
-    return [experiment.restore_network(workdir, name, {'params': params, 'stats': stats}) for name in names]
+    stages = [ConfigDict(row) for row in run.config.stages]
+    return [experiment.restore_network(workdir, stages, index, params, stats) for index in range(len(stages))]
 
 
 @pytest.fixture(scope='module')

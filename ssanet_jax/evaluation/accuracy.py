@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ssanet_jax import parallel, processes
 from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
 
-HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'sum')
+HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'part_head', 'sum')
 
 
 def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable[..., Outputs]:
@@ -38,7 +38,7 @@ def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable
 
 def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
     """Logits `[B, N]` of each head that took part, and of their sum, the prediction."""
-    heads = (outputs.image_logits, outputs.scale_logits, outputs.oriented_logits, outputs.logits)
+    heads = (outputs.image_logits, outputs.scale_logits, outputs.oriented_logits, outputs.head_logits, outputs.logits)
     return {name: logits for name, logits in zip(HEADS, heads) if logits is not None}
 
 

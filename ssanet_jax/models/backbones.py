@@ -40,10 +40,11 @@ def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, di
     Returns:
       A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
       `features` (channels of the map), `stride` (pixels), `centre(image_size)` (the pixel over which the map's first
-      cell is centred), `mean` and `std` (three numbers each, in
-      0..255: the input is (pixel - mean) / std) and `interpolation` ('bilinear' or 'bicubic': how the
-      images that its public weights learned from were resized). Switch BatchNorm with `.train()` and
-      `.eval()`; not every family has one.
+      cell is centred), `mean` and `std` (three numbers each, in 0..255: the input is (pixel - mean) / std) and
+      `interpolation` ('bilinear' or 'bicubic': how the images that its public weights learned from were resized).
+      `pyramid(images)` gives the maps of every resolution, finest first, as `feature_pyramid.Level`: the last map
+      before each step of 2, and at the end the map itself; `pyramid_features` are their channels. With `dilate` the
+      last two levels have the same stride. Switch BatchNorm with `.train()` and `.eval()`; not every family has one.
 
     Raises:
       ValueError: there is no backbone of that name.

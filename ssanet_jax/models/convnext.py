@@ -17,6 +17,7 @@ from flax import nnx
 
 from ssanet_jax.models.depthwise import DepthwiseConv
 from ssanet_jax.models.dilation import a_trous
+from ssanet_jax.models.feature_pyramid import Level
 from ssanet_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -25,6 +26,7 @@ class ConvNeXt(nnx.Module):
 
     Attributes:
       features, stride: channels and pixel step of the map.
+      pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the paper's weights learned from were resized.
     """
@@ -62,7 +64,7 @@ class ConvNeXt(nnx.Module):
                 for count, width in zip(repeats, widths, strict=True)
             ]
         )
-        self.features = widths[-1]
+        self.features, self.pyramid_features = widths[-1], tuple(widths)
         self.head_norm = norm(self.features, dtype, rngs)
 
     def centre(self, image_size: int) -> float:
@@ -71,16 +73,26 @@ class ConvNeXt(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, floor(H/stride), floor(W/stride), features]."""
+        return self.pyramid(images)[-1].map
+
+    def pyramid(self, images: jax.Array) -> list[Level]:
+        """[B, H, W, 3] normalised, float -> what each stage makes of it, finest first; the last is the map.
+
+        Only the last one is normalised: the others are what the next step of 2 begins with.
+        """
+        levels = []
         x = self.stem_norm(self.stem(images))
         for index, stage in enumerate(self.stages):
             if index > 0:
+                stride = 2 ** (index + 1)
+                levels.append(Level(x, stride, stride / 2))
                 x = self.shrinks[index - 1](x)
             if self.dilate and index == len(self.stages) - 1:
                 x = a_trous(stage, x)
             else:
                 for block in stage:
                     x = block(x)
-        return self.head_norm(x)
+        return [*levels, Level(self.head_norm(x), self.stride, self.centre(images.shape[1]))]
 
 
 class Block(nnx.Module):

@@ -16,6 +16,7 @@ from flax import nnx
 from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.depthwise import DepthwiseConv, Padding
 from ssanet_jax.models.dilation import a_trous
+from ssanet_jax.models.feature_pyramid import Level
 
 # Lite0: repeats, filter size, stride of the first block, expansion, channels out
 STAGES = (
@@ -35,6 +36,7 @@ class EfficientNetLite(nnx.Module):
 
     Attributes:
       features, stride: channels and pixel step of the map.
+      pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
     """
@@ -65,13 +67,15 @@ class EfficientNetLite(nnx.Module):
         self.stride = 16 if dilate else 32
         self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
         self.stem_norm = norm(32, dtype, rngs)
-        blocks, channels, apart = [], 32, None
+        blocks, channels, apart, steps = [], 32, None, {}
         for stage, (repeats, size, stride, expansion, features) in enumerate(STAGES):
             features = _rounded(width * features)
             if 0 < stage < len(STAGES) - 1:
                 repeats = math.ceil(depth * repeats)
             for index in range(repeats):
                 step, padding = stride if index == 0 else 1, 'SAME'
+                if step == 2:
+                    steps[len(blocks)] = channels
                 if dilate and step == 2 and stage == _LAST_STEP:
                     # As 'SAME' puts the windows of every other cell: the odd pixel below and to the right.
                     step, padding, apart = 1, (((size - 3) // 2, (size + 1) // 2),) * 2, len(blocks) + 1
@@ -81,6 +85,8 @@ class EfficientNetLite(nnx.Module):
                 channels = features
         self.blocks = nnx.List(blocks)
         self.apart = len(blocks) if apart is None else apart
+        self.steps = tuple(steps)  # the blocks before which a level ends
+        self.pyramid_features = (*steps.values(), self.features)
         self.head = pointwise(channels, self.features, dtype, rngs)
         self.head_norm = norm(self.features, dtype, rngs)
 
@@ -89,20 +95,34 @@ class EfficientNetLite(nnx.Module):
 
         'SAME' puts the odd pixel of padding last: each step of 2 from an even size moves the centres by one pixel.
         """
-        centre, step, size = 0.5, 1, image_size
-        for _ in range(5):
-            centre += step * (size % 2 == 0)
-            step, size = 2 * step, -(-size // 2)
-        return centre
+        return _centre(image_size, 5)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), 1280]."""
+        return self.pyramid(images)[-1].map
+
+    def pyramid(self, images: jax.Array) -> list[Level]:
+        """[B, H, W, 3] normalised, float -> the map before each step of 2, of strides 2 to 16, and the last map."""
+        levels = []
         x = relu6(conv_norm(self.stem, self.stem_norm, images))
-        for block in self.blocks[: self.apart]:
+        for index, block in enumerate(self.blocks[: self.apart]):
+            if index in self.steps:
+                steps = len(levels) + 1
+                levels.append(Level(x, 2**steps, _centre(images.shape[1], steps)))
             x = block(x)
         if self.apart < len(self.blocks):
             x = a_trous(self.blocks[self.apart :], x)
-        return relu6(conv_norm(self.head, self.head_norm, x))
+        x = relu6(conv_norm(self.head, self.head_norm, x))
+        return [*levels, Level(x, self.stride, self.centre(images.shape[1]))]
+
+
+def _centre(size: int, steps: int) -> float:
+    """The pixel over which the first cell is centred after some of the steps of 2, in an image of `size`."""
+    centre = 0.5
+    for step in range(steps):
+        centre += 2**step * (size % 2 == 0)
+        size = -(-size // 2)
+    return centre
 
 
 class InvertedResidual(nnx.Module):

@@ -13,10 +13,12 @@ from flax import nnx
 
 from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.dilation import a_trous
+from ssanet_jax.models.feature_pyramid import Level
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
+_CENTRE = 0.5  # of the first cell: symmetric padding keeps it on the first pixel, at every resolution
 _HE = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -111,6 +113,7 @@ class ResNet(nnx.Module):
 
     Attributes:
       features, stride: channels and pixel step of the map.
+      pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
     """
@@ -144,13 +147,14 @@ class ResNet(nnx.Module):
           pool: whether a 3x3 max-pool of stride 2 follows the stem.
           dilate: the last stage does not step, and its filters reach twice as far: half the stride.
         """
+        steps = strides[1:]  # between one stage and the next; a dilated one still ends a level
         if dilate:
             strides = (*strides[:-1], 1)
         self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
         self.stem_norm = norm(widths[0], dtype, rngs)
         self.pool = pool
         self.stride = 4 if pool else 2
-        stages, channels = [], widths[0]
+        stages, channels, levels = [], widths[0], {}
         for number, (count, width, stride) in enumerate(zip(repeats, widths, strides, strict=True)):
             last = number == len(widths) - 1
             stage = []
@@ -160,16 +164,28 @@ class ResNet(nnx.Module):
                 channels = width * block.expansion
             stages.append(nnx.List(stage))
             self.stride *= stride
+            if last or steps[number] > 1:
+                levels[number] = (self.stride, channels)
         self.stages = nnx.List(stages)
         self.features = channels
+        self.ends = tuple(levels)  # the stages after which the map steps, and the last one
+        self.level_strides, self.pyramid_features = zip(*levels.values())
         self.dilate = dilate
 
     def centre(self, image_size: int) -> float:
         """The pixel over which the first cell of the map is centred: symmetric padding keeps it on the first one."""
-        return 0.5
+        return _CENTRE
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), features]."""
+        return self.pyramid(images)[-1].map
+
+    def pyramid(self, images: jax.Array) -> list[Level]:
+        """[B, H, W, 3] normalised, float -> what each stage makes of it, finest first; the last is the map.
+
+        Of stages with the same resolution only the last counts, and the stem's own map is too wide for any use.
+        """
+        levels = []
         x = jax.nn.relu(conv_norm(self.stem, self.stem_norm, images))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -179,7 +195,9 @@ class ResNet(nnx.Module):
                 x = block(x)
             if apart < len(stage):
                 x = a_trous(stage[apart:], x)
-        return x
+            if index in self.ends:
+                levels.append(Level(x, self.level_strides[len(levels)], _CENTRE))
+        return levels
 
 
 class TinyResNet(ResNet):
@@ -206,14 +224,17 @@ class TinyResNet(ResNet):
         self.cells = self.stride
         self.step = 1 if dilate else 2
         self.stride *= self.step
+        self.pyramid_features = (*self.pyramid_features, self.features)
 
     def centre(self, image_size: int) -> float:
         """As in `ResNet`, and in the middle of the first two cells that are averaged."""
         return super().centre(image_size) + self.cells / 2
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, H/stride, W/stride, 48]."""
-        x = super().__call__(images)
+    def pyramid(self, images: jax.Array) -> list[Level]:
+        """[B, H, W, 3] normalised, float -> the stages' maps, and their last averaged: [B, H/stride, W/stride, 48]."""
+        levels = super().pyramid(images)
+        x = levels[-1].map
         padding = 'VALID' if self.step == 2 else 'SAME'
         mean = nnx.avg_pool(x, (2, 2), (self.step,) * 2, padding, count_include_pad=False)
-        return mean.astype(x.dtype)  # which counting turned into float32
+        mean = mean.astype(x.dtype)  # which counting turned into float32
+        return [*levels, Level(mean, self.stride, self.centre(images.shape[1]))]

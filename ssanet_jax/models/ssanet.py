@@ -9,11 +9,13 @@ from flax import nnx
 
 from ssanet_jax.models import backbones, candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
+from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
 from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, roi_align, widened, widest, within
 
 # The groups of parameters that a stage of training names; each is an attribute of SSANet.
 GROUPS = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
+BASELINE = 'part_head'  # one more, where a head of `models/heads.py` is asked for
 
 
 class Outputs(NamedTuple):
@@ -29,12 +31,14 @@ class Outputs(NamedTuple):
     scale_logits: jax.Array | None = None  # [B, N], DSM summed over parts
     orientation: jax.Array | None = None  # int32 [B, K], orientation that OP chose
     oriented_logits: jax.Array | None = None  # [B, N], OP summed over parts
+    head_logits: jax.Array | None = None  # [B, N], a baseline's head
     global_logits: jax.Array | None = None  # [B, N], image_logits where they are fused with the parts
 
     @property
     def logits(self) -> jax.Array:
-        """The prediction `[B, N]`: the sum of DSM and OP, whichever is active; without both, the image classifier."""
-        heads = [head for head in (self.scale_logits, self.oriented_logits, self.global_logits) if head is not None]
+        """The prediction `[B, N]`: the sum of DSM and OP, whichever is active; without any, the image classifier."""
+        heads = (self.scale_logits, self.oriented_logits, self.head_logits, self.global_logits)
+        heads = [head for head in heads if head is not None]
         return sum(heads) if heads else self.image_logits
 
 
@@ -60,6 +64,7 @@ class SSANet(nnx.Module):
       features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
       solver: of DSM, 'fourier' or 'circulant'.
       patch, grid, orientation: of OP.
+      part_head: a baseline that reads the parts too, by its name in `models/heads.py`, or 'none'.
       fusion: what the prediction sums: 'parts' (the paper: "P" in its Table 6), or 'global+parts',
         which adds the image classifier ("G+P", as most of the methods in that table do).
       dtype: of the backbone's computation; parameters stay float32.
@@ -87,6 +92,7 @@ class SSANet(nnx.Module):
         patch: int = 3,
         grid: int = 3,
         orientation: oriented_pooling.Orientation = 'literal',
+        part_head: str = 'none',
         fusion: Literal['parts', 'global+parts'] = 'parts',
         dtype: str = 'float32',
         rngs: nnx.Rngs,
@@ -133,6 +139,13 @@ class SSANet(nnx.Module):
         length = channels * REGION**2 if features == 'flat' else channels
         self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
         self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
+        if part_head == 'fpn' and sharing != 'image':
+            raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
+        # The last to draw its weights, so that the other groups start alike with any head.
+        levels = self.backbone.pyramid_features
+        self.part_head = (
+            None if part_head == 'none' else build_head(part_head, levels, parts, scales, classes, rngs=rngs)
+        )
 
         # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
         jax.eval_shape(self.scale_mining, jax.ShapeDtypeStruct((1, parts, scales, length), jnp.float32))
@@ -150,6 +163,7 @@ class SSANet(nnx.Module):
         active: Collection[str] = GROUPS,
         training: bool = False,
         map_candidates: MapCandidates = lambda describe: describe,
+        dropout: jax.Array | None = None,
     ) -> Outputs:
         """Recognises a batch of images.
 
@@ -159,9 +173,11 @@ class SSANet(nnx.Module):
             add noise, so it is neither computed nor summed.
           training: also describe and classify the M - K proposals that are only ranked.
           map_candidates: spreads the description of regions over devices (`parallel.candidate_map`).
+          dropout: random key for a head that has dropout; None for none.
         """
         images = self._normalise(images)
-        feature_map = self.backbone(images)  # [B, h, w, C]
+        levels = self.backbone.pyramid(images)
+        feature_map = levels[-1].map  # [B, h, w, C]
         outputs = Outputs(self.image_classifier(feature_map.mean((1, 2)).astype(jnp.float32)))
         if 'proposals' not in active:
             return outputs
@@ -176,8 +192,9 @@ class SSANet(nnx.Module):
         outputs = outputs._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
 
         # Discriminative Scale Mining: S candidates of each part, the best shift of them.
-        mined = 'scale_mining' in active
-        scales = self.scales if mined else 1
+        mined, head = 'scale_mining' in active, self.part_head if BASELINE in active else None
+        scales = self.scales if mined or (head and head.multiscale) else 1
+        middle = (scales - 1) // 2
         propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
         parts = jax.vmap(propose)(boxes[:, : self.parts])  # [B, K, S, 4]
         ranked = boxes[:, self.parts :] if training else None
@@ -188,7 +205,7 @@ class SSANet(nnx.Module):
             aligned = scale_mining.aligned_scale(response.shift, scales)  # [B, K]
             outputs = outputs._replace(scale_logits=response.logits)
         else:
-            aligned = jnp.zeros(parts.shape[:2], jnp.int32)
+            aligned = jnp.full(parts.shape[:2], middle, jnp.int32)
         aligned_boxes = _select(parts, aligned)
         outputs = outputs._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
 
@@ -199,9 +216,21 @@ class SSANet(nnx.Module):
             oriented = self.oriented_pooling(aligned_maps)  # of [B, K, 7, 7, C]
             outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
 
+        original = maps[:, :, middle]  # [B, K, s, s, C]
+        if head:
+            whole = original.shape[-2] == REGION
+            regions = Regions(
+                image=feature_map.mean((1, 2)),
+                pooled=maps.mean((3, 4)) if head.multiscale else original.mean((2, 3))[:, :, None],
+                maps=original if whole else self._align(feature_map, parts[:, :, middle], REGION),
+                boxes=parts[:, :, middle],
+                levels=levels,
+                dropout=dropout,
+            )
+            outputs = outputs._replace(head_logits=head(regions))
+
         # Training adds the part classifier on all M proposals at their original scale.
         if training:
-            original = maps[:, :, (scales - 1) // 2]  # [B, K, s, s, C]
             pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3)).astype(jnp.float32)  # [B, M, C]
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs

@@ -9,6 +9,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssanet_jax.errors import UserError
 
+_PARTIAL = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
 KEEP = 2  # one more than needed, in case the newest is damaged
 
 
@@ -52,7 +53,7 @@ class Checkpoints:
 
         Args:
           like: the items wanted, each a tree of arrays of the shapes, dtypes and shardings
-            expected, or None for an item to be taken as it comes.
+            expected, or None for an item to be taken as it comes. A checkpoint may hold more than these.
 
         Returns:
           (step, items).
@@ -66,7 +67,12 @@ class Checkpoints:
         abstract = {name: _abstract(tree) for name, tree in like.items() if name not in empty}
         for step in reversed(self.steps):
             try:
-                return step, {**empty, **self._orbax.load_checkpointables(step, abstract)}
+                with ocp.Context(pytree_options=_PARTIAL):
+                    items = self._orbax.load_checkpointables(step, abstract)
+                missing = [leaf for leaf in jax.tree.leaves(items) if isinstance(leaf, jax.ShapeDtypeStruct)]
+                if missing:  # a partial load leaves what it does not find as it was described
+                    raise ValueError(f'{len(missing)} arrays are missing')
+                return step, {**empty, **items}
             except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
                 cause = error
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)

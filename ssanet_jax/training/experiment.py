@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax import processes
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import BASELINE, SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
 from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.stages import active_groups
@@ -121,6 +121,12 @@ def check_run(config: ConfigDict) -> None:
     for name in ('eval_epochs', 'checkpoint_steps'):
         if config[name] < 0:
             raise UserError(f'config.{name}={config[name]} must be 0 or more')
+    if config.model.part_head == 'none' and any(BASELINE in row.train for row in config.stages):
+        raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
+
+
+class Locked(UserError):
+    """Another process works in the directory."""
 
 
 @contextlib.contextmanager
@@ -128,7 +134,8 @@ def locked(workdir: Path) -> Iterator[None]:
     """Keeps a second run out of a work directory; the system opens the lock when the process ends.
 
     Raises:
-      UserError: another process trains there, or it cannot be written.
+      Locked: another process trains there.
+      UserError: it cannot be written.
     """
     if not processes.leads():
         yield
@@ -142,7 +149,7 @@ def locked(workdir: Path) -> Iterator[None]:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(directory)
-        raise UserError(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
+        raise Locked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
     try:
         yield
     finally:
@@ -176,18 +183,29 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
             write_json(path, content)
         except OSError as error:
             raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
-    before = _read(path)
+    before = read_run(workdir)
     if before['class_names'] != content['class_names']:
         raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
     if before['images'] != content['images']:
         raise UserError(
             f'{workdir} holds a run on other images or another split of them: give another --workdir, or the old data'
         )
-    changed = sorted(_differences(before['config'], content['config']) - MOVABLE)
+    changed = changed_settings(before['config'], config)
     if changed:
         raise UserError(
             f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
         )
+
+
+def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
+    """Paths of the settings in which a configuration differs from that of a run, those that may change left out.
+
+    Args:
+      before: `read_run(...)['config']`.
+      config: one that still leaves open what the backbone's weights decide agrees with any answer.
+    """
+    changed = _differences(before, json.loads(config.to_json_best_effort())) - MOVABLE
+    return sorted(changed - ({'data.interpolation'} if not config.data.interpolation else set()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +226,7 @@ def load_run(workdir: Path) -> Run:
     Raises:
       UserError: if the directory holds no run, or no checkpoint that can be read.
     """
-    content = _read(workdir / CONFIG_FILE)
+    content = read_run(workdir)
     config = ConfigDict(content['config'])
     for index in reversed(range(len(config.stages))):
         name = config.stages[index]['name']
@@ -218,9 +236,8 @@ def load_run(workdir: Path) -> Run:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
     model = build_model(config, len(content['class_names']), pretrained=False)
     graph, params, stats = split_model(model)
-    items = restore_network(workdir, name, {'params': params, 'stats': stats})
     stages = [ConfigDict(row) for row in config.stages]
-    model = merge_model(graph, items['params'], items['stats'])
+    model = merge_model(graph, *restore_network(workdir, stages, index, params, stats))
     finished = (workdir / name / 'evaluation.json').exists()
     return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name, finished)
 
@@ -281,10 +298,24 @@ def restore_stage(workdir: Path, stage: str, like: dict[str, Any]) -> tuple[int,
     return _restore(checkpoint_dir(workdir, stage), like)
 
 
-def restore_network(workdir: Path, stage: str, like: dict[str, Any]) -> dict[str, Any]:
-    """Items of the network that a stage hands on: the one that validation chose, else its newest."""
-    best = _best_dir(workdir, stage)
-    return _restore(best if _steps(best) else checkpoint_dir(workdir, stage), like)[1]
+def restore_network(
+    workdir: Path, stages: Sequence[ConfigDict], index: int, params: dict[str, Any], stats: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network that stage `index` hands on: the one that validation chose, else its newest.
+
+    Args:
+      workdir, stages: of the run.
+      params, stats: of a network as it was built; groups that no stage has trained by then stay so.
+
+    Returns:
+      (params, stats).
+    """
+    name = stages[index].name
+    best = _best_dir(workdir, name)
+    trained = {group: params[group] for group in active_groups(stages, index)}
+    like = {'params': trained, 'stats': stats}
+    items = _restore(best if _steps(best) else checkpoint_dir(workdir, name), like)[1]
+    return params | items['params'], items['stats']
 
 
 def _restore(directory: Path, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -301,12 +332,18 @@ def device_kind() -> str:
     return f'{len(devices)} x {devices[0].device_kind}'
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_run(workdir: Path) -> dict[str, Any]:
+    """What a work directory was claimed with: its `config`, `class_names` and `images` (their digest).
+
+    Raises:
+      UserError: it holds no run.
+    """
+    path = workdir / CONFIG_FILE
     try:
         content = json.loads(path.read_text())
         return {'config': content['config'], 'class_names': content['class_names'], 'images': content['images']}
     except FileNotFoundError:
-        raise UserError(f'{path.parent} holds no run ({path.name} is missing): check --workdir') from None
+        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir') from None
     except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f'{path} is damaged: restore it from a copy, or train in another --workdir') from None
 

@@ -260,8 +260,8 @@ def _initial_state(
 ) -> tuple[TrainState, float]:
     """Where a stage starts, and the seconds already spent on it.
 
-    Its own newest checkpoint, if an earlier start left one; else the network of the stage before;
-    else the network as it was built.
+    Its own newest checkpoint, if an earlier start left one; else the network of the stage before, as
+    far as that was trained; else the network as it was built.
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
@@ -274,8 +274,7 @@ def _initial_state(
         params, stats, opt = items['params'], items['stats'], items['opt']
         seconds = items['position']['seconds']
     elif index:
-        items = experiment.restore_network(workdir, config.stages[index - 1].name, {'params': params, 'stats': stats})
-        params, stats = items['params'], items['stats']
+        params, stats = experiment.restore_network(workdir, config.stages, index - 1, params, stats)
     return TrainState(params, stats, opt, parallel.replicate(np.int32(step), mesh)), seconds
 
 

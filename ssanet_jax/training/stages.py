@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.models.ssanet import BASELINE, GROUPS
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
@@ -73,10 +73,10 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
     if len(set(names)) < len(names):
         raise UserError(f'config.stages has two stages of one name: {", ".join(names)}')
     for row in stages:
-        unknown = [group for group in row.train if group not in GROUPS]
+        unknown = [group for group in row.train if group not in (*GROUPS, BASELINE)]
         if unknown or not row.train:
             problem = f'trains {unknown[0]!r}, which is no group' if unknown else 'trains nothing'
-            raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join(GROUPS)}')
+            raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join((*GROUPS, BASELINE))}')
         if row.epochs < 1:
             raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
         if not re.fullmatch(r'\w[\w.-]*', row.name):

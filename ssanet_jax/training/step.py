@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -25,6 +26,7 @@ LOSSES = {
     'ranking': (('proposals', 'part_classifier'), ('proposals',)),
     'scale_mining': (('proposals', 'scale_mining'), ('backbone', 'scale_mining')),
     'oriented_pooling': (('proposals', 'oriented_pooling'), ('backbone', 'oriented_pooling')),
+    'part_head': (('proposals', 'part_head'), ('backbone', 'part_head')),
 }
 
 
@@ -94,6 +96,8 @@ def compute_losses(
         values['scale_mining'] = smooth(outputs.scale_logits)
     if 'oriented_pooling' in names:
         values['oriented_pooling'] = smooth(outputs.oriented_logits)
+    if 'part_head' in names:
+        values['part_head'] = smooth(outputs.head_logits)
     return values
 
 
@@ -126,9 +130,15 @@ def make_train_step(
     optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
     map_candidates = partial(parallel.candidate_map, mesh=mesh)
 
-    def loss(trained, frozen, stats, batch):
+    def loss(trained, frozen, stats, batch, step):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        outputs = network(batch['image'], active=active, training=describe, map_candidates=map_candidates)
+        outputs = network(
+            batch['image'],
+            active=active,
+            training=describe,
+            map_candidates=map_candidates,
+            dropout=jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step),
+        )
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
@@ -141,7 +151,7 @@ def make_train_step(
     def train_step(state, batch):
         batch = parallel.split_batch(batch, mesh)
         trained, frozen = split_groups(state.params, row)
-        gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch)
+        gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch, state.step)
         # The frozen part of the update is zero and unused: the compiler drops it.
         whole = {**gradients, **jax.tree.map(jnp.zeros_like, frozen)}
         updates, opt = optimizer.update(whole, state.opt, state.params)

@@ -79,6 +79,12 @@ def test_a_subset_of_the_items_can_be_loaded(directory):
     np.testing.assert_array_equal(loaded['params']['backbone']['bias'], np.full(4, -2.0))
 
 
+def test_a_subset_of_a_tree_can_be_loaded(directory):
+    step, loaded = restore(directory, {'params': {'backbone': {'bias': jnp.zeros(4)}}})
+    assert step == 2
+    chex.assert_trees_all_equal(loaded, {'params': {'backbone': {'bias': jnp.full(4, -2.0)}}})
+
+
 def test_a_tree_keeps_the_sharding_and_type_asked_for(directory):
     like = {'params': jax.tree.map(lambda x: x.astype(jnp.bfloat16), items(0.0)['params'])}
     _, loaded = restore(directory, like)

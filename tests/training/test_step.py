@@ -240,7 +240,10 @@ def test_losses_of_other_tables():
     (row,) = common.global_pooling()
     assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS) == {'image': 1.0}
     (row,) = common.joint()
-    assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS) == dict(ALL_WEIGHTS)
+    assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS).keys() == set(ALL_WEIGHTS) - {'part_head'}
+    groups = (*(set(row.train) - {'scale_mining', 'oriented_pooling'}), 'part_head')  # a baseline
+    expected = {'image', 'parts', 'mac', 'ranking', 'part_head'}
+    assert steps.stage_losses(groups, groups, ALL_WEIGHTS).keys() == expected
     without = common.get_config().loss.weights
     without.mac = without.ranking = 0.0
     assert steps.stage_losses(set(row.train), row.train, without).keys() == {
@@ -269,6 +272,7 @@ def random_outputs():
         aligned_boxes=draw(B, K, 4),
         scale_logits=draw(B, N),
         oriented_logits=draw(B, N),
+        head_logits=draw(B, N),
     ), np.array([0, 3, 1, 3])
 
 
@@ -297,7 +301,9 @@ def test_each_loss_by_hand(smoothing):
         'ranking': ranking_by_loops(outputs.scores, cross_entropy(outputs.part_logits, repeated)),
         'scale_mining': cross_entropy(outputs.scale_logits, labels, smoothing).mean(),
         'oriented_pooling': cross_entropy(outputs.oriented_logits, labels, smoothing).mean(),
+        'part_head': cross_entropy(outputs.head_logits, labels, smoothing).mean(),
     }
+    assert expected.keys() == values.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(values[name], value, rtol=1e-5, err_msg=name)
 

@@ -1,0 +1,123 @@
+"""Trains the rows of one of the paper's tables with several seeds, and prints what they say together.
+
+    python -m ssanet_jax.ablate --config=configs/demo.py:ablation --table=3 --seeds=5
+
+Runs what is missing, so that the same command goes on after a kill, and one with more seeds adds to it. Rows that
+begin alike share their first stages. The same command started a second time, on another machine with the same
+folder too, takes the seeds that no other process works on. docs/experiments.md tells the tables.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from ssanet_jax import command
+from ssanet_jax.errors import UserError
+from ssanet_jax.experiments.series import FIGURES, MEASUREMENTS, Figure, Line, Series, collect, measure_rows, train_rows
+from ssanet_jax.experiments.tables import TABLES
+from ssanet_jax.training import experiment
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
+_TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each row, with the seeds 0, 1, ...', lower_bound=1)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of all runs; by default runs/ablate and the name of the config.'
+)
+_MEASURE = flags.DEFINE_multi_enum(
+    'measure', [], list(MEASUREMENTS), 'Measure this of each run too; may be given twice.'
+)
+flags.mark_flag_as_required('config')
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
+    if arguments:
+        raise UserError(f'{arguments[0]!r} is no flag: see --help')
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+    name = '_'.join(filter(None, (Path(path).stem, variant)))
+    series = Series(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{name}'))
+    table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
+    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for seed in seeds:
+        try:
+            with experiment.locked(series.seed_dir(seed)):
+                train_rows(series, table.rows, seed, notes)
+                measure_rows(series, table.rows, seed, _MEASURE.value, notes)
+        except experiment.Locked:
+            notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
+
+    found = {figure.name: collect(series, table.rows, seeds, figure) for figure in FIGURES}
+    found = {figure: lines for figure, lines in found.items() if lines}
+    print_tables(table.title, found)
+    experiment.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
+    runs = sum(len(line.values) for line in found.get('accuracy', []))
+    print(f'{runs} of {len(seeds) * len(table.rows)} runs are finished: see {series.root}')
+
+
+def print_tables(title: str, found: dict[str, list[Line]]) -> None:
+    """One table a figure, with the paper's accuracy beside ours."""
+    console = Console(highlight=False, markup=False)
+    units = {figure.name: figure for figure in FIGURES}
+    for name, lines in found.items():
+        console.print(_table(title, units[name], lines))
+    console.print(
+        '±: deviation of one run from the mean. Difference: run by run with the same seed, with the interval that '
+        'holds the true one with 95 % confidence; * where that leaves out 0.'
+    )
+
+
+def _table(title: str, figure: Figure, lines: list[Line]) -> Table:
+    table = Table(title=f'{title}: {figure.name}{", %" if figure.points else ""}')
+    paper = figure.name == 'accuracy' and any(line.row.paper for line in lines)
+    for heading in ('', *(['paper'] if paper else []), 'mean', '±', 'runs', 'against', 'difference', '95 %', 'p'):
+        table.add_column(heading, justify='left' if heading in ('', 'against') else 'right')
+    for line in lines:
+        cells = [line.row.title]
+        if paper:
+            cells.append(f'{line.row.paper:.1f}' if line.row.paper else '')
+        cells += [f'{line.summary.mean:.2f}', _unless_nan(line.summary.deviation, '.2f'), str(line.summary.count)]
+        if line.comparison:
+            c = line.comparison
+            cells += [line.row.against, f'{c.difference.mean:+.2f}{"*" if c.beyond_scatter else " "}']
+            cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.difference.count > 1 else '', _unless_nan(c.p, '.3f')]
+        table.add_row(*cells)
+    return table
+
+
+def _unless_nan(value: float, form: str) -> str:
+    return '' if value != value else format(value, form)
+
+
+def as_json(found: dict[str, list[Line]]) -> dict[str, Any]:
+    """All figures as a tree of numbers; what is not defined for so few runs is None."""
+    finite = lambda value: value if abs(value) < float('inf') else None  # nan neither
+    tree: dict[str, Any] = {}
+    for name, lines in found.items():
+        for line in lines:
+            entry: dict[str, Any] = {
+                'title': line.row.title,
+                'paper': line.row.paper,
+                'values': line.values,
+                'mean': line.summary.mean,
+                'deviation': finite(line.summary.deviation),
+            }
+            if line.comparison:
+                c = line.comparison
+                entry['against'] = line.row.against
+                entry['difference'] = {
+                    'mean': c.difference.mean,
+                    'deviation': finite(c.difference.deviation),
+                    'interval': [finite(c.low), finite(c.high)],
+                    'p': finite(c.p),
+                }
+            tree.setdefault(name, {})[line.row.name] = entry
+    return json.loads(json.dumps(tree))
+
+
+if __name__ == '__main__':
+    command.run(main)

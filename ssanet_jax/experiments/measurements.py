@@ -1,0 +1,94 @@
+"""What can be measured of a trained run beyond its accuracy: the paper's Tables 1 and 2, and its Figure 4."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import track
+
+from ssanet_jax import parallel
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data.pipeline import Batch, eval_batches, steps_in, unreadable
+from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
+from ssanet_jax.evaluation.robustness import robustness
+from ssanet_jax.models.ssanet import Outputs, split_model
+from ssanet_jax.training import experiment
+
+BEFORE, AFTER = 'before scale mining', 'after scale mining'
+CENTRE = 'centre of the image'  # where photographers put the object: what any box has to be nearer than
+
+
+def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
+    """`robustness` of a run's prediction on the test set.
+
+    Args:
+      run, dataset: the network and its data.
+      seed: of the random angles.
+    """
+    mesh = _mesh(run)
+    predict = _network(run, mesh)
+    batches = _tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
+    return robustness(lambda images: predict(images).logits, batches, mesh, seed)
+
+
+def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
+    """`keypoint_distances` of a run's parts on the test set, with the names of the key points."""
+    check_parts(run, dataset)
+    mesh = _mesh(run)
+    predict = _network(run, mesh)
+    side = run.config.data.image_size
+
+    def locate(images):
+        outputs = predict(images)
+        boxes = {BEFORE: outputs.boxes[:, : run.model.parts]}
+        if 'scale_mining' in run.active:
+            boxes[AFTER] = outputs.aligned_boxes
+        return boxes | {CENTRE: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
+
+    batches = _tracked('key points', annotated_batches(dataset, run.config.data), dataset, run)
+    about = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
+    return about | keypoint_distances(locate, batches, mesh)
+
+
+def check_parts(run: experiment.Run, dataset: Dataset) -> None:
+    """Raises `UserError` for a run or a data set whose parts cannot be held against key points."""
+    check_keypoints(dataset)
+    if 'proposals' not in run.active:
+        raise UserError(f'the network of stage {run.stage} looks for no parts: measure a run that trains proposals')
+
+
+def write_measurement(
+    workdir: Path, name: str, run: experiment.Run, dataset: Dataset, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes what was measured to `<name>.json` of the run, with what it was measured on, and returns that."""
+    result['unreadable'] = unreadable(dataset.test, result['unreadable'])
+    content = {'dataset': dataset.name, 'stage': run.stage} | result
+    path = workdir / f'{name}.json'
+    try:
+        experiment.write_json(path, content)
+    except OSError as error:
+        raise UserError(f'cannot write {path} ({error.strerror}): make room, or copy the run elsewhere') from error
+    return content
+
+
+def _mesh(run: experiment.Run) -> Mesh:
+    return parallel.make_mesh(images=run.config.data.eval_batch_size)
+
+
+def _network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
+    """The run's network as a function of images alone."""
+    _, params, stats = split_model(run.model)
+    params, stats = parallel.replicate((params, stats), mesh)
+    predict = make_predict(run.model, run.active, mesh)
+    return lambda images: predict(params, stats, images)
+
+
+def _tracked(what: str, batches: Iterator[Batch], dataset: Dataset, run: experiment.Run) -> Iterator[Batch]:
+    total = steps_in(1, len(dataset.test), run.config.data.eval_batch_size)
+    return track(batches, what, total=total, console=Console(stderr=True), transient=True)

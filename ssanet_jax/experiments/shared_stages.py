@@ -1,0 +1,95 @@
+"""Runs that begin alike share their first stages: each is trained once, and taken over by the others."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.models.ssanet import BASELINE
+from ssanet_jax.training import experiment
+from ssanet_jax.training.stages import active_groups
+from ssanet_jax.training.step import stage_losses
+
+# Settings of the network that matter only where one of these groups takes part.
+_SETTINGS_OF = {
+    'features': {'scale_mining'},
+    'solver': {'scale_mining'},
+    'scales': {'scale_mining', BASELINE},
+    'alpha': {'scale_mining', BASELINE},
+    'patch': {'oriented_pooling'},
+    'grid': {'oriented_pooling'},
+    'orientation': {'oriented_pooling'},
+    'part_head': {BASELINE},
+}
+
+
+def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
+    """All settings that decide what the network is after stage `index`, and what its evaluation says.
+
+    Two runs on the same images whose identities are equal have the same network there. Left out are later stages,
+    settings of groups that nothing has trained yet, and weights of losses that have taken no part.
+    """
+    config = ConfigDict(json.loads(config.to_json_best_effort()))
+    config.stages = [ConfigDict(row) for row in config.stages[: index + 1]]
+    active = active_groups(config.stages, index)
+    for name, groups in _SETTINGS_OF.items():
+        if not groups & active:
+            del config.model[name]
+    used = set()
+    for number, row in enumerate(config.stages):
+        used |= stage_losses(active_groups(config.stages, number), row.train, config.loss.weights).keys()
+    config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in used}
+    for name in experiment.MOVABLE:
+        section, field = name.split('.')
+        del config[section][field]
+    return json.loads(config.to_json_best_effort())
+
+
+def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path]) -> list[str]:
+    """Puts into a work directory the first stages that other runs have finished just as this one would.
+
+    The files are linked where the file system can, so that they take no room: a finished stage is only read.
+
+    Args:
+      config: of the run. Where it leaves open what the backbone's weights decide, it is as they decided for others.
+      workdir: of the run. A stage that it has begun stays as it is, and so do those after it.
+      others: work directories of runs on the same images.
+
+    Returns:
+      The names of the stages taken over.
+    """
+    taken = []
+    others = [(path, ConfigDict(experiment.read_run(path)['config'])) for path in others if path != workdir]
+    if not config.data.interpolation:
+        for _, theirs in others:
+            theirs.data.interpolation = ''
+    for index, row in enumerate(config.stages):
+        if (workdir / row.name / 'evaluation.json').exists():
+            continue
+        if (workdir / row.name).exists():
+            break
+        identity = stage_identity(config, index)
+        for path, theirs in others:
+            finished = (path / row.name / 'evaluation.json').exists() and index < len(theirs.stages)
+            if finished and stage_identity(theirs, index) == identity:
+                _link(path / row.name, workdir / row.name)
+                taken.append(row.name)
+                break
+        else:
+            break  # what comes later starts from this one
+    return taken
+
+
+def _link(source: Path, target: Path) -> None:
+    partial = target.with_name(f'{target.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(source, partial, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+    partial.rename(target)

@@ -1,0 +1,204 @@
+"""Every row of the paper's tables as a change to a configuration.
+
+A configuration says how SSANet is trained on some data; a row leaves parts of it out or puts a baseline in their
+place, and keeps the rest: data, backbone, optimiser, epochs. `configs/rows.py` gives each row to
+`ssanet_jax.main`, and `ssanet_jax.ablate` trains whole tables.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import BASELINE, GROUPS
+
+BACKBONE = ('backbone', 'image_classifier')
+PARTS = (*BACKBONE, 'proposals', 'part_classifier')
+
+# With SGD the pace of a linear head grows with the squared length of what it reads, so that its rate has to fall
+# with that: here against DSM, which reads S averages a part.
+SGD_RATES = {'gap': 5.0, 'gmp': 2.5, 'spp': 0.1, 'fpn': 5.0, 'dsm_fixed': 1.0, 'dsm_1': 5.0, 'concat': 5.0}
+
+
+class Row(NamedTuple):
+    """One network of a table."""
+
+    name: str  # of its folder, and in configs/rows.py
+    title: str  # as the paper prints it, without the backbone
+    change: Callable[[ConfigDict], None]
+    paper: float | None = None  # top-1 in percent on CUB-200-2011 with ResNet-50, where the paper has it
+    against: str | None = None  # the row that it is compared with
+
+
+class PaperTable(NamedTuple):
+    """Rows that are trained and read together."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: bool = True) -> None:
+    """Leaves of a configuration what trains these groups.
+
+    A stage goes with the groups that it was the first to train: without oriented pooling there is no stage for it.
+    What trains groups that others have trained before (the last of the three stages) stays.
+
+    Args:
+      config: changed in place.
+      groups: those that remain.
+      head: a baseline of `models/heads.py` that takes the place of scale mining.
+      mac: whether the alignment loss remains.
+    """
+    config.model.part_head = head
+    config.loss.weights.part_head = config.loss.weights.scale_mining
+    if not mac:
+        config.loss.weights.mac = 0.0
+    sgd = config.optimizer.name == 'sgd'
+    stages, known = [], set()
+    for row in config.stages:
+        row = row.copy_and_resolve_references()
+        new = set(row.train) - known
+        known |= new
+        train = {group: rate for group, rate in row.train.items() if group in groups}
+        if head != 'none' and 'scale_mining' in row.train:
+            train[BASELINE] = row.train.scale_mining * (SGD_RATES[head] if sgd else 1)
+            new.add(BASELINE)
+        if train and (not new or new & set(train)):
+            row.train = ConfigDict(train)
+            stages.append(row)
+    config.stages = tuple(stages)
+
+
+def nts_net(config: ConfigDict) -> None:
+    """NTS-Net: no alignment of any kind; image and parts side by side, trained with all the rest from the start."""
+    keep(config, PARTS, 'concat', mac=False)
+    rate = next(row.train[BASELINE] for row in config.stages if BASELINE in row.train)
+    config.stages = tuple(row for row in config.stages if set(row.train) != {BASELINE})
+    first = next(row for row in config.stages if 'backbone' in row.train)
+    first.train[BASELINE] = first.train.get(BASELINE, rate)
+
+
+def set_fields(config: ConfigDict, **fields: Any) -> None:
+    """Sets fields by their dotted names, with `__` for the dot."""
+    config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+
+
+def one_stage(config: ConfigDict) -> None:
+    """All groups at once, each at its first rate, for as many epochs as the backbone trains in all stages."""
+    long = [row for row in config.stages if 'backbone' in row.train]
+    row = long[0].copy_and_resolve_references()
+    rates = {group: stage.rate * f for stage in reversed(config.stages) for group, f in stage.train.items()}
+    row.name, row.epochs = 'one_stage', sum(stage.epochs for stage in long)
+    row.train = ConfigDict({group: rate / row.rate for group, rate in rates.items()})
+    config.stages = (row,)
+
+
+def _with(*groups: str, **kwargs: Any) -> Callable[[ConfigDict], None]:
+    return lambda config: keep(config, (*PARTS, *groups), **kwargs)
+
+
+def _set(**fields: Any) -> Callable[[ConfigDict], None]:
+    return partial(set_fields, **fields)
+
+
+_FULL = Row('ssanet', '(P) + MAC + OP + DSM', lambda config: None, 88.5, 'dsm')
+_GAP = Row('mac', '(P) + MAC', _with(head='gap'), 87.3, 'parts')
+_OP = Row('op', '(P) + MAC + OP', _with('oriented_pooling'), 88.1, 'mac')
+_DSM = Row('dsm', '(P) + MAC + DSM', _with('scale_mining'), 88.3, 'mac')
+_BACKBONE = Row('backbone', 'backbone', lambda config: keep(config, BACKBONE), 84.5)
+_NTS = Row('nts', 'NTS-Net', nts_net, 87.5, 'backbone')
+
+
+def _variants(field: str, values: Sequence[Any], default: Any, papers: Sequence[float | None] = ()) -> tuple[Row, ...]:
+    """Rows of full SSANet that differ in one field, compared with its default."""
+    name = lambda value: f'{field.split("__")[-1]}_{value}'
+    return tuple(
+        Row(name(value), f'{field.split("__")[-1]} = {value}', _set(**{field: value}), paper)._replace(
+            against=None if value == default else name(default)
+        )
+        for value, paper in itertools.zip_longest(values, papers)
+    )
+
+
+TABLES: dict[str, PaperTable] = {
+    '3': PaperTable(
+        'Table 3: what each module adds',
+        (
+            _BACKBONE,
+            Row('parts', '(P)', _with(head='gap', mac=False), 86.8, 'backbone'),
+            _GAP,
+            _OP,
+            _DSM,
+            _FULL,
+        ),
+    ),
+    '4': PaperTable(
+        'Table 4: pooling of the parts',
+        (
+            Row('gmp', 'GMP', _with(head='gmp'), 86.0, 'mac'),
+            _GAP._replace(title='GAP', against=None),
+            _OP._replace(title='OP'),
+        ),
+    ),
+    '5': PaperTable(
+        'Table 5: scales of the parts',
+        (
+            Row('spp', 'SPPNet', _with(head='spp'), 87.4, 'dsm'),
+            Row('fpn', 'FPN', _with(head='fpn'), 87.6, 'dsm'),
+            Row('dsm_fixed', 'DSM(fixed)', _with(head='dsm_fixed'), 88.0, 'dsm'),
+            Row('dsm_1', 'DSM(1)', _with(head='dsm_1'), 88.1, 'dsm'),
+            _DSM._replace(title='DSM', against=None),
+        ),
+    ),
+    '6': PaperTable(
+        'Tables 1, 2 and 6: against other networks',
+        (_BACKBONE, _NTS, _FULL._replace(title='SSANet', against='nts')),
+    ),
+    'stages': PaperTable(
+        'One stage against three',
+        (Row('one_stage', 'one stage', one_stage, None, 'ssanet'), _FULL._replace(title='stages', against=None)),
+    ),
+    'lambda': PaperTable(
+        'Weight of the alignment loss',
+        _variants('loss__weights__mac', (0.1, 0.3, 0.5, 1.0), 0.5, (88.4, 88.5, 88.5, 88.5)),
+    ),
+    'number': PaperTable('Number of parts', _variants('model__parts', (1, 2, 3, 4, 5, 6), 4)),
+    'features': PaperTable('What scale mining reads', _variants('model__features', ('pooled', 'flat'), 'pooled')),
+    'orientation': PaperTable(
+        'Orientations as printed, and exact', _variants('model__orientation', ('literal', 'exact'), 'literal')
+    ),
+    'sharing': PaperTable(
+        'What the regions share',
+        (
+            # A crop of 'none' fills a map of 7 x 7 at the backbone's own stride.
+            Row('sharing_none', 'none', _set(model__sharing='none', model__dilate=False), 88.5, 'sharing_image'),
+            Row('sharing_part', 'part', _set(model__sharing='part'), None, 'sharing_image'),
+            Row('sharing_image', 'image', _set(model__sharing='image')),
+        ),
+    ),
+}
+ROWS: dict[str, Row] = {row.name: row for table in TABLES.values() for row in table.rows}
+
+
+def row_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The configuration of a row; the one given is left as it is.
+
+    Args:
+      config: of full SSANet.
+      name: a key of `ROWS`.
+
+    Raises:
+      UserError: there is no such row, or the configuration trains no SSANet.
+    """
+    if name not in ROWS:
+        raise UserError(f'there is no row {name!r}: choose from {", ".join(ROWS)}')
+    trained = {group for row in config.stages for group in row.train}
+    missing = [group for group in GROUPS if group not in trained]
+    if missing:
+        raise UserError(f'config.stages never train {missing[0]}: give a configuration of full SSANet')
+    config = config.copy_and_resolve_references()
+    ROWS[name].change(config)
+    return config

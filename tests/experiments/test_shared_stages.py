@@ -1,0 +1,115 @@
+"""Stages that several runs have in common: when they are the same, and that taking one over changes nothing."""
+
+import itertools
+import json
+
+import chex
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from configs import demo
+from ssanet_jax.experiments.shared_stages import stage_identity, take_over
+from ssanet_jax.experiments.tables import row_config
+from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.training import experiment, loop
+
+
+def identity(name, index=0, **changes):
+    config = row_config(demo.get_config('ablation'), name)
+    config.update_from_flattened_dict(changes)
+    return stage_identity(config, index)
+
+
+def test_heads_share_the_parts_that_they_read():
+    sharing = ('mac', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'op', 'dsm', 'ssanet', 'orientation_exact')
+    assert all(identity(name) == identity('mac') for name in sharing)
+    # None of these leads to the same parts.
+    apart = ('backbone', 'parts', 'mac', 'nts', 'mac_0.1', 'parts_3', 'sharing_part')
+    assert all(identity(a) != identity(b) for a, b in itertools.combinations(apart, 2))
+
+
+def test_from_where_they_differ_nothing_is_shared():
+    assert identity('dsm', 1) == identity('ssanet', 1)
+    assert identity('dsm', 1) != identity('features_flat', 1)
+    assert identity('gmp', 1) != identity('spp', 1) != identity('dsm', 1)
+
+
+@pytest.mark.parametrize(
+    'changes, same',
+    [
+        ({'data.dir': 'elsewhere'}, True),
+        ({'mesh.shape': '1x1'}, True),
+        ({'model.alpha': 1.1}, True),  # nothing has several scales yet
+        ({'loss.weights.oriented_pooling': 3.0}, True),
+        ({'seed': 1}, False),
+        ({'data.flip': False}, False),
+        ({'optimizer.weight_decay': 0.5}, False),
+        ({'loss.weights.mac': 0.4}, False),
+        ({'model.nms_iou': 0.3}, False),
+    ],
+)
+def test_settings_that_decide(changes, same):
+    assert (identity('dsm', **changes) == identity('dsm')) == same
+
+
+def test_without_parts_no_weight_of_theirs_decides():
+    assert identity('backbone', **{'loss.weights.mac': 0.1}) == identity('backbone')
+
+
+@pytest.fixture
+def rows(finished_run):
+    """What trained the finished run, and the same without oriented pooling."""
+    full = experiment.load_run(finished_run.workdir).config
+    full.stages = tuple(ConfigDict(row) for row in full.stages)
+    full.data.interpolation = ''  # as people leave it: the weights decided
+    return full, row_config(full, 'dsm')
+
+
+@pytest.mark.slow
+def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, tmp_path):
+    _, config = rows
+    console = Console(quiet=True)
+    assert take_over(config, tmp_path / 'taken', [finished_run.workdir]) == ['scale_mining']
+    written = (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns
+    taken = loop.train(config, tmp_path / 'taken', console)
+    assert (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns == written, 'not trained again'
+    trained = loop.train(config, tmp_path / 'trained', console)
+    ignored = lambda results: {
+        **{name: value for name, value in results.items() if name not in ('stages', 'wall_seconds')},
+        'stages': {name: {**row, 'wall_seconds': 0} for name, row in results['stages'].items()},
+    }
+    assert ignored(taken) == ignored(trained)
+    networks = [split_model(experiment.load_run(tmp_path / name).model)[1:] for name in ('taken', 'trained')]
+    chex.assert_trees_all_equal(*networks)
+
+
+def test_what_has_begun_stays(finished_run, rows, tmp_path):
+    full, _ = rows
+    (tmp_path / 'scale_mining').mkdir()
+    taken = take_over(full, tmp_path, [finished_run.workdir])
+    assert taken == [] and not list((tmp_path / 'scale_mining').iterdir())
+
+
+def test_unfinished_stages_are_left(finished_run, rows, tmp_path):
+    full, _ = rows
+    other = tmp_path / 'other'
+    (other / 'scale_mining').mkdir(parents=True)
+    (other / experiment.CONFIG_FILE).write_text((finished_run.workdir / experiment.CONFIG_FILE).read_text())
+    assert take_over(full, tmp_path / 'mine', [other]) == []
+    (other / 'scale_mining/evaluation.json').write_text(json.dumps({}))
+    assert take_over(full, tmp_path / 'mine', [other]) == ['scale_mining']
+
+
+@pytest.mark.slow
+def test_a_head_starts_as_it_was_built(finished_run, rows, tmp_path):
+    """The stage before knows nothing of it: the checkpoint has no such group."""
+    full, _ = rows
+    full.model.part_head = 'gap'
+    model = experiment.build_model(full, 16)
+    _, params, stats = split_model(model)
+    restored, _ = experiment.restore_network(finished_run.workdir, full.stages, 0, params, stats)
+    chex.assert_trees_all_equal(restored['part_head'], params['part_head'])
+    chex.assert_trees_all_equal(restored['oriented_pooling'], params['oriented_pooling'])
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(restored['backbone'], params['backbone'])

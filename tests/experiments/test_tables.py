@@ -1,0 +1,108 @@
+"""Every row of every table as a configuration."""
+
+import pytest
+
+from configs import common, cub, demo, rows
+from ssanet_jax.errors import UserError
+from ssanet_jax.experiments.tables import ROWS, TABLES, row_config
+from ssanet_jax.models.ssanet import BASELINE, GROUPS
+from ssanet_jax.training import experiment
+from ssanet_jax.training.stages import active_groups, check_stages
+from ssanet_jax.training.step import stage_losses
+
+BASES = {
+    'paper': common.get_config,
+    'cub': cub.get_config,
+    'cub:ablation': lambda: cub.get_config('ablation'),
+    'demo': demo.get_config,
+    'demo:ablation': lambda: demo.get_config('ablation'),
+}
+PARTS = {'backbone', 'image_classifier', 'proposals', 'part_classifier'}
+TRAINED = {
+    'backbone': {'backbone', 'image_classifier'},
+    'op': PARTS | {'oriented_pooling'},
+    'dsm': PARTS | {'scale_mining'},
+    **dict.fromkeys(('parts', 'mac', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'nts'), PARTS | {BASELINE}),
+}
+
+
+@pytest.mark.parametrize('base', BASES)
+@pytest.mark.parametrize('name', ROWS)
+def test_every_row_can_be_trained(name, base):
+    config = row_config(BASES[base](), name)
+    check_stages(config.stages, config.optimizer)
+    experiment.check_run(config)
+    last = len(config.stages) - 1
+    assert active_groups(config.stages, last) == TRAINED.get(name, set(GROUPS))
+    for index, row in enumerate(config.stages):
+        assert stage_losses(active_groups(config.stages, index), row.train, config.loss.weights), row.name
+    assert (config.model.part_head != 'none') == (BASELINE in TRAINED.get(name, ()))
+    assert (config.loss.weights.mac > 0) == (name not in ('parts', 'nts'))
+
+
+def test_the_configuration_stays_as_it_was():
+    base = cub.get_config()
+    for name in ROWS:
+        row_config(base, name)
+    assert base == cub.get_config()
+
+
+def test_stages_go_with_the_groups_that_they_were_the_first_to_train():
+    names = lambda row: [stage.name for stage in row_config(cub.get_config(), row).stages]
+    assert names('ssanet') == ['heads', 'scale_mining', 'oriented_pooling', 'part_tuning']
+    assert names('dsm') == names('mac') == names('backbone') == ['heads', 'scale_mining', 'part_tuning']
+    assert names('op') == names('ssanet')
+
+
+def test_a_head_takes_the_place_of_scale_mining():
+    full, fixed = cub.get_config(), row_config(cub.get_config(), 'dsm_fixed')
+    for before, after in zip(full.stages, [*fixed.stages[:2], None, fixed.stages[2]]):
+        if after is not None:
+            assert after.train.get(BASELINE) == before.train.get('scale_mining')
+    assert fixed.loss.weights.part_head == full.loss.weights.scale_mining
+    # Under SGD at a rate that suits the length of what it reads; under AdamW, which has its own measure, at the same.
+    assert row_config(cub.get_config(), 'spp').stages[0].train[BASELINE] < full.stages[0].train.scale_mining
+    assert row_config(demo.get_config(), 'spp').stages[0].train[BASELINE] == 1
+
+
+def test_nts_net_trains_all_at_once():
+    config = row_config(demo.get_config('ablation'), 'nts')
+    assert [set(row.train) for row in config.stages] == [PARTS | {BASELINE}]
+    assert config.model.part_head == 'concat'
+
+
+def test_one_stage_trains_each_group_at_its_first_rate():
+    full, one = demo.get_config(), row_config(demo.get_config(), 'one_stage')
+    (row,) = one.stages
+    assert row.epochs == full.stages[0].epochs + full.stages[2].epochs
+    rate = {group: row.rate * factor for group, factor in row.train.items()}
+    assert rate['oriented_pooling'] == pytest.approx(2e-3) and rate['backbone'] == rate['scale_mining'] == 4e-3
+
+
+def test_rows_are_compared_with_rows_that_are_there():
+    for table in TABLES.values():
+        names = [row.name for row in table.rows]
+        assert len(set(names)) == len(names)
+    assert {row.against for row in ROWS.values()} - {None} <= ROWS.keys()
+    shared = [row for table in TABLES.values() for row in table.rows]
+    assert all(row.change is ROWS[row.name].change for row in shared), 'one name, one network'
+
+
+def test_a_row_by_its_name():
+    assert rows.get_config('demo:ablation/op') == row_config(demo.get_config('ablation'), 'op')
+    assert rows.get_config('cub/nts') == row_config(cub.get_config(), 'nts')
+
+
+@pytest.mark.parametrize(
+    'choice, words',
+    [
+        ('op', 'give BASE/ROW'),
+        ('eagle/op', 'there is no configs/eagle.py'),
+        ('demo:ablation/oops', "no row 'oops': choose from backbone, parts, mac"),
+        ('demo:global_pooling/op', 'never train proposals'),
+        ('demo:best/op', "no variant 'best'"),
+    ],
+)
+def test_wrong_names(choice, words):
+    with pytest.raises(UserError, match=words):
+        rows.get_config(choice)

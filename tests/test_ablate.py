@@ -1,0 +1,131 @@
+"""The ablate command, on the tiny configuration."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT
+
+CONFIG = Path(__file__).with_name('tiny_config.py')
+
+
+def command(*arguments):
+    return [sys.executable, '-m', 'ssanet_jax.ablate', f'--config={CONFIG}', *map(str, arguments)]
+
+
+def ablate(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory):
+    """Table 4 with two seeds, whose first run was killed on the way; its folder and what the command printed."""
+    root = tmp_path_factory.mktemp('ablation') / 'runs'
+    arguments = [f'--workdir={root}', '--table=4', '--seeds=2', '--measure=keypoints', '--measure=robustness']
+    child = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while not (root / 'seed0/mac/scale_mining/evaluation.json').exists():  # the second row, in its second stage
+            assert child.poll() is None, child.stderr.read()
+            time.sleep(0.05)
+        child.send_signal(signal.SIGKILL)
+    finally:
+        child.kill()
+        child.communicate()
+    assert not (root / 'seed0/mac/results.json').exists()
+    done = ablate(*arguments)
+    assert done.returncode == 0, done.stderr
+    return root, done
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill(table):
+    root, done = table
+    assert 'gmp, seed 0' not in done.stderr.split('seed 1')[0].replace('gmp, seed 0: measuring', '')
+    assert 'mac, seed 0 (2 of 3)' in done.stderr
+    assert done.stdout.splitlines()[-1] == f'6 of 6 runs are finished: see {root}'
+
+
+@pytest.mark.slow
+def test_prints_what_the_runs_say(table):
+    root, done = table
+    accuracy = {
+        row: [100 * json.loads((root / f'seed{seed}/{row}/results.json').read_text())['accuracy'] for seed in (0, 1)]
+        for row in ('gmp', 'mac', 'op')
+    }
+    for (row, values), (title, paper) in zip(accuracy.items(), (('GMP', 86.0), ('GAP', 87.3), ('OP', 88.1))):
+        mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+        line = next(line for line in done.stdout.splitlines() if re.match(rf'│ {title} +│ +{paper}', line))
+        cells = [cell.strip() for cell in line.split('│')]
+        assert cells[3:6] == [f'{mean:.2f}', f'{deviation:.2f}', '2']
+        if row != 'mac':
+            difference = sum(values) / 2 - sum(accuracy['mac']) / 2
+            assert cells[6] == 'mac' and float(cells[7].rstrip('*')) == pytest.approx(difference, abs=0.006)
+    content = json.loads((root / 'table_4.json').read_text())
+    assert content['accuracy']['op']['values'] == {str(seed): accuracy['op'][seed] for seed in (0, 1)}
+    assert content['accuracy']['op']['against'] == 'mac'
+    keypoints = json.loads((root / 'seed1/op/keypoints.json').read_text())['boxes']['before scale mining']
+    assert content['distance, pixels']['op']['values']['1'] == keypoints['distance']
+    assert content['consistency']['op']['values']['1'] == 100 * keypoints['consistency']
+    robustness = json.loads((root / 'seed1/gmp/robustness.json').read_text())['accuracy']
+    assert content['rotated by 90']['gmp']['values']['1'] == 100 * robustness['rotated by 90']
+
+
+@pytest.mark.slow
+def test_finished_runs_are_left_alone(table):
+    root, _ = table
+    times = lambda: {path: path.stat().st_mtime_ns for path in root.rglob('results.json')}
+    before = times()
+    done = ablate(f'--workdir={root}', '--table=4', '--seeds=2')
+    assert done.returncode == 0 and times() == before and 'epoch' not in done.stderr
+
+
+@pytest.mark.slow
+def test_rows_share_what_they_have_in_common(tmp_path):
+    """Two orientations of the same parts: the second row trains oriented pooling and what follows it alone."""
+    root = tmp_path / 'runs'
+    done = ablate(f'--workdir={root}', '--table=orientation', '--seeds=1')
+    assert done.returncode == 0, done.stderr
+    first, second = done.stderr.split('orientation_exact, seed 0')
+    assert 'scale_mining  epoch' in first and 'taken over' not in first
+    assert 'scale_mining  epoch' not in second and 'taken over: scale_mining\n' in second
+    assert done.stdout.splitlines()[-1].startswith('2 of 2 runs')
+
+
+@pytest.mark.slow
+def test_a_seed_in_other_hands_is_left_alone(table, tmp_path):
+    root = tmp_path / 'runs'
+    (root / 'seed0').mkdir(parents=True)
+    directory = os.open(root / 'seed0', os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        done = ablate(f'--workdir={root}', '--table=4', '--seeds=1')
+    finally:
+        os.close(directory)
+    assert done.returncode == 0 and 'seed 0 is left to the process that works on it' in done.stderr
+    assert done.stdout.splitlines()[-1].startswith('0 of 3 runs')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--config.stages[0].epochs=5'], 'holds a run with another stages[0].epochs'),
+        (['--table=9'], '--table'),
+        (['--seeds=0'], '--seeds'),
+        (['--config=configs/demo.py:global_pooling'], 'never train proposals'),
+        (['--config.data.image_size=60'], 'row gmp, seed 0'),
+        (['extra'], "'extra' is no flag"),
+    ],
+)
+def test_mistakes_end_with_one_line(table, arguments, words):
+    root = table[0] if 'holds' in words else table[0].parent / 'other'
+    done = ablate(f'--workdir={root}', '--table=4', '--seeds=1', *arguments)
+    assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith('error: ')]) == 1
