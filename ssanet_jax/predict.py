@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> None:
                 line = describe(file, image.shape[:2], found, run, _TOP.value)
                 lines.write(json.dumps(line) + '\n')
                 caption = f'{line["class"]}  {line["probabilities"][line["class"]]:.2f}'
-                save_picture(out / pictures[file], draw_parts(picture, found.boxes, found.scales, caption))
+                drawn = draw_parts(picture, found.boxes, found.scales, caption, orientations=found.orientations)
+                save_picture(out / pictures[file], drawn)
     print(f'{len(files) - len(unreadable)} images recognised: see {out}')
     if unreadable:
         raise UserError(

@@ -1,22 +1,39 @@
-"""Pictures of what the network looks at."""
+"""Pictures of what the network looks at, and of what it takes for what."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.lettering import Colour, extent, fitted, write
+from ssanet_jax.evaluation.mistakes import Confusion
 
 # RGB, one colour a part, told apart by people with colour-blindness too (Okabe and Ito, 2008).
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+BLACK, DARK, GREY, WHITE = (0, 0, 0), (20, 20, 20), (90, 90, 90), (255, 255, 255)
+# What oriented pooling chose, by the names of `recognise.ORIENTATIONS`, as quarter turns of an arrow to the right.
+ARROWS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vertical reversed': 3}
+SHIFT = 4  # OpenCV takes places in sixteenths of a pixel then
+FINE = 2**SHIFT
+BAND = 28  # height of a caption, pixels
+HUE = '#2f86cc'  # seen on white and on black
 
 
 def draw_parts(
-    image: np.ndarray, boxes: np.ndarray, scales: Sequence[float], caption: str = '', side: int = 448
+    image: np.ndarray,
+    boxes: np.ndarray,
+    scales: Sequence[float],
+    caption: str = '',
+    side: int = 448,
+    *,
+    orientations: Sequence[str] = (),
+    proposals: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws the parts of one image, boxes coloured by part index.
+    """Draws the parts of one image (Figure 6), boxes coloured by part index.
 
     Args:
       image: uint8 `[H, H, 3]`, RGB, the network's input.
@@ -24,6 +41,11 @@ def draw_parts(
       scales: of each part, the side that scale mining chose as a multiple of the proposal's.
       caption: a line under the picture.
       side: of the picture, pixels.
+      orientations: of each part, the one that oriented pooling chose, a key of `ARROWS`. It becomes an arrow: to the
+        right for horizontal, down for vertical, and the other way for their reverse.
+      proposals: `[K, 4]`, the parts before scale mining, dashed.
+      keypoints: `[P, 3]`, (y, x, visible), pixels of the input. The visible ones become dots, and the centres of
+        the boxes triangles, as in Figure 7.
 
     Returns:
       uint8 `[side + 28, side, 3]`, RGB.
@@ -31,15 +53,20 @@ def draw_parts(
     zoom = side / image.shape[0]
     picture = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA)
     width = max(side // 150, 1)
-    for index, (box, scale) in enumerate(zip(np.clip(boxes * zoom, 1, side - 2).round().astype(int), scales)):
-        y0, x0, y1, x1 = (int(v) for v in box)
-        colour = COLOURS[index % len(COLOURS)]
-        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), width + 2, cv2.LINE_AA)
-        cv2.rectangle(picture, (x0, y0), (x1, y1), colour, width, cv2.LINE_AA)
-        _label(picture, f'{index + 1} x{scale:.2g}', x0, y0, colour)
-    band = np.full((28, side, 3), 255, np.uint8)
-    cv2.putText(band, caption, (6, 19), _FONT, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
-    return np.concatenate([picture, band])
+    for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, side)):
+        _dashed(picture, box, COLOURS[index % len(COLOURS)])
+    corners = _corners(boxes, zoom, side)
+    for index, (y0, x0, y1, x1) in enumerate(corners):
+        cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), COLOURS[index % len(COLOURS)], width, cv2.LINE_AA)
+    taken: list[tuple[int, ...]] = []  # where no label may lie
+    if keypoints is not None:
+        taken += _dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
+        taken += _triangles(picture, (boxes[:, :2] + boxes[:, 2:]) / 2 * zoom)
+    for index, (box, scale) in enumerate(zip(corners, scales)):
+        turns = ARROWS[orientations[index]] if len(orientations) else None
+        taken.append(_label(picture, f'{index + 1} ×{scale:.2g}', turns, box, COLOURS[index % len(COLOURS)], taken))
+    return np.concatenate([picture, _band([(caption, DARK)], side)])
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8) -> np.ndarray:
@@ -52,6 +79,94 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
         y, x = (gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap))
         sheet[y : y + height, x : x + width] = picture
     return sheet
+
+
+def pair_sheet(
+    confusions: Sequence[Confusion],
+    images: Sequence[tuple[np.ndarray, np.ndarray | None]],
+    class_names: Sequence[str],
+    columns: int = 2,
+    side: int = 224,
+) -> np.ndarray:
+    """Beside each image that was mistaken one of the class that it was taken for.
+
+    Args:
+      confusions: at least one, from `mistakes.most_confused`.
+      images: for each of them, from `mistakes.confusion_images`: two of uint8 `[H, H, 3]`, RGB. The second may be
+        None, for a class without any image that can be shown; it stays grey.
+      class_names: name of each label.
+      columns: pairs in a row.
+      side: of each of the two pictures, pixels.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    pairs = []
+    for confusion, (mistaken, example) in zip(confusions, images):
+        left = [(class_names[confusion.label], DARK), (f'{confusion.count} of {confusion.total} taken for', GREY)]
+        right = [(class_names[confusion.predicted], DARK), ('(one of its images)', GREY)]
+        cells = [
+            np.concatenate([_squared(image, side), _band(lines, side)])
+            for image, lines in ((mistaken, left), (example, right))
+        ]
+        pairs.append(np.concatenate([cells[0], np.full((len(cells[0]), 3, 3), 255, np.uint8), cells[1]], 1))
+    return contact_sheet(pairs, columns, gap=14)
+
+
+def confusion_svg(matrix: np.ndarray, class_names: Sequence[str]) -> str:
+    """The confusion matrix as a picture that grows with the page, and suits light and dark ones.
+
+    A cell is the darker the larger its share of the class (its row); the square root of the share, so that single
+    mistakes are seen. Empty cells are left out. Where classes are many, only every so manieth is named; under the
+    pointer, each cell says what it is.
+
+    Args:
+      matrix: int `[N, N]`, rows the truth, from `mistakes.confusion_matrix`.
+      class_names: name of each label.
+
+    Returns:
+      An SVG element with a viewBox and no size of its own; words have the colour of the page's.
+    """
+    classes = len(class_names)
+    cell = 24 if classes <= 25 else 12 if classes <= 100 else 6
+    letters = 16 if classes > 100 else 11
+    step = -(-letters // cell) if classes > 25 else 1  # so that names do not touch
+    names = [_shortened(name) for name in class_names]
+    margin = 14 + round(0.6 * letters * max(len(name) for name in names[::step]))
+    side = classes * cell
+    totals = matrix.sum(1)
+    pieces = []
+    for label, predicted in np.argwhere(matrix):
+        count, total = int(matrix[label, predicted]), int(totals[label])
+        opacity = 0.2 + 0.8 * (count / total) ** 0.5
+        y, x = margin + label * cell, margin + predicted * cell
+        called = 'recognised' if label == predicted else f'called {escape(class_names[predicted])}'
+        pieces.append(
+            f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="{HUE}" fill-opacity="{opacity:.2f}">'
+            f'<title>{count} of {total} {escape(class_names[label])} {called}</title></rect>'
+        )
+        if classes <= 25:
+            colour = '#fff' if opacity > 0.75 else 'currentColor'
+            pieces.append(
+                f'<text x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle" fill="{colour}" '
+                f'pointer-events="none">{count}</text>'
+            )
+    for index in range(0, classes, step):
+        place = margin + index * cell + cell / 2
+        name = escape(names[index])
+        pieces.append(f'<text x="{margin - 5}" y="{place + letters / 3:.1f}" text-anchor="end">{name}</text>')
+        turned = f'transform="translate({place + letters / 3:.1f} {margin - 5}) rotate(-90)"'
+        pieces.append(f'<text {turned}>{name}</text>')
+    whole = margin + side + 4
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {whole}" role="img" '
+        f'font-family="sans-serif" font-size="{letters}" fill="currentColor">'
+        f'<title>Confusion matrix: rows are the classes, columns what they were called</title>'
+        f'<rect x="{margin}" y="{margin}" width="{side}" height="{side}" fill="none" stroke="currentColor" '
+        f'stroke-opacity="0.4"/>{"".join(pieces)}'
+        f'<text x="4" y="{margin - 18}" font-style="italic" opacity="0.7">truth ↓</text>'
+        f'<text x="4" y="{margin - 18 - letters - 4}" font-style="italic" opacity="0.7">called →</text></svg>'
+    )
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
@@ -69,8 +184,106 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
         raise UserError(f'cannot write {path} ({error.strerror}): make room, or give another folder') from error
 
 
-def _label(picture: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.42, 1)
-    y = max(y, height + 5)
-    cv2.rectangle(picture, (x, y - height - 5), (x + width + 5, y), colour, -1)
-    cv2.putText(picture, text, (x + 3, y - 4), _FONT, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+def _corners(boxes: np.ndarray, zoom: float, side: int) -> list[tuple[int, ...]]:
+    """Boxes in pixels of the input -> whole pixels of the picture, inside it."""
+    return [tuple(int(v) for v in box) for box in np.clip(boxes * zoom, 1, side - 2).round()]
+
+
+def _dashed(picture: np.ndarray, box: tuple[int, ...], colour: Colour, dash: int = 4) -> None:
+    """A thin frame of the colour and black by turns, so that it shows on any ground."""
+    y0, x0, y1, x1 = box
+    frame = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    cv2.polylines(picture, [frame], True, BLACK)
+    for x in range(x0, x1, 2 * dash):
+        for y in (y0, y1):
+            cv2.line(picture, (x, y), (min(x + dash, x1), y), colour)
+    for y in range(y0, y1, 2 * dash):
+        for x in (x0, x1):
+            cv2.line(picture, (x, y), (x, min(y + dash, y1)), colour)
+
+
+def _dots(picture: np.ndarray, places: np.ndarray) -> list[tuple[int, ...]]:
+    """Key points, white with a black rim; returns the boxes around them."""
+    radius = max(len(picture) / 110, 2.2)
+    for place in places[:, ::-1]:
+        for size, colour in ((radius + 1.2, BLACK), (radius, WHITE)):
+            centre = tuple((FINE * place).round().astype(int).tolist())
+            cv2.circle(picture, centre, round(FINE * size), colour, -1, cv2.LINE_AA, SHIFT)
+    return _around(places, radius + 1)
+
+
+def _triangles(picture: np.ndarray, places: np.ndarray) -> list[tuple[int, ...]]:
+    """Centres of the parts, in their colours, with a black rim; returns the boxes around them."""
+    radius = max(len(picture) / 45, 5)
+    shape = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]])  # (x, y)
+    for index, place in enumerate(places[:, ::-1]):
+        for size, colour in ((radius + 2.5, BLACK), (radius, COLOURS[index % len(COLOURS)])):
+            corners = ((place + size * shape) * FINE).round().astype(np.int32)
+            cv2.fillPoly(picture, [corners], colour, cv2.LINE_AA, SHIFT)
+    return _around(places, radius + 2)
+
+
+def _around(places: np.ndarray, radius: float) -> list[tuple[int, ...]]:
+    return [(int(y - radius), int(x - radius), int(y + radius), int(x + radius)) for y, x in places]
+
+
+def _label(
+    picture: np.ndarray,
+    words: str,
+    turns: int | None,
+    box: tuple[int, ...],
+    colour: Colour,
+    taken: Sequence[tuple[int, ...]],
+) -> tuple[int, ...]:
+    """Names a box at one of its corners, where that hides least of what is drawn already; returns the label's box."""
+    side = len(picture)
+    size = max(side // 34, 10)
+    height, length = extent(words, size)
+    width = length + 5 + (0 if turns is None else height)
+    y0, x0, y1, x1 = box
+    corners = [(y0 - height, x0), (y1, x0), (y0 - height, x1 - width), (y1, x1 - width), (y0, x0), (y1 - height, x0)]
+    corners += [(y0, x1 - width), (y1 - height, x1 - width)]
+    places = [(min(max(y, 0), side - height), min(max(x, 0), side - width)) for y, x in corners]
+
+    def hidden(place: tuple[int, int]) -> int:
+        y, x = place
+        across = [
+            (min(y + height, bottom) - max(y, top), min(x + width, right) - max(x, left))
+            for top, left, bottom, right in taken
+        ]
+        return sum(max(h, 0) * max(w, 0) for h, w in across)
+
+    y, x = min(places, key=hidden)  # the first of equals
+    cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, -1)
+    write(picture[y : y + height, x : x + width], words, 0, 2, size, BLACK)
+    if turns is not None:
+        _arrow(picture, y + height / 2 - 0.5, x + length + height / 2 + 1.5, 0.4 * height, turns)
+    return y, x, y + height, x + width
+
+
+def _arrow(picture: np.ndarray, y: float, x: float, reach: float, turns: int) -> None:
+    """A thick arrow about (y, x), to the right, turned clockwise by so many quarters."""
+    outline = np.array([[-1, -0.25], [0, -0.25], [0, -0.85], [1, 0], [0, 0.85], [0, 0.25], [-1, 0.25]])  # (x, y)
+    for _ in range(turns):
+        outline = np.column_stack([-outline[:, 1], outline[:, 0]])
+    corners = ((outline * reach + (x, y)) * FINE).round().astype(np.int32)
+    cv2.fillPoly(picture, [corners], BLACK, cv2.LINE_AA, SHIFT)
+
+
+def _band(lines: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:
+    """Lines of words under a picture, each as large as fits: `[28, width, 3]` for one, 16 more for each further."""
+    band = np.full((BAND + 16 * (len(lines) - 1), width, 3), 255, np.uint8)
+    for index, (words, colour) in enumerate(lines):
+        words, size = fitted(words, width - 10, 13)
+        write(band, words, 5 + 17 * index, 5, size, colour)
+    return band
+
+
+def _squared(image: np.ndarray | None, side: int) -> np.ndarray:
+    if image is None:
+        return np.full((side, side, 3), 225, np.uint8)
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_CUBIC)
+
+
+def _shortened(name: str, longest: int = 30) -> str:
+    return name if len(name) <= longest else f'{name[: longest - 9]}…{name[-8:]}'

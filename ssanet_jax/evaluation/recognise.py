@@ -23,6 +23,7 @@ class Recognition(NamedTuple):
     boxes: np.ndarray  # float32 [K, 4], parts at the chosen scale, pixels of the input; [0, 4] without parts
     scales: np.ndarray  # float32 [K], side of each box over that of its proposal
     orientations: list[str]  # of each part, where OP takes part
+    proposals: np.ndarray  # float32 [K, 4], the parts before scale mining
 
 
 class Recogniser:
@@ -41,7 +42,8 @@ class Recogniser:
         _, params, stats = split_model(model)
         self._params, self._stats = parallel.replicate((params, stats), mesh)
         self._predict = make_predict(model, active, mesh)
-        self._factors = scale_factors(model.scales if 'scale_mining' in active else 1, model.alpha)
+        self._mined = 'scale_mining' in active
+        self._factors = scale_factors(model.scales, model.alpha)
         self._batch_size = batch_size
 
     def __call__(self, images: Sequence[np.ndarray]) -> Iterator[Recognition]:
@@ -53,14 +55,17 @@ class Recogniser:
             probabilities = np.asarray(jax.nn.softmax(outputs.logits))
             for i in range(len(chunk)):
                 located = outputs.boxes is not None
+                boxes = outputs.aligned_boxes[i] if located else np.zeros((0, 4), np.float32)
                 yield Recognition(
                     label=int(probabilities[i].argmax()),
                     probabilities=probabilities[i],
-                    boxes=outputs.aligned_boxes[i] if located else np.zeros((0, 4), np.float32),
-                    scales=self._factors[outputs.aligned_scale[i]] if located else np.zeros(0, np.float32),
+                    boxes=boxes,
+                    # Unmined, every part keeps the size of its proposal.
+                    scales=self._factors[outputs.aligned_scale[i]] if self._mined else np.ones(len(boxes), np.float32),
                     orientations=[ORIENTATIONS[o] for o in outputs.orientation[i]]
                     if outputs.orientation is not None
                     else [],
+                    proposals=outputs.boxes[i, : len(boxes)] if located else boxes,
                 )
 
 
@@ -70,18 +75,75 @@ def parts_sheet(
     labels: Sequence[int],
     class_names: Sequence[str],
     columns: int = 5,
+    *,
+    side: int = 448,
+    proposals: bool = False,
 ) -> np.ndarray:
-    """A sheet of images with their parts; the caption says what was predicted, and the truth where it differs.
+    """A sheet of images with their parts (Figure 6); the caption says what was predicted, and the truth if it differs.
+
+    Args:
+      recognise: the network.
+      images: the network's inputs, uint8 `[H, H, 3]`, at least one.
+      labels: of each.
+      class_names: name of each label.
+      columns: images in a row.
+      side: of each picture, pixels.
+      proposals: draw the parts before scale mining too, dashed.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
     """
     pictures = []
     for image, label, found in zip(images, labels, recognise(images)):
-        caption = (
-            class_names[found.label]
-            if found.label == label
-            else f'{class_names[found.label]} (is {class_names[label]})'
+        before = found.proposals if proposals else None
+        caption = _caption(found.label, label, class_names)
+        pictures.append(
+            draw_parts(
+                image, found.boxes, found.scales, caption, side, orientations=found.orientations, proposals=before
+            )
         )
-        pictures.append(draw_parts(image, found.boxes, found.scales, caption))
     return contact_sheet(pictures, columns)
+
+
+def keypoints_sheet(
+    recognise: Recogniser,
+    images: Sequence[np.ndarray],
+    labels: Sequence[int],
+    keypoints: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    *,
+    side: int = 448,
+) -> np.ndarray:
+    """As Figure 7: annotated key points as dots, centres of the parts as triangles, an image a column.
+
+    Above are the parts before scale mining, the proposals, below those after it.
+
+    Args:
+      recognise, images, labels, class_names, side: as for `parts_sheet`.
+      keypoints: of each image, `[P, 3]`, (y, x, visible) in pixels of the input (`keypoints.in_input_pixels`).
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    rows = [[], []]
+    for image, label, points, found in zip(images, labels, keypoints, recognise(images)):
+        ones = np.ones(len(found.proposals))
+        rows[0].append(draw_parts(image, found.proposals, ones, 'before scale mining', side, keypoints=points))
+        caption = f'after: {_caption(found.label, label, class_names)}'
+        rows[1].append(
+            draw_parts(
+                image, found.boxes, found.scales, caption, side, orientations=found.orientations, keypoints=points
+            )
+        )
+    return contact_sheet(rows[0] + rows[1], columns=len(images))
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """At most `count` of `total` positions at even distances, so that nobody picks the images to show."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
+
+
+def _caption(predicted: int, label: int, class_names: Sequence[str]) -> str:
+    if predicted == label:
+        return class_names[predicted]
+    return f'{class_names[predicted]} (is {class_names[label]})'

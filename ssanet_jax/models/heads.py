@@ -23,7 +23,7 @@ from ssanet_jax.models.feature_pyramid import FeaturePyramid, Level, pyramid_ali
 
 SPP_BINS = (4, 3, 2, 1)  # He et al., TPAMI 2015: the pyramid of 30 bins
 FPN_LEVELS = 3  # the coarsest ones: strides 8, 16 and 32, as Lin et al. have above their finest
-FPN_FEATURES = 256
+FPN_FEATURES = 256  # at most: no more than the backbone's own
 NTS_DROPOUT = 0.5
 
 # Near zero, as in oriented pooling: the longer the vector, the more would random answers drown the right ones.
@@ -88,8 +88,9 @@ class PyramidHead(PooledHead):
 
     def __init__(self, channels: Sequence[int], parts: int, classes: int, *, rngs: nnx.Rngs):
         """Args: channels: of the backbone's maps, finest first."""
-        super().__init__(self._pool_levels, FPN_FEATURES, parts, classes, rngs=rngs)
-        self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], FPN_FEATURES, rngs=rngs)
+        features = min(FPN_FEATURES, channels[-1])
+        super().__init__(self._pool_levels, features, parts, classes, rngs=rngs)
+        self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], features, rngs=rngs)
 
     def _pool_levels(self, regions: Regions) -> jax.Array:
         levels = regions.levels[-FPN_LEVELS:]

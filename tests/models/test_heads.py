@@ -123,10 +123,10 @@ def test_every_part_reads_the_level_of_its_size(regions):
         smooth.bias[...] = jnp.zeros_like(smooth.bias[...])
     inside = jnp.float32([[16, 16, 44, 44], [0, 0, 64, 64]])  # 28 pixels: stride 2, the finest; 64: stride 4 too
     finest = built(regions._replace(boxes=jnp.tile(inside[:1], (B, K, 1))))
-    close(finest, parts_times_filters(np.full((B, K, 256), 111.0), built))
+    close(finest, parts_times_filters(np.full((B, K, C), 111.0), built))
     wide = jnp.tile(jnp.float32([-40, -40, 104, 104]), (B, K, 1))  # 144 pixels: stride 8, of which 64 x 64 are there
     middle = np.float64(built(regions._replace(boxes=wide)) - built.bias[...])
-    share = middle / (parts_times_filters(np.full((B, K, 256), 110.0), built) - np.float64(built.bias[...]))
+    share = middle / (parts_times_filters(np.full((B, K, C), 110.0), built) - np.float64(built.bias[...]))
     assert np.ptp(share) < 1e-3 and 0.15 < share.mean() < 0.25, 'a fifth of the box lies in the image'
 
 
