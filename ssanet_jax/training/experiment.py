@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -234,8 +235,10 @@ def load_run(workdir: Path) -> Run:
             break
     else:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
-    model = build_model(config, len(content['class_names']), pretrained=False)
-    graph, params, stats = split_model(model)
+    # Without drawing random weights first: all that takes part in the prediction is filled, the rest stays zero.
+    model = nnx.eval_shape(lambda: build_model(config, len(content['class_names']), pretrained=False))
+    graph, *shapes = split_model(model)
+    params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     stages = [ConfigDict(row) for row in config.stages]
     model = merge_model(graph, *restore_network(workdir, stages, index, params, stats))
     finished = (workdir / name / 'evaluation.json').exists()
