@@ -100,6 +100,7 @@ def get_config():
             nms_iou=0.25,
             sharing='image',  # image, part (a crop for each part) or none (for each candidate, as in the paper)
             dilate=False,  # maps of twice the resolution, for sharing='image' and 'part'
+            remat=False,  # less memory and more time for training with sharing='none' and 'part'
             crop_size=224,  # of sharing='none' and 'part'
             features='pooled',  # or flat
             solver='fourier',  # or circulant

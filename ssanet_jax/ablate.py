@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> None:
         except experiment.Locked:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
-    found = {figure.name: collect(series, table.rows, seeds, figure) for figure in FIGURES}
+    files = {experiment.RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
+    figures = [figure for figure in FIGURES if figure.file in files]
+    found = {figure.name: collect(series, table.rows, seeds, figure) for figure in figures}
     found = {figure: lines for figure, lines in found.items() if lines}
     print_tables(table.title, found)
     experiment.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
@@ -76,6 +78,7 @@ def _table(title: str, figure: Figure, lines: list[Line]) -> Table:
     paper = figure.name == 'accuracy' and any(line.row.paper for line in lines)
     for heading in ('', *(['paper'] if paper else []), 'mean', '±', 'runs', 'against', 'difference', '95 %', 'p'):
         table.add_column(heading, justify='left' if heading in ('', 'against') else 'right')
+    titles = {line.row.name: line.row.title for line in lines}
     for line in lines:
         cells = [line.row.title]
         if paper:
@@ -83,7 +86,7 @@ def _table(title: str, figure: Figure, lines: list[Line]) -> Table:
         cells += [f'{line.summary.mean:.2f}', _unless_nan(line.summary.deviation, '.2f'), str(line.summary.count)]
         if line.comparison:
             c = line.comparison
-            cells += [line.row.against, f'{c.difference.mean:+.2f}{"*" if c.beyond_scatter else " "}']
+            cells += [titles[line.row.against], f'{c.difference.mean:+.2f}{"*" if c.beyond_scatter else " "}']
             cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.difference.count > 1 else '', _unless_nan(c.p, '.3f')]
         table.add_row(*cells)
     return table

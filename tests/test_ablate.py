@@ -66,7 +66,7 @@ def test_prints_what_the_runs_say(table):
         assert cells[3:6] == [f'{mean:.2f}', f'{deviation:.2f}', '2']
         if row != 'mac':
             difference = sum(values) / 2 - sum(accuracy['mac']) / 2
-            assert cells[6] == 'mac' and float(cells[7].rstrip('*')) == pytest.approx(difference, abs=0.006)
+            assert cells[6] == 'GAP' and float(cells[7].rstrip('*')) == pytest.approx(difference, abs=0.006)
     content = json.loads((root / 'table_4.json').read_text())
     assert content['accuracy']['op']['values'] == {str(seed): accuracy['op'][seed] for seed in (0, 1)}
     assert content['accuracy']['op']['against'] == 'mac'

@@ -18,6 +18,7 @@ from flax import nnx
 from ssanet_jax.models.depthwise import DepthwiseConv
 from ssanet_jax.models.dilation import a_trous
 from ssanet_jax.models.feature_pyramid import Level
+from ssanet_jax.models.rematerialisation import rematerialised
 from ssanet_jax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -29,10 +30,12 @@ class ConvNeXt(nnx.Module):
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the paper's weights learned from were resized.
+      remat: compute the blocks again in the backward pass instead of keeping what they did.
     """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bicubic'
+    remat = False
 
     def __init__(
         self,
@@ -87,10 +90,11 @@ class ConvNeXt(nnx.Module):
                 stride = 2 ** (index + 1)
                 levels.append(Level(x, stride, stride / 2))
                 x = self.shrinks[index - 1](x)
+            blocks = [rematerialised(block, self.remat) for block in stage]
             if self.dilate and index == len(self.stages) - 1:
-                x = a_trous(stage, x)
+                x = a_trous(blocks, x)
             else:
-                for block in stage:
+                for block in blocks:
                     x = block(x)
         return [*levels, Level(self.head_norm(x), self.stride, self.centre(images.shape[1]))]
 

@@ -17,6 +17,7 @@ from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.depthwise import DepthwiseConv, Padding
 from ssanet_jax.models.dilation import a_trous
 from ssanet_jax.models.feature_pyramid import Level
+from ssanet_jax.models.rematerialisation import rematerialised
 
 # Lite0: repeats, filter size, stride of the first block, expansion, channels out
 STAGES = (
@@ -39,11 +40,13 @@ class EfficientNetLite(nnx.Module):
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
+      remat: compute the blocks again in the backward pass instead of keeping what they did.
     """
 
     features = 1280
     mean, std = (127.0,) * 3, (128.0,) * 3
     interpolation = 'bicubic'
+    remat = False
 
     def __init__(
         self,
@@ -105,13 +108,14 @@ class EfficientNetLite(nnx.Module):
         """[B, H, W, 3] normalised, float -> the map before each step of 2, of strides 2 to 16, and the last map."""
         levels = []
         x = relu6(conv_norm(self.stem, self.stem_norm, images))
-        for index, block in enumerate(self.blocks[: self.apart]):
+        blocks = [rematerialised(block, self.remat) for block in self.blocks]
+        for index, block in enumerate(blocks[: self.apart]):
             if index in self.steps:
                 steps = len(levels) + 1
                 levels.append(Level(x, 2**steps, _centre(images.shape[1], steps)))
             x = block(x)
         if self.apart < len(self.blocks):
-            x = a_trous(self.blocks[self.apart :], x)
+            x = a_trous(blocks[self.apart :], x)
         x = relu6(conv_norm(self.head, self.head_norm, x))
         return [*levels, Level(x, self.stride, self.centre(images.shape[1]))]
 

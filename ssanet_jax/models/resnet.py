@@ -14,6 +14,7 @@ from flax import nnx
 from ssanet_jax.models.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.dilation import a_trous
 from ssanet_jax.models.feature_pyramid import Level
+from ssanet_jax.models.rematerialisation import rematerialised
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -116,10 +117,12 @@ class ResNet(nnx.Module):
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
+      remat: compute the blocks again in the backward pass instead of keeping what they did.
     """
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bilinear'
+    remat = False
 
     def __init__(
         self,
@@ -191,10 +194,11 @@ class ResNet(nnx.Module):
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for index, stage in enumerate(self.stages):
             apart = 1 if self.dilate and index == len(self.stages) - 1 else len(stage)
-            for block in stage[:apart]:
+            blocks = [rematerialised(block, self.remat) for block in stage]
+            for block in blocks[:apart]:
                 x = block(x)
             if apart < len(stage):
-                x = a_trous(stage[apart:], x)
+                x = a_trous(blocks[apart:], x)
             if index in self.ends:
                 levels.append(Level(x, self.level_strides[len(levels)], _CENTRE))
         return levels

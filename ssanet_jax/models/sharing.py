@@ -26,7 +26,12 @@ MapCandidates = Callable[[Describe], Describe]
 
 
 def crop_maps(
-    backbone: nnx.Module, images: jax.Array, boxes: jax.Array, size: int, map_candidates: MapCandidates
+    backbone: nnx.Module,
+    images: jax.Array,
+    boxes: jax.Array,
+    size: int,
+    map_candidates: MapCandidates,
+    remat: bool = False,
 ) -> jax.Array:
     """Crops boxes and passes them through the backbone, all in one batch, so that its BatchNorm sees them together.
 
@@ -36,6 +41,7 @@ def crop_maps(
       boxes: `[B, R, 4]`, pixels.
       size: side of a crop, pixels.
       map_candidates: spreads the boxes over devices.
+      remat: the backward pass computes the backbone's blocks again, so that crops take less memory in training.
 
     Returns:
       `[B, R, m, m, C]`.
@@ -45,6 +51,7 @@ def crop_maps(
     def describe(boxes, images, weights):
         crops = jax.vmap(lambda x, b: regions.resample(x, b, size))(images, boxes)  # [b, r, size, size, 3]
         network = nnx.merge(graph, weights, copy=True)
+        network.remat = remat
         maps = network(crops.reshape(-1, *crops.shape[2:]))
         return maps.reshape(*boxes.shape[:2], *maps.shape[1:]), nnx.state(network, nnx.BatchStat)
 

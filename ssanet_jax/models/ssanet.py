@@ -59,6 +59,8 @@ class SSANet(nnx.Module):
         'image': RoIAlign from the image's own map.
       dilate: the backbone's maps at twice the resolution, for 'part' and 'image': regions are described in
         finer cells.
+      remat: keep less of the crops of 'none' and 'part' for the backward pass, which then takes longer: their
+        passes through the backbone are what fills the memory in training.
       crop_size: side of the crops, pixels. Those of 'none' must make a 7 x 7 map; those of 'part' hold the largest
         of the scales.
       features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
@@ -86,6 +88,7 @@ class SSANet(nnx.Module):
         nms_iou: float = 0.25,
         sharing: Sharing = 'image',
         dilate: bool = False,
+        remat: bool = False,
         crop_size: int = 224,
         features: Literal['pooled', 'flat'] = 'pooled',
         solver: scale_mining.Solver = 'fourier',
@@ -154,6 +157,7 @@ class SSANet(nnx.Module):
         self.image_size = image_size
         self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
         self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
+        self.remat = remat
         self.fuse_global = fusion == 'global+parts'
 
     def __call__(
@@ -274,7 +278,7 @@ class SSANet(nnx.Module):
             align = lambda boxes, maps, _: (self._align(maps, boxes, REGION if self.flat else 1), {})
             maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, R, s, s, C]
         else:
-            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates)
+            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates, self.remat)
         described = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return described, maps[:, count * scales :] if ranked is not None else None
 
@@ -286,7 +290,7 @@ class SSANet(nnx.Module):
         crops = widest(parts)  # [B, K, 4]
         if ranked is not None:
             crops = jnp.concatenate([crops, widened(ranked, self.alpha ** ((scales - 1) / 2))], 1)  # [B, M, 4]
-        maps = crop_maps(self.backbone, images, crops, self.crop_size, map_candidates)  # [B, M, m, m, C]
+        maps = crop_maps(self.backbone, images, crops, self.crop_size, map_candidates, self.remat)  # [B, M, m, m, C]
 
         def align(maps, boxes, crops):
             boxes = within(boxes, crops, self.crop_size)  # [B, n, S, 4]
