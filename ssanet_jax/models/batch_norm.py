@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+_SEEN: ContextVar[list | None] = ContextVar('convolutions and norms that were called', default=None)
 _SHARED: ContextVar[tuple[Sequence[str], jax.Array] | None] = ContextVar('shared_statistics', default=None)
 
 
@@ -63,7 +64,45 @@ class BatchNorm(nnx.BatchNorm):
         return ((wide - mean) * scale + self.bias.get_value()).astype(self.dtype)
 
 
-def conv_norm(conv: nnx.Module, norm: BatchNorm, x: jax.Array) -> jax.Array:
+class FoldedNorm(nnx.Module):
+    """What is left of a BatchNorm whose factor the convolution before it has taken up: a term a channel."""
+
+    def __init__(self, shift: jax.Array):
+        self.shift = nnx.Param(shift)
+
+
+def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
+    """Folds every BatchNorm behind a convolution into it for good, at its running statistics, for prediction alone.
+
+    Args:
+      network: changed in place; it calls `conv_norm`.
+      inputs: shapes that it can be called with: what follows what is seen by tracing it.
+    """
+    pairs: list[tuple[nnx.Module, BatchNorm]] = []
+    token = _SEEN.set(pairs)
+    try:
+        jax.eval_shape(lambda *x: network(*x), *inputs)
+    finally:
+        _SEEN.reset(token)
+    folded = {}
+    for conv, norm in pairs:
+        if id(norm) not in folded:
+            gain, shift = _factor_and_term(norm)
+            conv.kernel.set_value(conv.kernel[...] * gain)
+            folded[id(norm)] = FoldedNorm(shift)
+    for _, module in list(nnx.iter_modules(network)):
+        for name, value in list(vars(module).items()):
+            if id(value) in folded:
+                setattr(module, name, folded[id(value)])
+
+
+def _factor_and_term(norm: BatchNorm) -> tuple[jax.Array, jax.Array]:
+    """BatchNorm at its running statistics: x -> gain * x + shift, `[O]` each."""
+    gain = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+    return gain, norm.bias[...] - norm.mean[...] * gain
+
+
+def conv_norm(conv: nnx.Module, norm: BatchNorm | FoldedNorm, x: jax.Array) -> jax.Array:
     """`norm(conv(x))`: [B, H, W, I] -> [B, H', W', O].
 
     With running statistics BatchNorm is one factor and one term a channel (Ioffe and Szegedy, ICML 2015,
@@ -73,12 +112,16 @@ def conv_norm(conv: nnx.Module, norm: BatchNorm, x: jax.Array) -> jax.Array:
 
     Args:
       conv: without bias; its `kernel` has the output channels last.
-      norm: over those channels.
+      norm: over those channels; or what `fold_norms` left of it.
     """
+    if isinstance(norm, FoldedNorm):
+        y = conv(x)
+        return y + norm.shift[...].astype(y.dtype)
     if not norm.use_running_average:
         return norm(conv(x))
-    gain = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)  # [O]
-    shift = norm.bias[...] - norm.mean[...] * gain
+    if _SEEN.get() is not None:
+        _SEEN.get().append((conv, norm))
+    gain, shift = _factor_and_term(norm)
     graph, state = nnx.split(conv)
     state['kernel'] = state['kernel'].replace(state['kernel'][...] * gain)
     y = nnx.merge(graph, state)(x)

@@ -27,7 +27,7 @@ from ssanet_jax.data.pipeline import (
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
 from ssanet_jax.evaluation.figures import save_picture
-from ssanet_jax.evaluation.recognise import Recogniser, parts_sheet
+from ssanet_jax.evaluation.recognise import Recogniser, evenly, parts_sheet
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.training import experiment
 from ssanet_jax.training.checkpoints import Checkpoints
@@ -282,7 +282,7 @@ def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict)
     """Draws the parts on test images at even distances, so that nobody picks them."""
     run = experiment.load_run(workdir)
     chosen = []
-    for index in np.linspace(0, len(dataset.test) - 1, min(EXAMPLES, len(dataset.test))).astype(int):
+    for index in evenly(EXAMPLES, len(dataset.test)):
         with contextlib.suppress(UnreadableImage):  # reported by the evaluation
             chosen.append(dataset.test[index])
     if not chosen:

@@ -1,10 +1,13 @@
-"""What a run tells while it runs: a progress bar, a line an epoch, and TensorBoard events."""
+"""What a run tells while it runs: a progress bar, a line an epoch, TensorBoard events, and a history to read again."""
 
+import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,14 +17,53 @@ from tensorboardX import SummaryWriter
 
 from ssanet_jax import processes
 from ssanet_jax.data.pipeline import steps_in
+from ssanet_jax.evaluation.curves import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, read_history
+
+
+class History:
+    """`history.jsonl` of a stage: the means of each epoch and the accuracies of each evaluation, a JSON line each.
+
+    Of several processes only the leading one reads and writes it.
+
+    Args:
+      path: of the file.
+      first: step at which this process takes up the work. Lines from beyond it, which an earlier start wrote after
+        its last checkpoint, are dropped, and so is half a line that a killed process left.
+    """
+
+    def __init__(self, path: Path, first: int):
+        self._file = None
+        if not processes.leads():
+            return
+        kept = [line for line in read_history(path) if line['step'] <= first]
+        self._written = {(line['kind'], line['step']) for line in kept}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f'{path.name}.partial')
+        partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+        os.replace(partial, path)  # at one stroke: a kill at this moment must not cost the whole history
+        self._file = path.open('a')
+
+    def add(self, kind: str, step: int, epoch: float, values: Mapping[str, float], **about: Any) -> None:
+        """Appends a line, unless the evaluation at this step is there from before and was only made again."""
+        if self._file is None or (kind, step) in self._written:
+            return
+        self._written.add((kind, step))
+        numbers = {name: float(value) for name, value in values.items()}
+        self._file.write(json.dumps({'kind': kind, 'step': step, 'epoch': epoch, **about, 'values': numbers}) + '\n')
+        self._file.flush()
+
+    def close(self) -> None:
+        """To be called at the end; every line is in the file before."""
+        if self._file is not None:
+            self._file.close()
 
 
 class StageWriter:
-    """Progress of one stage, on the console and in TensorBoard.
+    """Progress of one stage, on the console, in TensorBoard and in its history.
 
     Args:
       console: where people look; a bar where it is a terminal, a line an epoch everywhere.
-      directory: of the TensorBoard events.
+      directory: of the TensorBoard events and of the history.
       row: the stage.
       images: images an epoch.
       batch_size: images a step.
@@ -43,6 +85,7 @@ class StageWriter:
         self._split = split
         self._total = steps_in(row.epochs, images, batch_size)
         self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.leads())
+        self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(
             TextColumn('[bold]{task.description}'),
             BarColumn(),
@@ -66,6 +109,7 @@ class StageWriter:
     ) -> None:
         self._progress.stop()
         self._events.close()
+        self._history.close()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records the metrics of a step; at the end of an epoch prints their means and the time left."""
@@ -80,21 +124,26 @@ class StageWriter:
         )
         epoch = step * self._batch_size // self._images
         if epoch > (step - 1) * self._batch_size // self._images:
-            loss, accuracy = (np.mean([m[name] for m in self._epoch]) for name in ('loss/total', 'accuracy'))
+            means = {name: np.mean([m[name] for m in self._epoch]) for name in metrics}
             self._console.print(
-                f'{self._row.name}  epoch {epoch}/{self._row.epochs}  loss {loss:.3f}  '
-                f'batch accuracy {accuracy:.3f}  {images:.1f} images/s  {left} left',
+                f'{self._row.name}  epoch {epoch}/{self._row.epochs}  loss {means["loss/total"]:.3f}  '
+                f'batch accuracy {means["accuracy"]:.3f}  {images:.1f} images/s  {left} left',
                 highlight=False,
                 soft_wrap=True,
             )
             self._events.add_scalar('images_per_second', images, step)
+            # Taken up in mid-epoch, the means are over fewer steps than an epoch has.
+            means['images_per_second'] = images
+            self._history.add(EPOCH, step, epoch, means, steps=len(self._epoch))
             self._epoch = []
 
     def evaluation(self, step: int, result: Mapping) -> None:
         """Records the accuracy of every head."""
-        heads = {**result['heads'], 'prediction': result['accuracy']}
+        heads = {**result['heads'], PREDICTION: result['accuracy']}
         for name, value in heads.items():
             self._events.add_scalar(f'{self._split}_accuracy/{name}', value, step)
+        epoch = self._row.epochs if step == self._total else step * self._batch_size // self._images
+        self._history.add(EVALUATION, step, epoch, heads, split=self._split, examples=result['examples'])
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
         self._console.print(f'{self._row.name}  {self._split} accuracy: {listed}', highlight=False, soft_wrap=True)
 

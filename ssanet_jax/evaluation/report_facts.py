@@ -1,0 +1,26 @@
+"""What a report is made of."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.evaluation.curves import Curves
+from ssanet_jax.evaluation.mistakes import Answers
+from ssanet_jax.evaluation.responses import Responses
+from ssanet_jax.training.experiment import Run
+
+
+class Facts(NamedTuple):
+    """All that a report is made of."""
+
+    workdir: Path
+    settings: dict[str, Any]  # the run's configuration in its own order
+    run: Run
+    dataset: Dataset
+    answers: Answers  # of the run's network, to the test images
+    results: dict[str, Any]  # `results.json`; empty while the training is not finished
+    stages: dict[str, dict[str, Any]]  # `evaluation.json` of each stage that is finished
+    steps: dict[str, int]  # done in each stage that has begun
+    measured: dict[str, dict[str, Any]]  # 'robustness', 'keypoints', where they were measured
+    curves: Curves | None
+    responses: Responses | None  # of oriented pooling, where it takes part

@@ -1,0 +1,174 @@
+"""Writes one page about a run, to read, print or mail: results, learning curves, parts, mistakes, settings.
+
+    python -m ssanet_jax.report --workdir=runs/cub
+
+The page, `report.html` in the run's folder, needs neither network nor other files: pictures and drawings are in it.
+Robustness and key points are in it if `ssanet_jax.measure` was run before. docs/experiments.md says what is shown.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+import ssanet_jax
+from ssanet_jax import command, parallel
+from ssanet_jax.data import dataset as datasets
+from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation import report_answers, report_run
+from ssanet_jax.evaluation.curves import learning_curves
+from ssanet_jax.evaluation.mistakes import answer_all
+from ssanet_jax.evaluation.page import Section, page
+from ssanet_jax.evaluation.report_facts import Facts
+from ssanet_jax.evaluation.responses import Responses, measure_responses
+from ssanet_jax.training import experiment
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
+_COMPARE = flags.DEFINE_string(
+    'compare', None, 'Folder of a run without oriented pooling, whose maps to show beside those of this one.'
+)
+_OUT = flags.DEFINE_string('out', None, 'File to write; by default report.html in the folder of the run.')
+
+SECTIONS = (
+    ('results', 'Results', report_run.results),
+    ('curves', 'Learning curves', report_run.curves),
+    ('robustness', 'Robustness', report_run.robustness),
+    ('keypoints', 'Key points', report_run.keypoints),
+    ('parts', 'Parts', report_answers.parts),
+    ('annotated', 'Parts among key points', report_answers.annotated),
+    ('responses', 'Oriented pooling', report_answers.responses),
+    ('confusion', 'Confusion', report_answers.confusion),
+    ('mistakes', 'Mistakes', report_answers.errors),
+    ('reading', 'Reading', report_answers.reading),
+    ('data', 'Data', report_run.data),
+    ('settings', 'Settings', report_run.settings),
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the page; the last line on stdout names it."""
+    if arguments:
+        raise UserError(f'{arguments[0]!r} is no flag: see --help')
+    workdir = Path(_WORKDIR.value)
+    run = experiment.load_run(workdir)
+    out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'
+    check_writable(out)  # before minutes of work
+    data = run.config.data
+    if _DATA_DIR.value is not None:
+        data.dir = _DATA_DIR.value
+    dataset = datasets.load(data)
+    if dataset.class_names != run.class_names:
+        raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')
+
+    console = Console(stderr=True)
+    other = experiment.load_run(Path(_COMPARE.value)) if _COMPARE.value else None
+    facts = gather(workdir, run, dataset, console, other)
+    with console.status('drawing'):
+        content = page(
+            f'{dataset.name}: {workdir.resolve().name}',
+            report_run.lead(facts),
+            [Section(key, title, body(facts)) for key, title, body in SECTIONS],
+            f'Written by ssanet_jax {ssanet_jax.__version__} on {date.today()}.',
+        )
+    write(out, content)
+    print(f'report written: {out}')
+
+
+def gather(
+    workdir: Path,
+    run: experiment.Run,
+    dataset: datasets.Dataset,
+    console: Console,
+    other: experiment.Run | None = None,
+) -> Facts:
+    """Reads what the run noted, and asks its network about every test image.
+
+    Raises:
+      UserError: a file of the run cannot be read.
+    """
+    stages = [row['name'] for row in run.config.stages]
+    results = {name: _read(workdir / name / 'evaluation.json') for name in stages}
+    begun = {name: experiment.stage_steps(workdir, name) for name in stages}
+    measured = {name: _read(workdir / f'{name}.json') for name in ('robustness', 'keypoints')}
+    curves = learning_curves(workdir, run.config.stages)
+    mesh = parallel.make_mesh(images=run.config.data.eval_batch_size)
+    return Facts(
+        workdir=workdir,
+        settings=_read(workdir / experiment.CONFIG_FILE)['config'],
+        run=run,
+        dataset=dataset,
+        answers=answer_all(run, dataset, mesh, console),
+        results=_read(workdir / experiment.RESULTS_FILE),
+        stages={name: result for name, result in results.items() if result},
+        steps={name: steps[-1] for name, steps in begun.items() if steps},
+        measured={name: result for name, result in measured.items() if result},
+        curves=curves,
+        responses=_responses(run, dataset, console, other),
+    )
+
+
+def _responses(
+    run: experiment.Run, dataset: datasets.Dataset, console: Console, other: experiment.Run | None
+) -> Responses | None:
+    if 'oriented_pooling' not in run.active:
+        return None
+    try:
+        return measure_responses(run, dataset, console, other)
+    except UserError:  # too few test images
+        if other is not None:
+            raise
+        return None
+
+
+def check_writable(out: Path) -> None:
+    """Raises `UserError` if a file cannot be made there; makes the folders that are missing."""
+    if out.is_dir():
+        raise UserError(f'--out={out} is a folder: give the name of a file')
+    with _partial(out) as partial:
+        partial.touch()
+
+
+def write(out: Path, content: str) -> None:
+    """Writes a page at one stroke, so that no reader ever sees half of it.
+
+    Raises:
+      UserError: it cannot be written; then an earlier one is as it was.
+    """
+    with _partial(out) as partial:
+        partial.write_text(content, encoding='utf-8')
+        os.replace(partial, out)
+
+
+@contextlib.contextmanager
+def _partial(out: Path) -> Iterator[Path]:
+    """Where to write a file before it is whole; gone in the end."""
+    partial = out.with_name(f'{out.name}.partial')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+    except OSError as error:
+        raise UserError(f'cannot write {out} ({error.strerror}): make room, or give another --out') from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of the run; empty if it is not there."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f'{path} cannot be read: restore it from a copy, or delete it') from error
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,107 @@
+"""What is prepared for prediction says what the trained network says."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+
+SIZE, CROPS = 64, {'resnet_tiny': 56, 'resnet18': 224, 'efficientnet_lite0': 224, 'convnext_tiny': 224}
+
+
+def network(backbone='resnet_tiny', **changes):
+    """A network whose statistics are not the initial 0 and 1."""
+    build = lambda: SSANet(
+        5,
+        SIZE,
+        backbone=backbone,
+        parts=2,
+        proposals=3,
+        scales=3,
+        crop_size=CROPS[backbone],
+        **changes,
+        rngs=nnx.Rngs(0),
+    )
+    graph = split_model(nnx.eval_shape(build))[0]
+    params, stats = jax.jit(lambda: split_model(build())[1:])()
+    random = np.random.default_rng(0)
+    stats = jax.tree.map(lambda x: jnp.asarray(random.uniform(0.5, 1.5, x.shape), x.dtype), stats)
+    model = merge_model(graph, params, stats)
+    model.eval()
+    return model
+
+
+def predict(model, images):
+    graph, params, stats = split_model(model)
+    return jax.jit(lambda *weights: merge_model(graph, *weights)(images))(params, stats)
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(),
+        dict(solver='circulant', features='flat'),
+        dict(sharing='none'),
+        dict(dilate=True),
+        dict(part_head='fpn'),
+        dict(backbone='resnet18', dilate=True),
+        dict(backbone='efficientnet_lite0'),
+        dict(backbone='convnext_tiny'),
+    ],
+    ids=lambda changes: ' '.join(map(str, changes.values())) or 'default',
+)
+def test_same_predictions(changes, images):
+    model = network(**changes)
+    before = split_model(model)
+    ready = prepared(model)
+    chex.assert_trees_all_equal(split_model(model)[1:], before[1:])  # not changed
+    one, other = predict(model, images), predict(ready, images)
+    np.testing.assert_array_equal(one.boxes, other.boxes)
+    for name in ('image_logits', 'scale_logits', 'oriented_logits'):
+        a, b = getattr(one, name), getattr(other, name)
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()), err_msg=name)
+
+
+def test_nothing_of_batchnorm_is_left(images):
+    graph, params, stats = split_model(prepared(network()))
+    assert not jax.tree.leaves(stats)
+    with_norms = split_model(network())[1]
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree['backbone']))
+    # Of factor and term one number a channel stays.
+    channels = sum(x.size for x in jax.tree.leaves(split_model(network())[2]['backbone'])) // 2
+    assert count(params) == count(with_norms) - channels
+
+
+def test_twice_is_once(images):
+    ready = prepared(network())
+    chex.assert_trees_all_equal(split_model(prepared(ready))[1], split_model(ready)[1])
+
+
+def test_half_precision_is_rounded_once(images):
+    """The program of a prepared network holds no conversion of filters."""
+    model = network(dtype='bfloat16')
+    ready = prepared(model)
+    kernels = [m.kernel[...].dtype for _, m in nnx.iter_modules(ready.backbone) if hasattr(m, 'kernel')]
+    assert kernels and set(kernels) == {jnp.dtype('bfloat16')}
+    one, other = predict(model, images), predict(ready, images)
+    np.testing.assert_allclose(other.image_logits, one.image_logits, rtol=0.05, atol=0.05)
+
+
+def test_fewer_operations(images):
+    def flops(model):
+        graph, params, stats = split_model(model)
+        run = jax.jit(lambda *weights: merge_model(graph, *weights)(images).logits)
+        return run.lower(params, stats).compile().cost_analysis()['flops']
+
+    model = network()
+    weights = sum(x.size for x in jax.tree.leaves(split_model(model)[1]['backbone']))
+    assert flops(model) - flops(prepared(model)) > 0.5 * weights  # each filter was multiplied by its factor
