@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ssanet_jax import parallel
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.oriented_pooling import OrientedResponse, oriented_features
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
@@ -33,8 +34,7 @@ class AlignedMaps:
 
     def __init__(self, model: SSANet, active: Collection[str], batch_size: int):
         mesh = parallel.make_mesh(jax.local_devices(), images=batch_size)
-        model.eval()
-        graph, params, stats = split_model(model)
+        graph, params, stats = split_model(prepared(model))
         self._weights = parallel.replicate((params, stats), mesh)
         self._batch_size = batch_size
 

@@ -164,8 +164,8 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
       low, high: finite, low <= high.
       most: about how many.
     """
-    if high == low:
-        high = low + (abs(low) or 1) / 10
+    if high - low < 1e-9 * max(abs(low), abs(high), 1):  # less than can be told apart
+        high = low + (abs(low) if abs(low) > 1e-9 else 1) / 10
     rough = (high - low) / (most - 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))

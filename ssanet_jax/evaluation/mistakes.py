@@ -16,6 +16,7 @@ from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import eval_batches, steps_in
 from ssanet_jax.data.transforms import for_evaluation
 from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.training import experiment
 
@@ -57,9 +58,10 @@ def answer_all(run: experiment.Run, dataset: Dataset, mesh: Mesh, console: Conso
     # The timed source has resized and cropped already, so nothing of that is left to the pipeline.
     ready = data.copy_and_resolve_references()
     ready.resize = data.image_size
-    _, params, stats = split_model(run.model)
+    model = prepared(run.model)
+    _, params, stats = split_model(model)
     params, stats = parallel.replicate((params, stats), mesh)
-    predict = make_predict(run.model, run.active, mesh)
+    predict = make_predict(model, run.active, mesh)
 
     @jax.jit
     def judge(logits, labels):

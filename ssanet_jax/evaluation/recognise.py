@@ -10,6 +10,7 @@ from ssanet_jax import parallel
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.figures import contact_sheet, draw_parts
 from ssanet_jax.models.candidates import scale_factors
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
 
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
@@ -39,6 +40,7 @@ class Recogniser:
     def __init__(self, model: SSANet, active: frozenset[str], batch_size: int = 8):
         # Every process recognises for itself.
         mesh = parallel.make_mesh(jax.local_devices(), images=batch_size)
+        model = prepared(model)
         _, params, stats = split_model(model)
         self._params, self._stats = parallel.replicate((params, stats), mesh)
         self._predict = make_predict(model, active, mesh)

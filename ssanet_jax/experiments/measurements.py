@@ -17,6 +17,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
 from ssanet_jax.evaluation.robustness import robustness
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import Outputs, split_model
 from ssanet_jax.training import experiment
 
@@ -83,9 +84,10 @@ def _mesh(run: experiment.Run) -> Mesh:
 
 def _network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     """The run's network as a function of images alone."""
-    _, params, stats = split_model(run.model)
+    model = prepared(run.model)
+    _, params, stats = split_model(model)
     params, stats = parallel.replicate((params, stats), mesh)
-    predict = make_predict(run.model, run.active, mesh)
+    predict = make_predict(model, run.active, mesh)
     return lambda images: predict(params, stats, images)
 
 

@@ -28,6 +28,7 @@ from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
 from ssanet_jax.evaluation.figures import save_picture
 from ssanet_jax.evaluation.recognise import Recogniser, evenly, parts_sheet
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.training import experiment
 from ssanet_jax.training.checkpoints import Checkpoints
@@ -151,9 +152,10 @@ def _evaluate_run(
     run: experiment.Run, dataset: datasets.Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
-        _, params, stats = split_model(run.model)
+        model = prepared(run.model)
+        _, params, stats = split_model(model)
         params, stats = parallel.replicate((params, stats), mesh)
-        count_correct = make_count_correct(run.model, run.active, mesh)
+        count_correct = make_count_correct(model, run.active, mesh)
         result = _evaluate(count_correct, params, stats, dataset.test, config, mesh)
     for problem in result['unreadable']:
         console.print(f'counted as wrong: {problem}', style='yellow', highlight=False, soft_wrap=True)
