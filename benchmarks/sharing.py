@@ -4,7 +4,8 @@
 
 The bare backbone with global average pooling and a linear classifier, against the whole network with
 `config.model.sharing` image, part and none: the settings of configs/cub.py:paper with random weights, which
-take as long as others. All in one process, in turns; the median of the rounds counts.
+take as long as others, made ready to predict as trained ones are (`models/inference.py`). All in one process,
+in turns; the median of the rounds counts.
 """
 
 import json
@@ -21,6 +22,7 @@ from benchmarks.timing import Timed, machine, milliseconds, ratio, take_turns
 from ssanet_jax import command, parallel
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
 
 _BATCH = flags.DEFINE_multi_integer('batch', [1, 16], 'Images a call.', lower_bound=1)
@@ -56,8 +58,8 @@ def competitors(batch: int) -> dict[str, Timed]:
     images = jax.random.randint(jax.random.key(0), (batch, _SIZE.value, _SIZE.value, 3), 0, 256, jnp.uint8)
     found = {}
     for groups, name, way in [(('image_classifier',), 'backbone', 'image'), *((GROUPS, way, way) for way in WAYS)]:
-        network = lambda way=way: SSANet(
-            _CLASSES.value, _SIZE.value, backbone=_BACKBONE.value, sharing=way, rngs=nnx.Rngs(0)
+        network = lambda way=way: prepared(
+            SSANet(_CLASSES.value, _SIZE.value, backbone=_BACKBONE.value, sharing=way, rngs=nnx.Rngs(0))
         )
         predict = make_predict(nnx.eval_shape(network), groups, mesh)
         params, stats = jax.jit(lambda network=network: split_model(network())[1:])()

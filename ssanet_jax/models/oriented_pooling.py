@@ -82,12 +82,23 @@ class OrientedPooling(nnx.Module):
         self.patch = patch
         self.grid = grid
         self.orientation = orientation
+        self.classes_first = False
+
+    def lay_out(self) -> None:
+        """Lays the weights out class by class, for prediction alone: a few images read them in half the time so."""
+        if not self.classes_first:
+            self.weights.set_value(self.weights[...].T)
+            self.classes_first = True
 
     def __call__(self, maps: jax.Array) -> OrientedResponse:
         """Aligned maps `[B, K, H, W, C]` -> logits and the orientations of the predicted class."""
         pool = lambda x: oriented_features(x, self.patch, self.grid, self.orientation)
         gammas = jax.vmap(jax.vmap(pool))(maps)  # [B, K, 4, L]
-        response = gammas.astype(jnp.float32) @ self.weights[...]  # [B, K, 4, N]
+        gammas = gammas.astype(jnp.float32)
+        if self.classes_first:
+            response = jnp.moveaxis(jnp.einsum('nl,bkol->nbko', self.weights[...], gammas), 0, -1)
+        else:
+            response = gammas @ self.weights[...]  # [B, K, 4, N]
         logits = response.max(2).sum(1) + self.bias[...]  # [B, N]
         predicted = logits.argmax(-1)
         of_predicted = jnp.take_along_axis(response, predicted[:, None, None, None], axis=3)[..., 0]  # [B, K, 4]

@@ -35,7 +35,7 @@ def circular_response(features: jax.Array, weights: jax.Array, solver: Solver = 
         shifted = (jnp.arange(scales)[:, None] + jnp.arange(scales)) % scales  # [r, n]
         return jnp.einsum('...nk,crnk->...cr', features, weights[:, shifted])
     if solver == 'fourier':
-        return spectral_response(features, real_spectrum(weights))
+        return spectral_response(features, scales_first(real_spectrum(weights)))
     raise ValueError(f"solver must be 'fourier' or 'circulant', not {solver!r}")
 
 
@@ -49,20 +49,29 @@ def real_spectrum(x: jax.Array) -> jax.Array:
     return jnp.concatenate([z.real[..., :1, :], pairs.reshape(*z.shape[:-2], -1, z.shape[-1])], -2)
 
 
+def scales_first(spectrum: jax.Array) -> jax.Array:
+    """`[..., N, S, D] -> [..., S, N, D]`: each frequency of all filters in one piece, as its product reads it."""
+    return jnp.swapaxes(spectrum, -3, -2)
+
+
 def spectral_response(features: jax.Array, spectrum: jax.Array) -> jax.Array:
-    """`circular_response` by filters transformed before: `[..., S, D]`, `real_spectrum(w)` -> `[..., N, S]`.
+    """`circular_response` by filters transformed before: `[..., S, D]`, `[S, N, D]` -> `[..., N, S]`.
 
     The sum over channels comes first, so that one inverse transform of length S serves all of them. Of the
     (S + 1) / 2 products of spectra the first is real, and the others take four real ones: 9 for S = 5, where the
     circulant matrix takes 25.
+
+    Args:
+      features: `[..., S, D]`, phi.
+      spectrum: `scales_first(real_spectrum(w))`.
     """
     phi = real_spectrum(features)
     *batch, scales, channels = phi.shape
-    constant = jnp.einsum('...k,ck->...c', phi[..., 0, :], spectrum[:, 0])
+    constant = jnp.einsum('...k,ck->...c', phi[..., 0, :], spectrum[0])
     phi = phi[..., 1:, :].reshape(*batch, -1, 2, channels)  # [..., f, (Re, Im), D]
     turned = jnp.stack([-phi[..., 1, :], phi[..., 0, :]], -2)
-    w = spectrum[:, 1:].reshape(len(spectrum), -1, 2, channels)
-    product = jnp.einsum('...fqzk,cfzk->...cfq', jnp.stack([phi, turned], -3), w)  # conj(phi) w: q is Re, Im
+    both = jnp.stack([phi, turned], -3)  # [..., f, q, (Re, Im), D]: what gives Re and Im of conj(phi) w
+    product = sum(jnp.einsum('...fqk,fck->...cfq', both[..., z, :], spectrum[1 + z :: 2]) for z in (0, 1))
     product = jax.lax.complex(product[..., 0], product[..., 1])
     return jnp.fft.irfft(jnp.concatenate([constant[..., None], product], -1), n=scales, axis=-1)
 
@@ -101,7 +110,7 @@ class ScaleMining(nnx.Module):
     def transform(self) -> None:
         """Turns the weights into their spectrum, once, for prediction alone."""
         if self.solver == 'fourier' and not self.transformed:
-            self.weights.set_value(real_spectrum(self.weights[...]))
+            self.weights.set_value(scales_first(real_spectrum(self.weights[...])))
             self.transformed = True
 
     def __call__(self, phi: jax.Array) -> ScaleResponse:
