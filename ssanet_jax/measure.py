@@ -41,12 +41,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
     workdir = Path(_WORKDIR.value)
     run = experiment.load_run(workdir)
-    data = run.config.data
-    if _DATA_DIR.value is not None:
-        data.dir = _DATA_DIR.value
-    dataset = datasets.load(data)
-    if dataset.class_names != run.class_names:
-        raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')
+    dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
 
     names = [_ONLY.value] if _ONLY.value else list(MEASUREMENTS)
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

@@ -60,12 +60,7 @@ def main(arguments: list[str]) -> None:
     run = experiment.load_run(workdir)
     out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'
     check_writable(out)  # before minutes of work
-    data = run.config.data
-    if _DATA_DIR.value is not None:
-        data.dir = _DATA_DIR.value
-    dataset = datasets.load(data)
-    if dataset.class_names != run.class_names:
-        raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')
+    dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
 
     console = Console(stderr=True)
     other = experiment.load_run(Path(_COMPARE.value)) if _COMPARE.value else None

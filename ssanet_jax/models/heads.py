@@ -42,15 +42,21 @@ class Regions(NamedTuple):
 
 
 class PooledHead(nnx.Module):
-    """A linear classifier on what a function pools from each part."""
+    """A linear classifier on what is pooled from each part."""
 
     multiscale = False
 
-    def __init__(self, pool: Callable[[Regions], jax.Array], length: int, parts: int, classes: int, *, rngs: nnx.Rngs):
-        """Args: pool: regions -> `[B, K, length]`."""
-        self.pool = pool
+    def __init__(
+        self, pool: Callable[[Regions], jax.Array] | None, length: int, parts: int, classes: int, *, rngs: nnx.Rngs
+    ):
+        """Args: pool: regions -> `[B, K, length]`, without weights of its own."""
+        self._pool = pool
         self.weights = nnx.Param(_INIT(rngs.params(), (parts, length, classes)))
         self.bias = nnx.Param(jnp.zeros(classes))
+
+    def pool(self, regions: Regions) -> jax.Array:
+        """Regions -> `[B, K, length]`."""
+        return self._pool(regions)
 
     def __call__(self, regions: Regions) -> jax.Array:
         """Regions -> logits `[B, N]`."""
@@ -89,10 +95,11 @@ class PyramidHead(PooledHead):
     def __init__(self, channels: Sequence[int], parts: int, classes: int, *, rngs: nnx.Rngs):
         """Args: channels: of the backbone's maps, finest first."""
         features = min(FPN_FEATURES, channels[-1])
-        super().__init__(self._pool_levels, features, parts, classes, rngs=rngs)
+        super().__init__(None, features, parts, classes, rngs=rngs)
         self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], features, rngs=rngs)
 
-    def _pool_levels(self, regions: Regions) -> jax.Array:
+    def pool(self, regions: Regions) -> jax.Array:
+        """Regions -> `[B, K, features]`, each part from its level."""
         levels = regions.levels[-FPN_LEVELS:]
         maps = self.pyramid([level.map for level in levels])
         strides, centres = [level.stride for level in levels], [level.centre for level in levels]

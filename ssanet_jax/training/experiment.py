@@ -15,6 +15,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from ssanet_jax import processes
+from ssanet_jax.data import dataset as datasets
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE, SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
@@ -243,6 +244,24 @@ def load_run(workdir: Path) -> Run:
     model = merge_model(graph, *restore_network(workdir, stages, index, params, stats))
     finished = (workdir / name / 'evaluation.json').exists()
     return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name, finished)
+
+
+def dataset_of(run: Run, workdir: Path, directory: str | None = None) -> datasets.Dataset:
+    """The data of a run, read as the run reads it.
+
+    Args:
+      run, workdir: the run.
+      directory: where the data lies now, if it has moved; the run's config is changed accordingly.
+
+    Raises:
+      UserError: it cannot be read, or has other classes.
+    """
+    if directory is not None:
+        run.config.data.dir = directory
+    dataset = datasets.load(run.config.data)
+    if dataset.class_names != run.class_names:
+        raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')
+    return dataset
 
 
 class Best:

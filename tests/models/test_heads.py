@@ -220,6 +220,30 @@ def test_a_multiscale_head_sees_the_scales_in_order(images):
 
 
 @pytest.mark.parametrize('name', HEADS)
+def test_all_of_a_head_learns_and_answers_with_the_weights_given(name, images):
+    """A network is split into arrays and put together again in every step: what it was built with must not stay."""
+    model = network(name)
+    random = np.random.default_rng(5)
+    filled = jax.tree.map(
+        lambda x: jnp.asarray(random.normal(size=x.shape) / x.shape[0], jnp.float32), split_model(model)[1][BASELINE]
+    )
+    structure = nnx.eval_shape(lambda: network(name))
+    structure.eval()
+    graph, (_, params, stats) = split_model(structure)[0], split_model(model)
+
+    def total(head, images):
+        logits = merge_model(graph, {**params, BASELINE: head}, stats)(images, active={'proposals', BASELINE}).logits
+        return (logits * jnp.arange(1.0, N + 1)).sum(), logits
+
+    gradient, logits = jax.jit(jax.grad(total, has_aux=True))(filled, images)
+    unread = 4 if name == 'fpn' else 0  # the smoothing of two levels, where all parts read the third
+    assert sum(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(gradient)) <= unread
+    nnx.update(model.part_head, nnx.State(filled))
+    directly = run(model, images, {'proposals', BASELINE}).logits
+    np.testing.assert_allclose(logits, directly, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', HEADS)
 def test_other_groups_start_alike_with_any_head(name):
     plain = split_model(SSANet(N, SIDE, **SETTINGS, rngs=nnx.Rngs(0)))[1]
     params = split_model(network(name))[1]

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from ssanet_jax.models.inference import prepared
-from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import BASELINE, GROUPS, SSANet, merge_model, split_model
 
 SIZE, CROPS = 64, {'resnet_tiny': 56, 'resnet18': 224, 'efficientnet_lite0': 224, 'convnext_tiny': 224}
 
@@ -37,7 +37,8 @@ def network(backbone='resnet_tiny', **changes):
 
 def predict(model, images):
     graph, params, stats = split_model(model)
-    return jax.jit(lambda *weights: merge_model(graph, *weights)(images))(params, stats)
+    active = {*GROUPS, BASELINE}
+    return jax.jit(lambda *weights: merge_model(graph, *weights)(images, active=active))(params, stats)
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +67,8 @@ def test_same_predictions(changes, images):
     chex.assert_trees_all_equal(split_model(model)[1:], before[1:])  # not changed
     one, other = predict(model, images), predict(ready, images)
     np.testing.assert_array_equal(one.boxes, other.boxes)
-    for name in ('image_logits', 'scale_logits', 'oriented_logits'):
+    heads = ('image_logits', 'scale_logits', 'oriented_logits', *(['head_logits'] if 'part_head' in changes else []))
+    for name in heads:
         a, b = getattr(one, name), getattr(other, name)
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()), err_msg=name)
 
