@@ -19,6 +19,8 @@ def get_config(choice):
     name, _, variant = base.partition(':')
     try:
         module = importlib.import_module(f'configs.{name}')
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != f'configs.{name}':
+            raise
         raise UserError(f'there is no configs/{name}.py: give BASE/ROW, such as demo:ablation/op') from None
     return row_config(module.get_config(*[variant] if variant else []), row)

@@ -3,11 +3,12 @@
     python -m ssanet_jax.ablate --config=configs/demo.py:ablation --table=3 --seeds=5
 
 Runs what is missing, so that the same command goes on after a kill, and one with more seeds adds to it. Rows that
-begin alike share their first stages. The same command started a second time, on another machine with the same
-folder too, takes the seeds that no other process works on. docs/experiments.md tells the tables.
+begin alike share their first stages. The same command started a second time on the machine takes the seeds that
+the first does not work on. docs/experiments.md tells the tables.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def print_tables(title: str, found: dict[str, list[Line]]) -> None:
         console.print(_table(title, units[name], lines))
     console.print(
         '±: deviation of one run from the mean. Difference: run by run with the same seed, with the interval that '
-        'holds the true one with 95 % confidence; * where that leaves out 0.'
+        'holds the true one with 95 % confidence; * where that leaves out 0, as one in twenty does by chance.'
     )
 
 
@@ -87,7 +88,7 @@ def _table(title: str, figure: Figure, lines: list[Line]) -> Table:
         if line.comparison:
             c = line.comparison
             cells += [titles[line.row.against], f'{c.difference.mean:+.2f}{"*" if c.beyond_scatter else " "}']
-            cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.difference.count > 1 else '', _unless_nan(c.p, '.3f')]
+            cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.high < math.inf else '', _unless_nan(c.p, '.3f')]
         table.add_row(*cells)
     return table
 

@@ -11,7 +11,14 @@ from rich.console import Console
 
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.errors import UserError
-from ssanet_jax.experiments.measurements import check_parts, measure_keypoints, measure_robustness, write_measurement
+from ssanet_jax.evaluation.keypoints import check_keypoints
+from ssanet_jax.experiments.measurements import (
+    AFTER,
+    BEFORE,
+    measure_keypoints,
+    measure_robustness,
+    write_measurement,
+)
 from ssanet_jax.experiments.shared_stages import take_over
 from ssanet_jax.experiments.statistics import Comparison, Summary, compare, summarise
 from ssanet_jax.experiments.tables import Row, row_config
@@ -43,33 +50,39 @@ def train_rows(series: Series, rows: Sequence[Row], seed: int, console: Console)
     Raises:
       UserError: as `loop.train`, naming the row; or a finished run had other settings.
     """
+    dataset = None
     for number, row in enumerate(rows, 1):
         config = row_config(series.config, row.name)
         config.seed = seed
         workdir = series.workdir(row, seed)
-        if finished(workdir, config):
+        if dataset is None:
+            dataset = datasets.load(config.data)
+        if finished(workdir, config, dataset.digest):
             continue
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
         runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{experiment.CONFIG_FILE}'))]
-        taken = take_over(config, workdir, runs)
-        if taken:
-            console.print(f'taken over: {", ".join(taken)}', highlight=False)
         try:
+            taken = take_over(experiment.filled_in(config), workdir, runs, dataset.digest)
+            if taken:
+                console.print(f'taken over: {", ".join(taken)}', highlight=False)
             loop.train(config, workdir, console)
         except UserError as error:
             raise UserError(f'row {row.name}, seed {seed}: {error}') from error
         jax.clear_caches()  # the programs of the next row are its own
 
 
-def finished(workdir: Path, config: ConfigDict) -> bool:
+def finished(workdir: Path, config: ConfigDict, images: str) -> bool:
     """Whether a run has come to its end.
 
     Raises:
-      UserError: it has, but with other settings than these.
+      UserError: it has, but with other settings or images than these.
     """
     if not (workdir / experiment.RESULTS_FILE).exists():
         return False
-    changed = experiment.changed_settings(experiment.read_run(workdir)['config'], config)
+    run = experiment.read_run(workdir)
+    changed = experiment.changed_settings(run['config'], config)
+    if run['images'] != images:
+        changed.append('data set')
     if changed:
         raise UserError(
             f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
@@ -79,23 +92,28 @@ def finished(workdir: Path, config: ConfigDict) -> bool:
 
 def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence[str], console: Console) -> None:
     """Measures what is missing of some trained rows: each `<name>.json`; rows without parts have no key points."""
-    dataset = None
     for row in rows:
         workdir = series.workdir(row, seed)
-        missing = [name for name in names if not (workdir / f'{name}.json').exists()]
+        last = row_config(series.config, row.name).stages[-1].name
+        missing = [name for name in names if not _measured(workdir / f'{name}.json', last)]
         if not missing or not (workdir / experiment.RESULTS_FILE).exists():
             continue
         run = experiment.load_run(workdir)
-        dataset = dataset or datasets.load(run.config.data)
+        dataset = experiment.dataset_of(run, workdir, series.config.data.dir)
         for name in missing:
-            try:
-                if name == 'keypoints':
-                    check_parts(run, dataset)
-            except UserError:
-                continue
+            if name == 'keypoints':
+                check_keypoints(dataset)
+                if 'proposals' not in run.active:
+                    continue
             console.print(f'{row.name}, seed {seed}: measuring {name}', highlight=False)
             write_measurement(workdir, name, run, dataset, MEASUREMENTS[name](run, dataset))
         jax.clear_caches()
+
+
+def _measured(path: Path, stage: str) -> bool:
+    """Whether a file holds what `measure_rows` would measure: of the last stage, and on the same angles."""
+    content = _content(path) or {}
+    return content.get('stage') == stage and content.get('seed', 0) == 0
 
 
 class Figure(NamedTuple):
@@ -112,7 +130,7 @@ def _parts(read: Callable[[dict[str, Any]], float]) -> Callable[[dict[str, Any]]
 
     def last(content: dict[str, Any]) -> float:
         measured = content['boxes']
-        return read(measured.get('after scale mining') or measured['before scale mining'])
+        return read(measured.get(AFTER) or measured[BEFORE])
 
     return last
 
@@ -150,7 +168,11 @@ def collect(series: Series, rows: Sequence[Row], seeds: Sequence[int], figure: F
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         contents = {seed: _content(series.workdir(row, seed) / figure.file) for seed in seeds}
-        values = {seed: figure.read(content) for seed, content in contents.items() if content is not None}
+        values = {
+            seed: _number(figure, content, series.workdir(row, seed))
+            for seed, content in contents.items()
+            if content is not None
+        }
         if values:
             found[row.name] = {seed: value * (100 if figure.points else 1) for seed, value in values.items()}
     return list(_lines(rows, found))
@@ -164,10 +186,20 @@ def _lines(rows: Sequence[Row], found: Mapping[str, dict[int, float]]) -> Iterat
             yield Line(row, values, summarise(list(values.values())), comparison)
 
 
+def _number(figure: Figure, content: dict[str, Any], workdir: Path) -> float:
+    try:
+        return float(figure.read(content))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(_DAMAGED.format(workdir / figure.file)) from error
+
+
 def _content(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f'{path} is damaged: remove it and give the same command again') from error
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(_DAMAGED.format(path)) from error
+
+
+_DAMAGED = '{} is damaged: remove it and give the same command again'

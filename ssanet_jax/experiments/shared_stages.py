@@ -36,44 +36,44 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
     config = ConfigDict(json.loads(config.to_json_best_effort()))
     config.stages = [ConfigDict(row) for row in config.stages[: index + 1]]
     active = active_groups(config.stages, index)
-    for name, groups in _SETTINGS_OF.items():
-        if not groups & active:
-            del config.model[name]
+    unused = [name for name, groups in _SETTINGS_OF.items() if not groups & active]
+    config.model = {name: value for name, value in config.model.items() if name not in unused}
     used = set()
     for number, row in enumerate(config.stages):
         used |= stage_losses(active_groups(config.stages, number), row.train, config.loss.weights).keys()
     config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in used}
+    identity = json.loads(config.to_json_best_effort())
     for name in experiment.MOVABLE:
         section, field = name.split('.')
-        del config[section][field]
-    return json.loads(config.to_json_best_effort())
+        identity[section].pop(field, None)
+    return identity
 
 
-def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path]) -> list[str]:
-    """Puts into a work directory the first stages that other runs have finished just as this one would.
+def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images: str) -> list[str]:
+    """Puts into a new work directory the first stages that other runs have finished just as this one would.
 
     The files are linked where the file system can, so that they take no room: a finished stage is only read.
 
     Args:
-      config: of the run. Where it leaves open what the backbone's weights decide, it is as they decided for others.
-      workdir: of the run. A stage that it has begun stays as it is, and so do those after it.
-      others: work directories of runs on the same images.
+      config: of the run, with everything filled in (`experiment.with_preprocessing`).
+      workdir: of the run. One that has been claimed stays as it is; what an attempt left that was killed before it
+        claimed anything is removed.
+      others: work directories of other runs.
+      images: digest of the run's images; runs on others are passed over.
 
     Returns:
       The names of the stages taken over.
     """
-    taken = []
-    others = [(path, ConfigDict(experiment.read_run(path)['config'])) for path in others if path != workdir]
-    if not config.data.interpolation:
-        for _, theirs in others:
-            theirs.data.interpolation = ''
+    if (workdir / experiment.CONFIG_FILE).exists():
+        return []
+    for row in config.stages:
+        shutil.rmtree(workdir / row.name, ignore_errors=True)
+    taken: list[str] = []
+    runs = [(path, experiment.read_run(path)) for path in others if path != workdir]
+    donors = [(path, ConfigDict(run['config'])) for path, run in runs if run['images'] == images]
     for index, row in enumerate(config.stages):
-        if (workdir / row.name / 'evaluation.json').exists():
-            continue
-        if (workdir / row.name).exists():
-            break
         identity = stage_identity(config, index)
-        for path, theirs in others:
+        for path, theirs in donors:
             finished = (path / row.name / 'evaluation.json').exists() and index < len(theirs.stages)
             if finished and stage_identity(theirs, index) == identity:
                 _link(path / row.name, workdir / row.name)

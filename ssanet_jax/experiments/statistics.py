@@ -46,15 +46,15 @@ def compare(these: Mapping[int, float], those: Mapping[int, float]) -> Compariso
 
     Returns:
       These less those; None where they have no seed in common. With one common seed, or where all differences are
-      equal, the interval is all numbers or a point, and p is nan.
+      equal (accuracies are steps of one image), nothing is known of the scatter: the interval is all numbers, p is nan.
     """
     common = sorted(these.keys() & those.keys())
     if not common:
         return None
     difference = summarise([these[seed] - those[seed] for seed in common])
-    if len(common) == 1:
+    if len(common) == 1 or difference.deviation <= 1e-9 * max(abs(difference.mean), 1):
         return Comparison(difference, -math.inf, math.inf, math.nan)
     error = difference.deviation / math.sqrt(len(common))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(common) - 1)) * error
-    p = 2 * float(stats.t.sf(abs(difference.mean) / error, len(common) - 1)) if error > 0 else math.nan
+    p = 2 * float(stats.t.sf(abs(difference.mean) / error, len(common) - 1))
     return Comparison(difference, difference.mean - reach, difference.mean + reach, p)

@@ -75,10 +75,10 @@ def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: b
 def nts_net(config: ConfigDict) -> None:
     """NTS-Net: no alignment of any kind; image and parts side by side, trained with all the rest from the start."""
     keep(config, PARTS, 'concat', mac=False)
-    rate = next(row.train[BASELINE] for row in config.stages if BASELINE in row.train)
+    rate = next(row.rate * row.train[BASELINE] for row in config.stages if BASELINE in row.train)
     config.stages = tuple(row for row in config.stages if set(row.train) != {BASELINE})
     first = next(row for row in config.stages if 'backbone' in row.train)
-    first.train[BASELINE] = first.train.get(BASELINE, rate)
+    first.train[BASELINE] = first.train.get(BASELINE, rate / first.rate)
 
 
 def set_fields(config: ConfigDict, **fields: Any) -> None:

@@ -97,6 +97,11 @@ def with_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
     return config
 
 
+def filled_in(config: ConfigDict) -> ConfigDict:
+    """`with_preprocessing` without a network: the configuration as a run of it keeps it."""
+    return with_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
+
+
 def settings_of(run: 'Run', given: ConfigDict) -> ConfigDict:
     """The settings to evaluate a run with: its own, except where the data lies and how it is read.
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import chex
 import pytest
@@ -62,15 +63,20 @@ def rows(finished_run):
     """What trained the finished run, and the same without oriented pooling."""
     full = experiment.load_run(finished_run.workdir).config
     full.stages = tuple(ConfigDict(row) for row in full.stages)
-    full.data.interpolation = ''  # as people leave it: the weights decided
     return full, row_config(full, 'dsm')
 
 
+@pytest.fixture
+def images(finished_run):
+    """The digest of the finished run's images."""
+    return experiment.read_run(finished_run.workdir)['images']
+
+
 @pytest.mark.slow
-def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, tmp_path):
+def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tmp_path):
     _, config = rows
     console = Console(quiet=True)
-    assert take_over(config, tmp_path / 'taken', [finished_run.workdir]) == ['scale_mining']
+    assert take_over(config, tmp_path / 'taken', [finished_run.workdir], images) == ['scale_mining']
     written = (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns
     taken = loop.train(config, tmp_path / 'taken', console)
     assert (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns == written, 'not trained again'
@@ -84,21 +90,45 @@ def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, tmp_path):
     chex.assert_trees_all_equal(*networks)
 
 
-def test_what_has_begun_stays(finished_run, rows, tmp_path):
+def test_only_runs_on_the_same_images_and_settings(finished_run, rows, images, tmp_path):
     full, _ = rows
+    assert take_over(full, tmp_path / 'a', [finished_run.workdir], 'other images') == []
+    full.data.interpolation = 'bicubic'  # the donor's weights asked for bilinear
+    assert take_over(full, tmp_path / 'b', [finished_run.workdir], images) == []
+    assert not (tmp_path / 'a').exists() and not (tmp_path / 'b').exists()
+
+
+def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_path):
+    """Linked by an attempt that never claimed the directory, a stage may be one of other settings."""
+    full, _ = rows
+    (tmp_path / 'oriented_pooling').mkdir()
+    full.loss.weights.mac = 0.25
+    assert take_over(full, tmp_path, [finished_run.workdir], images) == []
+    assert not (tmp_path / 'oriented_pooling').exists()
     (tmp_path / 'scale_mining').mkdir()
-    taken = take_over(full, tmp_path, [finished_run.workdir])
-    assert taken == [] and not list((tmp_path / 'scale_mining').iterdir())
+    (tmp_path / experiment.CONFIG_FILE).write_text('{}')
+    full.loss.weights.mac = 0.5
+    assert take_over(full, tmp_path, [finished_run.workdir], images) == []
+    assert (tmp_path / 'scale_mining').is_dir() and not list((tmp_path / 'scale_mining').iterdir())
 
 
-def test_unfinished_stages_are_left(finished_run, rows, tmp_path):
+def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = tmp_path / 'other'
     (other / 'scale_mining').mkdir(parents=True)
     (other / experiment.CONFIG_FILE).write_text((finished_run.workdir / experiment.CONFIG_FILE).read_text())
-    assert take_over(full, tmp_path / 'mine', [other]) == []
+    assert take_over(full, tmp_path / 'mine', [other], images) == []
     (other / 'scale_mining/evaluation.json').write_text(json.dumps({}))
-    assert take_over(full, tmp_path / 'mine', [other]) == ['scale_mining']
+    assert take_over(full, tmp_path / 'mine', [other], images) == ['scale_mining']
+
+
+def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_path):
+    full, _ = rows
+    other = shutil.copytree(finished_run.workdir, tmp_path / 'other')
+    content = json.loads((other / experiment.CONFIG_FILE).read_text())
+    del content['config']['model']['part_head'], content['config']['model']['dilate']
+    (other / experiment.CONFIG_FILE).write_text(json.dumps(content))
+    assert take_over(full, tmp_path / 'mine', [other], images) == []
 
 
 @pytest.mark.slow

@@ -39,9 +39,9 @@ def test_only_seeds_of_both_count():
     assert comparison.difference == (0.5, pytest.approx(math.sqrt(0.5)), 2)
 
 
-def test_a_difference_that_never_varies_is_beyond_scatter():
+def test_differences_that_never_vary_say_nothing_of_the_scatter():
     same, shifted = {0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0}
-    assert compare(shifted, same).beyond_scatter and not compare(same, same).beyond_scatter
+    assert not compare(shifted, same).beyond_scatter and not compare(same, same).beyond_scatter
     assert math.isnan(compare(shifted, same).p)
 
 
