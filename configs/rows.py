@@ -7,6 +7,7 @@ rows are those of `ssanet_jax/experiments/tables.py`; `python -m ssanet_jax.abla
 """
 
 import importlib
+import inspect
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.tables import row_config
@@ -23,4 +24,6 @@ def get_config(choice):
         if error.name != f'configs.{name}':
             raise
         raise UserError(f'there is no configs/{name}.py: give BASE/ROW, such as demo:ablation/op') from None
+    if variant and not inspect.signature(module.get_config).parameters:
+        raise UserError(f'configs/{name}.py has no variants, such as {variant!r}: give {name}/{row}')
     return row_config(module.get_config(*[variant] if variant else []), row)

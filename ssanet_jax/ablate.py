@@ -53,10 +53,10 @@ def main(arguments: list[str]) -> None:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
     files = {experiment.RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
-    figures = [figure for figure in FIGURES if figure.file in files]
-    found = {figure.name: collect(series, table.rows, seeds, figure) for figure in figures}
+    found = {figure.name: collect(series, table.rows, seeds, figure) for figure in FIGURES}
     found = {figure: lines for figure, lines in found.items() if lines}
-    print_tables(table.title, found)
+    asked = [figure.name for figure in FIGURES if figure.file in files and figure.name in found]
+    print_tables(table.title, {name: found[name] for name in asked})
     experiment.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
     runs = sum(len(line.values) for line in found.get('accuracy', []))
     print(f'{runs} of {len(seeds) * len(table.rows)} runs are finished: see {series.root}')

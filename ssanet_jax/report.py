@@ -26,7 +26,7 @@ from ssanet_jax.evaluation.curves import learning_curves
 from ssanet_jax.evaluation.mistakes import answer_all
 from ssanet_jax.evaluation.page import Section, page
 from ssanet_jax.evaluation.report_facts import Facts
-from ssanet_jax.evaluation.responses import Responses, measure_responses
+from ssanet_jax.evaluation.responses import Responses, check_comparable, measure_responses
 from ssanet_jax.training import experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
@@ -63,7 +63,13 @@ def main(arguments: list[str]) -> None:
     dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
 
     console = Console(stderr=True)
-    other = experiment.load_run(Path(_COMPARE.value)) if _COMPARE.value else None
+    other = None
+    if _COMPARE.value:
+        try:
+            other = experiment.load_run(Path(_COMPARE.value))
+            check_comparable(run, other)
+        except UserError as error:
+            raise UserError(f'--compare={_COMPARE.value}: {error}') from error
     facts = gather(workdir, run, dataset, console, other)
     with console.status('drawing'):
         content = page(
@@ -137,7 +143,7 @@ def write(out: Path, content: str) -> None:
       UserError: it cannot be written; then an earlier one is as it was.
     """
     with _partial(out) as partial:
-        partial.write_text(content, encoding='utf-8')
+        partial.write_text(content, encoding='utf-8', errors='replace')  # of folders with names in other codes
         os.replace(partial, out)
 
 

@@ -34,6 +34,7 @@ def fitted(words: str, width: int, size: int) -> tuple[str, int]:
 
     Both ends stay, since names of classes often share one of them.
     """
+    words = ' '.join(words.split())  # a line: names may hold breaks
     while size > SMALLEST and extent(words, size)[1] > width:
         size -= 1
     kept = len(words)

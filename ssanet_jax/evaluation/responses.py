@@ -79,7 +79,7 @@ def measure_responses(
     Raises:
       UserError: a run without oriented pooling, another one that cannot be compared, or too few test images.
     """
-    _check(run, other)
+    check_comparable(run, other)
     looks = [_Looker(of, images) for of in (run, other) if of]
     names = [FIXED, CHOSEN, MAP, OTHER][: 2 + len(looks)]
     same, different = ({name: [] for name in [*names, 'orientation']} for _ in range(2))
@@ -150,7 +150,8 @@ class _Looker:
         return self._look(self.inputs(pictures))
 
 
-def _check(run: experiment.Run, other: experiment.Run | None) -> None:
+def check_comparable(run: experiment.Run, other: experiment.Run | None) -> None:
+    """Raises `UserError` for a run without oriented pooling, or another one that cannot be compared with it."""
     if 'oriented_pooling' not in run.active:
         raise UserError(f'the network of stage {run.stage} has no oriented pooling: take a run that trains it')
     if other is None:

@@ -77,6 +77,9 @@ def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
     Args:
       network: changed in place; it calls `conv_norm`.
       inputs: shapes that it can be called with: what follows what is seen by tracing it.
+
+    Raises:
+      ValueError: a convolution and a norm that do not belong to each other alone.
     """
     pairs: list[tuple[nnx.Module, BatchNorm]] = []
     token = _SEEN.set(pairs)
@@ -84,12 +87,14 @@ def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
         jax.eval_shape(lambda *x: network(*x), *inputs)
     finally:
         _SEEN.reset(token)
+    pairs = list({(id(conv), id(norm)): (conv, norm) for conv, norm in pairs}.values())
+    if any(len({id(module) for module in column}) < len(pairs) for column in zip(*pairs)):
+        raise ValueError('a convolution before two norms, or a norm behind two convolutions, cannot be folded')
     folded = {}
     for conv, norm in pairs:
-        if id(norm) not in folded:
-            gain, shift = _factor_and_term(norm)
-            conv.kernel.set_value(conv.kernel[...] * gain)
-            folded[id(norm)] = FoldedNorm(shift)
+        gain, shift = _factor_and_term(norm)
+        conv.kernel.set_value(conv.kernel[...] * gain)
+        folded[id(norm)] = FoldedNorm(shift)
     for _, module in list(nnx.iter_modules(network)):
         for name, value in list(vars(module).items()):
             if id(value) in folded:
