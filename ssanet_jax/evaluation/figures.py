@@ -9,7 +9,6 @@ import numpy as np
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.lettering import Colour, extent, fitted, write
-from ssanet_jax.evaluation.mistakes import Confusion
 
 # RGB, one colour a part, told apart by people with colour-blindness too (Okabe and Ito, 2008).
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
@@ -79,38 +78,6 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
         y, x = (gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap))
         sheet[y : y + height, x : x + width] = picture
     return sheet
-
-
-def pair_sheet(
-    confusions: Sequence[Confusion],
-    images: Sequence[tuple[np.ndarray, np.ndarray | None]],
-    class_names: Sequence[str],
-    columns: int = 2,
-    side: int = 224,
-) -> np.ndarray:
-    """Beside each image that was mistaken one of the class that it was taken for.
-
-    Args:
-      confusions: at least one, from `mistakes.most_confused`.
-      images: for each of them, from `mistakes.confusion_images`: two of uint8 `[H, H, 3]`, RGB. The second may be
-        None, for a class without any image that can be shown; it stays grey.
-      class_names: name of each label.
-      columns: pairs in a row.
-      side: of each of the two pictures, pixels.
-
-    Returns:
-      uint8 `[H, W, 3]`, RGB.
-    """
-    pairs = []
-    for confusion, (mistaken, example) in zip(confusions, images):
-        left = [(class_names[confusion.label], DARK), (f'{confusion.count} of {confusion.total} taken for', GREY)]
-        right = [(class_names[confusion.predicted], DARK), ('(one of its images)', GREY)]
-        cells = [
-            np.concatenate([_squared(image, side), _band(lines, side)])
-            for image, lines in ((mistaken, left), (example, right))
-        ]
-        pairs.append(np.concatenate([cells[0], np.full((len(cells[0]), 3, 3), 255, np.uint8), cells[1]], 1))
-    return contact_sheet(pairs, columns, gap=14)
 
 
 def confusion_svg(matrix: np.ndarray, class_names: Sequence[str]) -> str:
@@ -277,12 +244,6 @@ def _band(lines: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:
         words, size = fitted(words, width - 10, 13)
         write(band, words, 5 + 17 * index, 5, size, colour)
     return band
-
-
-def _squared(image: np.ndarray | None, side: int) -> np.ndarray:
-    if image is None:
-        return np.full((side, side, 3), 225, np.uint8)
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_CUBIC)
 
 
 def _shortened(name: str, longest: int = 30) -> str:

@@ -13,11 +13,9 @@ from ssanet_jax.evaluation.figures import (
     confusion_svg,
     contact_sheet,
     draw_parts,
-    pair_sheet,
     save_picture,
 )
 from ssanet_jax.evaluation.lettering import SMALLEST, extent, fitted, write
-from ssanet_jax.evaluation.mistakes import Confusion
 from ssanet_jax.evaluation.recognise import Recognition, evenly, keypoints_sheet, parts_sheet
 
 GREY = np.full((64, 64, 3), 90, np.uint8)
@@ -157,23 +155,6 @@ def test_sheets_of_recognised_images():
 
 def test_positions_at_even_distances():
     assert evenly(5, 9) == [0, 2, 4, 6, 8] and evenly(10, 3) == [0, 1, 2] and evenly(3, 0) == []
-
-
-def test_pairs_stand_side_by_side():
-    flat = lambda value: np.full((50, 50, 3), value, np.uint8)
-    confusions = [Confusion(0, 1, 3, 10, [4, 5, 6]), Confusion(1, 0, 1, 10, [7])]
-    sheet = pair_sheet(confusions, [(flat(10), flat(60)), (flat(110), None)], ['wren', 'robin'], columns=1, side=100)
-    height = 100 + 28 + 16
-    assert sheet.shape == (2 * (height + 14) + 14, 203 + 28, 3)
-    at = lambda row, right: sheet[14 + row * (height + 14) + 50, 14 + 103 * right + 50]
-    assert (at(0, 0) == 10).all() and (at(0, 1) == 60).all() and (at(1, 0) == 110).all()
-    assert (at(1, 1) > 200).all(), 'a class without an image'
-    for row in range(2):
-        for right in range(2):
-            top, left = 14 + row * (height + 14) + 100, 14 + 103 * right
-            assert (sheet[top : top + 44, left : left + 100] < 128).any(), 'a caption'
-    swapped = pair_sheet(confusions[:1], [(flat(10), flat(60))], ['robin', 'wren'], columns=1, side=100)
-    assert (swapped != sheet[: len(swapped)]).any(), 'which is which is said'
 
 
 def cells(root):
