@@ -6,10 +6,7 @@ The page, `report.html` in the run's folder, needs neither network nor other fil
 Robustness and key points are in it if `ssanet_jax.measure` was run before. docs/experiments.md says what is shown.
 """
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from ssanet_jax.evaluation import report_answers, report_run
 from ssanet_jax.evaluation.curves import learning_curves
 from ssanet_jax.evaluation.mistakes import answer_all
 from ssanet_jax.evaluation.page import Section, page
+from ssanet_jax.evaluation.page_file import check_writable, write
 from ssanet_jax.evaluation.report_facts import Facts
 from ssanet_jax.evaluation.responses import Responses, check_comparable, measure_responses
 from ssanet_jax.training import experiment
@@ -126,39 +124,6 @@ def _responses(
         if other is not None:
             raise
         return None
-
-
-def check_writable(out: Path) -> None:
-    """Raises `UserError` if a file cannot be made there; makes the folders that are missing."""
-    if out.is_dir():
-        raise UserError(f'--out={out} is a folder: give the name of a file')
-    with _partial(out) as partial:
-        partial.touch()
-
-
-def write(out: Path, content: str) -> None:
-    """Writes a page at one stroke, so that no reader ever sees half of it.
-
-    Raises:
-      UserError: it cannot be written; then an earlier one is as it was.
-    """
-    with _partial(out) as partial:
-        partial.write_text(content, encoding='utf-8', errors='replace')  # of folders with names in other codes
-        os.replace(partial, out)
-
-
-@contextlib.contextmanager
-def _partial(out: Path) -> Iterator[Path]:
-    """Where to write a file before it is whole; gone in the end."""
-    partial = out.with_name(f'{out.name}.partial')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-    except OSError as error:
-        raise UserError(f'cannot write {out} ({error.strerror}): make room, or give another --out') from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:

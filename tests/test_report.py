@@ -10,10 +10,13 @@ import pytest
 from commands import ROOT
 from page_checks import check_page
 
-from ssanet_jax import report
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.page_file import write
 from ssanet_jax.evaluation.report_run import confidence_interval
 
+SECTIONS = (
+    'results curves robustness keypoints parts annotated responses confusion mistakes reading data settings'.split()
+)
 PLAIN = ('-m', 'ssanet_jax.report')
 # The command, on other data or another network than the run's.
 CHANGED = """
@@ -59,7 +62,7 @@ def test_a_finished_run(workdir):
     page = check_page((workdir / 'report.html').read_text())
     results = read(workdir / 'results.json')
 
-    assert page.ids == [key for key, _, _ in report.SECTIONS] and page.links == [f'#{key}' for key in page.ids]
+    assert page.ids == SECTIONS and page.links == [f'#{key}' for key in page.ids]
     assert f'accuracy{results["accuracy"]:.4f}' in page.text and 'not finished' not in page.text
     for name, stage in results['stages'].items():
         heads = ['image_classifier', 'scale_mining', 'oriented_pooling']
@@ -175,7 +178,7 @@ def test_errors_are_one_line(workdir, tmp_path):
 
 def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
     out = tmp_path / 'report.html'
-    report.write(out, 'first')
+    write(out, 'first')
     assert out.read_text() == 'first'
 
     def full(self, *arguments, **options):
@@ -184,7 +187,7 @@ def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypa
 
     monkeypatch.setattr(type(out), 'write_text', full)
     with pytest.raises(UserError, match=r'cannot write .*report.html \(No space left on device\): make room'):
-        report.write(out, 'second')
+        write(out, 'second')
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ['report.html'] and out.read_text() == 'first'
 

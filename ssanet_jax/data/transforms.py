@@ -108,7 +108,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
         image = element['image']
         side = self.size
         if self.scale_min < 1:
-            side = round(self.size * rng.uniform(self.scale_min, 1))
+            side = max(round(self.size * rng.uniform(self.scale_min, 1)), 1)
         top = rng.integers(image.shape[0] - side + 1)
         left = rng.integers(image.shape[1] - side + 1)
         image = image[top : top + side, left : left + side]
