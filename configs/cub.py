@@ -11,7 +11,7 @@ Expect, on CUB-50 (the first 50 classes; one run, seed 0), 0.806: image classifi
 other jobs, most of them in `scale_mining`. `--config.model.dilate=False` takes about half the time.
 
 `configs/cub.py:ablation` is for tables of several networks with several seeds: the same with maps of the usual
-stride, 3 + 4 + 2 epochs and no last stage, in about a quarter of the time.
+stride, 3 + 4 + 2 epochs and no last stage. No table of it has been finished yet.
 
 `configs/cub.py:paper` has the paper's settings instead: ResNet-50 at 448, lambda 0.5, SGD with
 0.001. The paper reports 88.5 % on 200 classes; we have not trained it. It wants a GPU, and
