@@ -161,11 +161,11 @@ def shardings(tree: Any, mesh: Mesh, spread_heads: bool) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """A batch of this host -> device arrays, split over the data axis; whole on each device if it does not divide."""
-    even = all(len(value) * jax.process_count() % mesh.shape[DATA] == 0 for value in batch.values())
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """A tree of this host's arrays -> device arrays, split over the data axis; whole on each if it does not divide."""
+    even = all(len(value) * jax.process_count() % mesh.shape[DATA] == 0 for value in jax.tree.leaves(batch))
     sharding = NamedSharding(mesh, PartitionSpec(DATA) if even else PartitionSpec())
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+    return jax.tree.map(lambda value: jax.make_array_from_process_local_data(sharding, value), batch)
 
 
 def split_batch(batch: Any, mesh: Mesh) -> Any:
@@ -174,8 +174,8 @@ def split_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def prefetch(
-    batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, names: Sequence[str], ahead: int = 2
-) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+    batches: Iterable[dict[str, Any]], mesh: Mesh, names: Sequence[str], ahead: int = 2
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Gives each batch together with its arrays `names` on the devices.
 
     The copies of the next `ahead` batches are under way while the devices work on this one.

@@ -45,6 +45,11 @@ def steps_in(epochs: float, images: int, batch_size: int) -> int:
     return math.ceil(epochs * images / batch_size)
 
 
+def shuffled(images: int, seed: int) -> grain.MapDataset:
+    """The common order of training: at each place the position of an image, each pass a new permutation."""
+    return grain.MapDataset.range(images).seed(seed).shuffle().repeat()
+
+
 def train_batches(
     source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = ALONE
 ) -> Iterator[Batch]:
@@ -80,10 +85,7 @@ def train_batches(
     share = _share(data.batch_size, process, 'batch_size')
     check_batch_fits(source, data)
     dataset = (
-        grain.MapDataset.range(len(source))
-        .seed(seed)
-        .shuffle()
-        .repeat()
+        shuffled(len(source), seed)
         .map(_LoadNext(source))
         .map(transforms.ResizeSquare(data.resize, data.interpolation))
         .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min, data.interpolation))
@@ -96,7 +98,7 @@ def train_batches(
             )
         )
     )
-    return iter(dataset.to_iter_dataset(_read_options(data, share)).batch(share))
+    return iter(dataset.to_iter_dataset(read_options(data, share)).batch(share))
 
 
 def eval_batches(source: Source, data: Any, *, process: Process = ALONE) -> Iterator[Batch]:
@@ -125,7 +127,7 @@ def eval_batches(source: Source, data: Any, *, process: Process = ALONE) -> Iter
         .map(transforms.CentreCrop(data.image_size))
     )
     dataset = dataset.slice(slice(process.index, None, process.count))
-    batches = iter(dataset.to_iter_dataset(_read_options(data, share)).batch(share))
+    batches = iter(dataset.to_iter_dataset(read_options(data, share)).batch(share))
     return _padded(batches, share, steps_in(1, len(source), data.eval_batch_size), data.image_size)
 
 
@@ -204,7 +206,8 @@ def _share(size: int, process: Process, field: str) -> int:
     return size // process.count
 
 
-def _read_options(data: Any, batch_size: int) -> grain.ReadOptions:
+def read_options(data: Any, batch_size: int) -> grain.ReadOptions:
+    """How `data.threads` and `data.prefetch` read a stream that is batched."""
     # Grain counts single examples and wants at least one a thread.
     ahead = max(data.prefetch * batch_size, data.threads)
     return grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)

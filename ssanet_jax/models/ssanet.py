@@ -42,6 +42,24 @@ class Outputs(NamedTuple):
         return sum(heads) if heads else self.image_logits
 
 
+class Description(NamedTuple):
+    """What the classifiers read of a batch; None where no group that is active asks for it.
+
+    It depends on the backbone, the proposals and, through the choice of scales, on DSM, and on no other group:
+    while these are frozen it may be kept (`training/feature_cache.py`).
+    """
+
+    image: jax.Array  # [B, C], the map of the image, averaged
+    scores: jax.Array | None = None  # [B, M], of the proposals
+    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
+    phi: jax.Array | None = None  # [B, K, S, D], of the candidates of each part (Eq. 6)
+    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
+    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
+    aligned_maps: jax.Array | None = None  # [B, K, 7, 7, C], for OP
+    regions: Regions | None = None  # for a baseline's head
+    pooled: jax.Array | None = None  # [B, M, C], for the part classifier (training only)
+
+
 class SSANet(nnx.Module):
     """Spatial-Scale Aligned Network (Gao et al.).
 
@@ -167,9 +185,8 @@ class SSANet(nnx.Module):
         active: Collection[str] = GROUPS,
         training: bool = False,
         map_candidates: MapCandidates = lambda describe: describe,
-        dropout: jax.Array | None = None,
     ) -> Outputs:
-        """Recognises a batch of images.
+        """Recognises a batch of images: finds and describes its parts, then classifies them.
 
         Args:
           images: uint8 `[B, image_size, image_size, 3]`, RGB.
@@ -177,23 +194,32 @@ class SSANet(nnx.Module):
             add noise, so it is neither computed nor summed.
           training: also describe and classify the M - K proposals that are only ranked.
           map_candidates: spreads the description of regions over devices (`parallel.candidate_map`).
-          dropout: random key for a head that has dropout; None for none.
         """
+        description = self.describe(images, active=active, training=training, map_candidates=map_candidates)
+        return self.classify(description, active=active)
+
+    def describe(
+        self,
+        images: jax.Array,
+        *,
+        active: Collection[str] = GROUPS,
+        training: bool = False,
+        map_candidates: MapCandidates = lambda describe: describe,
+    ) -> Description:
+        """The first half of `__call__`: all that needs the backbone, and the choice of parts and scales."""
         images = self._normalise(images)
         levels = self.backbone.pyramid(images)
         feature_map = levels[-1].map  # [B, h, w, C]
-        outputs = Outputs(self.image_classifier(feature_map.mean((1, 2)).astype(jnp.float32)))
+        description = Description(feature_map.mean((1, 2)))
         if 'proposals' not in active:
-            return outputs
-        if self.fuse_global and 'image_classifier' in active:
-            outputs = outputs._replace(global_logits=outputs.image_logits)
+            return description
 
         # Morphological Alignment Constraints: the proposals, and the parts that they describe.
         anchors = anchor_boxes(self.image_size, self.anchor_stride)
         all_scores = self.proposals(feature_map[:, :: self.every, :: self.every])  # [B, A]
         select = lambda scores: top_boxes(scores, anchors, self.proposal_count, self.nms_iou)
         indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
-        outputs = outputs._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
+        description = description._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
 
         # Discriminative Scale Mining: S candidates of each part, the best shift of them.
         mined, head = 'scale_mining' in active, self.part_head if BASELINE in active else None
@@ -205,39 +231,72 @@ class SSANet(nnx.Module):
         maps, ranked_maps = self._describe(images, feature_map, parts, ranked, map_candidates)
         if mined:
             phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
-            response = self.scale_mining(phi.astype(jnp.float32))
-            aligned = scale_mining.aligned_scale(response.shift, scales)  # [B, K]
-            outputs = outputs._replace(scale_logits=response.logits)
+            aligned = scale_mining.aligned_scale(self._mine(phi).shift, scales)  # [B, K]
+            description = description._replace(phi=phi)
         else:
             aligned = jnp.full(parts.shape[:2], middle, jnp.int32)
         aligned_boxes = _select(parts, aligned)
-        outputs = outputs._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
+        description = description._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
 
-        # Oriented Pooling: the aligned map of each part, at its best orientation.
+        # Oriented Pooling reads the map of each part at the scale to which it was aligned.
         if 'oriented_pooling' in active:
             whole = maps.shape[-2] == REGION
             aligned_maps = _select(maps, aligned) if whole else self._align(feature_map, aligned_boxes, REGION)
-            oriented = self.oriented_pooling(aligned_maps)  # of [B, K, 7, 7, C]
-            outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
+            description = description._replace(aligned_maps=aligned_maps)  # [B, K, 7, 7, C]
 
         original = maps[:, :, middle]  # [B, K, s, s, C]
         if head:
             whole = original.shape[-2] == REGION
             regions = Regions(
-                image=feature_map.mean((1, 2)),
+                image=description.image,
                 pooled=maps.mean((3, 4)) if head.multiscale else original.mean((2, 3))[:, :, None],
                 maps=original if whole else self._align(feature_map, parts[:, :, middle], REGION),
                 boxes=parts[:, :, middle],
                 levels=levels,
-                dropout=dropout,
             )
-            outputs = outputs._replace(head_logits=head(regions))
+            description = description._replace(regions=regions)
 
         # Training adds the part classifier on all M proposals at their original scale.
         if training:
-            pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3)).astype(jnp.float32)  # [B, M, C]
+            pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3))  # [B, M, C]
+            description = description._replace(pooled=pooled)
+        return description
+
+    def classify(
+        self, description: Description, *, active: Collection[str] = GROUPS, dropout: jax.Array | None = None
+    ) -> Outputs:
+        """The second half of `__call__`: what the classifiers say of a description.
+
+        Args:
+          description, active: of `describe`.
+          dropout: random key for a head that has dropout; None for none.
+        """
+        outputs = Outputs(self.image_classifier(description.image.astype(jnp.float32)))
+        if 'proposals' not in active:
+            return outputs
+        outputs = outputs._replace(
+            scores=description.scores,
+            boxes=description.boxes,
+            aligned_boxes=description.aligned_boxes,
+            aligned_scale=description.aligned_scale,
+        )
+        if self.fuse_global and 'image_classifier' in active:
+            outputs = outputs._replace(global_logits=outputs.image_logits)
+        if 'scale_mining' in active:
+            # The compiler merges this with the call that aligned the parts, where both are in one program.
+            outputs = outputs._replace(scale_logits=self._mine(description.phi).logits)
+        if 'oriented_pooling' in active:
+            oriented = self.oriented_pooling(description.aligned_maps)
+            outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
+        if description.regions is not None:
+            outputs = outputs._replace(head_logits=self.part_head(description.regions._replace(dropout=dropout)))
+        if description.pooled is not None:
+            pooled = description.pooled.astype(jnp.float32)
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
+
+    def _mine(self, phi: jax.Array) -> scale_mining.ScaleResponse:
+        return self.scale_mining(phi.astype(jnp.float32))
 
     def _check_map(self, image_size: int, name: str) -> None:
         """Raises `ValueError` where the backbone drops a rim of the image, which the anchors would then miss."""

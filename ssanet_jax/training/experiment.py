@@ -130,6 +130,10 @@ def check_run(config: ConfigDict) -> None:
             raise UserError(f'config.{name}={config[name]} must be 0 or more')
     if config.model.part_head == 'none' and any(BASELINE in row.train for row in config.stages):
         raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
+    if config.model.part_head == 'fpn' and any(row.cache for row in config.stages):
+        raise UserError(
+            'config.model.part_head=fpn reads whole maps, which no cache keeps: set the cache of stages to 0'
+        )
 
 
 class Locked(UserError):

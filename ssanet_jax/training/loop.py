@@ -30,7 +30,7 @@ from ssanet_jax.evaluation.figures import save_picture
 from ssanet_jax.evaluation.recognise import Recogniser, evenly, parts_sheet
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
-from ssanet_jax.training import experiment
+from ssanet_jax.training import experiment, feature_cache
 from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.stages import active_groups, check_stages
 from ssanet_jax.training.step import Metrics, TrainState, check_loss, make_train_step
@@ -86,6 +86,7 @@ def _train_stages(
         path = workdir / row.name / 'evaluation.json'
         if not path.exists():
             experiment.write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
+        feature_cache.remove(workdir, row.name)
         stages[row.name] = json.loads(path.read_text())
     final = stages[row.name]
     if dataset.validation is not None:
@@ -205,14 +206,21 @@ def _train_stage(
     best = experiment.Best(workdir, row.name, chooses=dataset.validation is not None)
     pending: list[tuple[int, Metrics]] = []
     skipped: set[int] = set()
-    batches = train_batches(
-        dataset.train,
-        config.data,
-        seed=config.seed + index,
-        epochs=row.epochs,
-        start=step * size,
-        process=processes.current(),
-    )
+    if row.cache:
+        seen = 'description'
+        batches = feature_cache.cached_batches(
+            config, index, active, model, state, dataset.train, workdir, mesh, console
+        )
+    else:
+        seen = 'image'
+        batches = train_batches(
+            dataset.train,
+            config.data,
+            seed=config.seed + index,
+            epochs=row.epochs,
+            start=step * size,
+            process=processes.current(),
+        )
 
     def assess(writer: StageWriter) -> None:
         result = _evaluate(count_correct, state.params, state.stats, chosen_on, config, evaluation_mesh)
@@ -220,7 +228,7 @@ def _train_stage(
         best.consider(step, result, state.params, state.stats)
 
     with StageWriter(console, workdir / row.name, row, images, size, step, split) as writer:
-        for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label')):
+        for batch, on_device in parallel.prefetch(batches, mesh, (seen, 'label')):
             with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
                 state, metrics = train_step(state, on_device)
             step += 1

@@ -27,6 +27,7 @@ def stage(
     milestones: Sequence[int] = (60,),
     warmup_epochs: float = 0.0,
     statistics: str = 'batch',
+    cache: int = 0,
 ) -> ConfigDict:
     """One row of `config.stages`.
 
@@ -44,6 +45,8 @@ def stage(
       statistics: 'batch': BatchNorm of the groups that train normalises by each batch and keeps
         a running average. 'running': it stays at the running statistics that it came with, which
         spares a pretrained backbone the noise of small batches.
+      cache: for a stage that trains heads alone: views of each image that are described once and kept on disk
+        (`training/feature_cache.py`); 0 describes anew in each epoch.
     """
     return ConfigDict(
         dict(
@@ -55,6 +58,7 @@ def stage(
             milestones=tuple(milestones),
             warmup_epochs=float(warmup_epochs),
             statistics=statistics,
+            cache=cache,
         )
     )
 
@@ -96,8 +100,23 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
             raise UserError(
                 f'stage {row.name!r} has statistics {row.statistics!r}: choose from {", ".join(STATISTICS)}'
             )
+        _check_cache(row)
         if row.schedule not in SCHEDULES:
             raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
+
+
+def _check_cache(row: ConfigDict) -> None:
+    """Raises `UserError` where what a stage would keep of its images changes while it trains."""
+    if row.cache < 0:
+        raise UserError(f'stage {row.name!r} has cache={row.cache}: it must be 0 or more')
+    moving = [group for group in ('backbone', 'proposals') if group in row.train]
+    if {'scale_mining', 'oriented_pooling'} <= set(row.train):
+        moving += ['scale_mining']  # which chooses the scale of the maps that oriented pooling reads
+    if row.cache and moving:
+        raise UserError(
+            f'stage {row.name!r} has cache={row.cache}, but trains {moving[0]}, so that its features change: '
+            f'set its cache to 0'
+        )
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:

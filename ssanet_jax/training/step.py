@@ -68,6 +68,11 @@ def stage_losses(active: Collection[str], trained: Collection[str], weights: Con
     }
 
 
+def ranks_proposals(losses: Collection[str]) -> bool:
+    """Whether any of these losses needs the M proposals described, not the K parts alone."""
+    return bool({'parts', 'mac', 'ranking'} & set(losses))
+
+
 def compute_losses(
     outputs: Outputs, labels: jax.Array, names: Collection[str], loss: ConfigDict
 ) -> dict[str, jax.Array]:
@@ -111,7 +116,7 @@ def make_train_step(
 
     Args:
       model: gives the structure; its arrays are not used.
-      row: the stage.
+      row: the stage. With `cache`, batches bring a `description` in place of the `image`.
       active: groups trained by the end of this stage.
       config: the whole configuration (`loss`, `optimizer`, `mesh`).
       steps_per_epoch: for the schedule.
@@ -125,20 +130,20 @@ def make_train_step(
     weights = stage_losses(active, row.train, config.loss.weights)
     if not weights:
         raise UserError(f'stage {row.name!r} has no loss: raise one of config.loss.weights, or train another group')
-    describe = bool({'parts', 'mac', 'ranking'} & set(weights))
     rate = learning_rate(row, steps_per_epoch)
     optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
-    map_candidates = partial(parallel.candidate_map, mesh=mesh)
+    describe = partial(
+        SSANet.describe,
+        active=active,
+        training=ranks_proposals(weights),
+        map_candidates=partial(parallel.candidate_map, mesh=mesh),
+    )
 
     def loss(trained, frozen, stats, batch, step):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        outputs = network(
-            batch['image'],
-            active=active,
-            training=describe,
-            map_candidates=map_candidates,
-            dropout=jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step),
-        )
+        description = batch['description'] if row.cache else describe(network, batch['image'])
+        dropout = jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step)
+        outputs = network.classify(description, active=active, dropout=dropout)
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))

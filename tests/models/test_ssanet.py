@@ -161,7 +161,7 @@ def test_the_image_classifier_predicts_only_where_there_are_no_parts(image_netwo
 
 def test_no_label_can_reach_the_prediction():
     names = list(inspect.signature(SSANet.__call__).parameters)
-    assert names == ['self', 'images', 'active', 'training', 'map_candidates', 'dropout']
+    assert names == ['self', 'images', 'active', 'training', 'map_candidates']
 
 
 def test_the_aligned_box_is_the_candidate_of_the_aligned_scale(image_outputs):

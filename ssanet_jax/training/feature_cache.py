@@ -1,0 +1,257 @@
+"""Descriptions of the training images, kept on disk while all that makes them is frozen.
+
+A stage that trains heads alone passes the same images through the same backbone in every epoch. With
+`stage(..., cache=V)` it describes V augmented views of each image once, those that its first V epochs would see.
+Its epochs then read descriptions instead of images, epoch e the view e mod V, and cost what the heads cost.
+
+The files lie in the stage's folder and go when the stage is over. Process p of P writes what it described: row j
+of its file is place j * P + p of the common order (`pipeline.shuffled`).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import track
+
+from ssanet_jax import parallel, processes
+from ssanet_jax.data.dataset import Source
+from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import Description, SSANet, merge_model, split_model
+from ssanet_jax.training import experiment
+from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
+
+_SYNC_BATCHES = 50  # what a killed process loses at most
+_CARRIED = ('label', 'index', 'skipped')  # of a batch, besides its images
+
+
+class _Row(NamedTuple):
+    """How the description of one image lies in the file."""
+
+    dtype: np.dtype  # one field for each array of the description, then those of _CARRIED
+    structure: jax.tree_util.PyTreeDef  # of the description
+
+    def pack(self, description: Description, batch: dict[str, np.ndarray]) -> bytes:
+        """The rows of a batch."""
+        rows = np.empty(len(batch['label']), self.dtype)
+        arrays = [*jax.tree.leaves(description), *(batch[name] for name in _CARRIED)]
+        for name, array in zip(self.dtype.names, arrays, strict=True):
+            rows[name] = array
+        return rows.tobytes()
+
+    def unpack(self, row: np.void) -> dict[str, Any]:
+        """One row as an element of a batch."""
+        arrays = [np.array(row[name]) for name in self.dtype.names]
+        count = self.structure.num_leaves
+        return {
+            'description': jax.tree.unflatten(self.structure, arrays[:count]),
+            **dict(zip(_CARRIED, arrays[count:], strict=True)),
+        }
+
+
+def cached_batches(
+    config: ConfigDict,
+    index: int,
+    active: Collection[str],
+    model: SSANet,
+    state: TrainState,
+    source: Source,
+    workdir: Path,
+    mesh: Mesh,
+    console: Console,
+) -> Iterator[dict[str, Any]]:
+    """The batches of a stage from `state.step` on, as `train_batches` gives them, with descriptions for images.
+
+    Describes the views first, or what an earlier start has left to do of them.
+
+    Args:
+      config, index: the stage; its `cache` is V.
+      active: groups trained by the end of the stage.
+      model: gives the structure.
+      state: its parameters describe.
+      source: the training images.
+      workdir, mesh, console: of the run.
+
+    Returns:
+      An iterator of `{'description': Description, 'label', 'index', 'skipped': int32 [b]}` on the host.
+
+    Raises:
+      UserError: the disk has no room for the descriptions, or the images cannot be read.
+    """
+    row, data = config.stages[index], config.data
+    seed, process = config.seed + index, processes.current()
+    training = ranks_proposals(stage_losses(active, row.train, config.loss.weights))
+    describe = partial(_describe_program(model, active, training, mesh), state.params, state.stats)
+    layout = _layout(jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(data.image_size,) * 2, 3), np.uint8)))
+
+    directory = folder(workdir, row.name)
+    batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
+    steps = steps_in(row.cache, len(source), data.batch_size)
+    file = _File(directory, process.index, _made_for(workdir, process.count))
+    # The processes describe in step; what one of them has not, all do again.
+    done = processes.gather([file.written // batch_bytes])[0]
+    views = train_batches(source, data, seed=seed, epochs=row.cache, start=done * data.batch_size, process=process)
+    if done < steps:
+        needed = steps * batch_bytes * process.count
+        _check_room(directory, needed * (steps - done) // steps, index)
+        console.print(
+            f'{row.name}: describing {row.cache} x {len(source)} images once, {needed / 1e9:.1f} GB',
+            highlight=False,
+            soft_wrap=True,
+        )
+    with file.writing(done * batch_bytes):
+        work = track(
+            parallel.prefetch(views, mesh, ('image',)),
+            row.name,
+            total=steps - done,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        for number, (batch, on_device) in enumerate(work, done + 1):
+            file.append(layout.pack(_local(describe(on_device['image']), mesh), batch))
+            if number % _SYNC_BATCHES == 0 or number == steps:
+                file.sync()
+    processes.wait_for_all(f'described for {row.name}')
+
+    files = [np.memmap(_path(directory, number), layout.dtype, 'r') for number in range(process.count)]
+    places = _places(len(source), seed, row.cache)
+
+    def read(place: int) -> dict[str, Any]:
+        kept = places(place)
+        return layout.unpack(files[kept % process.count][kept // process.count])
+
+    total = steps_in(row.epochs, len(source), data.batch_size) * data.batch_size
+    start = int(state.step) * data.batch_size
+    stream = grain.MapDataset.range(total).slice(slice(start + process.index, total, process.count)).map(read)
+    share = data.batch_size // process.count
+    return iter(stream.to_iter_dataset(read_options(data, share)).batch(share))
+
+
+def folder(workdir: Path, stage: str) -> Path:
+    """Where a stage keeps its descriptions while it trains."""
+    return workdir / stage / 'features'
+
+
+def remove(workdir: Path, stage: str) -> None:
+    """Deletes the descriptions of a stage that is over, if it kept any."""
+    if processes.leads():
+        shutil.rmtree(folder(workdir, stage), ignore_errors=True)
+
+
+def _describe_program(model: SSANet, active: Collection[str], training: bool, mesh: Mesh) -> Callable[..., Description]:
+    """A compiled `(params, stats, images) -> Description`, with BatchNorm at its running statistics."""
+    model.eval()
+    graph, _, _ = split_model(model)
+
+    @jax.jit
+    def describe(params, stats, images):
+        description = merge_model(graph, params, stats).describe(
+            parallel.split_batch(images, mesh),
+            active=active,
+            training=training,
+            map_candidates=partial(parallel.candidate_map, mesh=mesh),
+        )
+        if description.regions is not None:
+            # The maps of the whole image are large; the head that reads them is refused (`experiment.check_run`).
+            description = description._replace(regions=description.regions._replace(levels=()))
+        return parallel.split_batch(description, mesh)
+
+    return describe
+
+
+def _layout(example: Description) -> _Row:
+    """The row of a description, given as shapes `[1, ...]`."""
+    leaves, structure = jax.tree.flatten(example)
+    fields = [(f'array{number}', leaf.dtype, leaf.shape[1:]) for number, leaf in enumerate(leaves)]
+    return _Row(np.dtype(fields + [(name, np.int32) for name in _CARRIED]), structure)
+
+
+def _local(description: Description, mesh: Mesh) -> Description:
+    """What describes the images of this process, on the host."""
+    if jax.process_count() > 1:
+        spec = PartitionSpec(parallel.DATA)
+        description = multihost_utils.global_array_to_host_local_array(description, mesh, spec)
+    return jax.device_get(description)
+
+
+def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
+    """A function from a place in the common order to the one in the first `views` passes with its description."""
+    order = shuffled(images, seed)
+    first = np.empty((views, images), np.int64)  # place of each image in each of these passes
+    for view in range(views):
+        passed = range(view * images, (view + 1) * images)
+        first[view, [order[place] for place in passed]] = passed
+    return lambda place: int(first[place // images % views, order[place]])
+
+
+def _made_for(workdir: Path, count: int) -> dict[str, Any]:
+    """What descriptions depend on: those made for something else are worth nothing."""
+    run = (workdir / experiment.CONFIG_FILE).read_bytes()
+    return {'run': hashlib.sha256(run).hexdigest(), 'processes': count}
+
+
+def _path(directory: Path, process: int) -> Path:
+    return directory / f'features-{process}'
+
+
+def _check_room(directory: Path, needed: int, index: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise UserError(
+            f'the features that config.stages[{index}].cache keeps take {needed / 1e9:.1f} GB, and {directory} has '
+            f'{free / 1e9:.1f} GB left: lower cache, set it to 0, or give a --workdir on a larger disk'
+        )
+
+
+class _File:
+    """The descriptions that one process wrote, and a note of how much of them has reached the disk."""
+
+    def __init__(self, directory: Path, process: int, made_for: dict[str, Any]):
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path, self._note, self._made_for = _path(directory, process), directory / f'{process}.json', made_for
+        self.written = self._noted()  # bytes
+
+    def _noted(self) -> int:
+        try:
+            note = json.loads(self._note.read_text())
+            usable = note['made_for'] == self._made_for and self._path.stat().st_size >= note['bytes']
+            return int(note['bytes']) if usable else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    @contextlib.contextmanager
+    def writing(self, start: int) -> Iterator[None]:
+        """Opens the file to go on at byte `start`; what lies behind was not finished."""
+        try:
+            with self._path.open('ab') as self._file:
+                self._file.truncate(start)
+                yield
+        except OSError as error:
+            raise UserError(f'cannot write {self._path} ({error.strerror}): make room, or lower cache') from error
+
+    def append(self, rows: bytes) -> None:
+        """Writes rows at the end."""
+        self._file.write(rows)
+
+    def sync(self) -> None:
+        """Notes all rows as written, when they are on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        partial_note = self._note.with_suffix('.partial')
+        partial_note.write_text(json.dumps({'made_for': self._made_for, 'bytes': self._file.tell()}))
+        os.replace(partial_note, self._note)

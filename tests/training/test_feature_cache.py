@@ -1,0 +1,247 @@
+"""Descriptions kept on disk: training on them is training on the images, and no kill or full disk harms it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import ROOT, train_command
+from rich.console import Console
+
+from ssanet_jax import parallel
+from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.pipeline import train_batches
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import merge_model, split_model
+from ssanet_jax.training import experiment, feature_cache, loop, stages
+from ssanet_jax.training import step as steps
+from ssanet_jax.training.stages import check_stages, stage
+
+INDEX = 1  # of the stage that trains oriented pooling alone
+QUIET = Console(quiet=True)
+
+
+class Setting:
+    """The second stage of the tiny run, on a network that was never trained."""
+
+    def __init__(self, workdir, config):
+        self.config, self.workdir = config, workdir
+        self.dataset = datasets.load(config.data)
+        self.model = experiment.build_model(config, len(self.dataset.class_names))
+        self.active = stages.active_groups(config.stages, INDEX)
+        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        graph, params, stats = split_model(self.model)
+        self.params, self.stats = jax.tree.map(np.array, (params, stats))
+        self.row = config.stages[INDEX]
+        experiment.open_workdir(workdir, config, self.dataset.class_names, '')
+
+    def state(self, step=0):
+        return steps.TrainState(self.params, self.stats, (), np.int32(step))
+
+    def cached(self, source=None, step=0):
+        return feature_cache.cached_batches(
+            self.config,
+            INDEX,
+            self.active,
+            self.model,
+            self.state(step),
+            source or self.dataset.train,
+            self.workdir,
+            self.mesh,
+            QUIET,
+        )
+
+    def images(self, epochs):
+        return list(train_batches(self.dataset.train, self.config.data, seed=INDEX, epochs=epochs))
+
+    def describe(self, images):
+        self.model.eval()
+        graph, _, _ = split_model(self.model)
+        describe = lambda params, stats, images: merge_model(graph, params, stats).describe(images, active=self.active)
+        return jax.jit(describe)(self.params, self.stats, images)
+
+
+@pytest.fixture
+def setting(tmp_path, tiny_config):
+    """Three epochs on two views of each image."""
+    tiny_config.stages[INDEX].update(cache=2, epochs=3)
+    return Setting(tmp_path, tiny_config)
+
+
+def by_place(batches, key):
+    """One value after the other, over all batches."""
+    return [value for batch in batches for value in np.asarray(batch[key])]
+
+
+def test_each_image_comes_with_the_description_of_its_view(setting):
+    """An independent list of views: what the plain pipeline gives in its first two epochs, by pass and image."""
+    images, count = setting.images(epochs=3), len(setting.dataset.train)
+    cached = list(setting.cached())
+    assert by_place(cached, 'index') == by_place(images, 'index')
+    assert by_place(cached, 'label') == by_place(images, 'label')
+    views = {}
+    for place, (index, image) in enumerate(zip(by_place(images, 'index'), by_place(images, 'image'), strict=True)):
+        if place < 2 * count:
+            views[place // count, int(index)] = image
+    found = [batch['description'] for batch in cached]
+    place = 0
+    for description in found:
+        wanted = [
+            views[(p // count) % 2, int(index)]
+            for p, index in enumerate(by_place(images, 'index'))
+            if place <= p < place + len(description.image)
+        ]
+        place += len(wanted)
+        chex.assert_trees_all_close(description, setting.describe(np.stack(wanted)), rtol=1e-4, atol=1e-4)
+    assert place == 24 * 8
+    # Different views are different, or it would not matter which of them comes.
+    first, second = (views[v, 0] for v in (0, 1))
+    assert np.any(first != second)
+
+
+def test_a_resumed_stage_goes_on_in_the_same_order(setting):
+    whole = list(setting.cached())
+    chex.assert_trees_all_equal(list(setting.cached(step=9)), whole[9:])
+
+
+class Counted:
+    """A source that counts what is read of it, and breaks after so many."""
+
+    def __init__(self, source, most):
+        self._source, self.most, self.read = source, most, 0
+        self.labels = source.labels
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, index):
+        self.read += 1
+        if self.read > self.most:
+            raise RuntimeError('pulled the plug')
+        return self._source[index]
+
+
+def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(feature_cache, '_SYNC_BATCHES', 2)
+    setting.config.data.update(threads=0, prefetch=0)
+    with pytest.raises(RuntimeError, match='pulled the plug'):
+        setting.cached(Counted(setting.dataset.train, 60))
+    again = Counted(setting.dataset.train, 1000)
+    resumed = list(setting.cached(again))
+    assert again.read <= 128 - 32  # of 16 batches at least four were there
+    whole = Setting(tmp_path_factory.mktemp('whole'), setting.config)
+    chex.assert_trees_all_equal(resumed, list(whole.cached()))
+    # Whole now: nothing is read any more, not even for a run that begins anew.
+    assert list(setting.cached(Counted(setting.dataset.train, 0)))
+
+
+@pytest.mark.parametrize('harm', ['settings', 'note', 'file'])
+def test_what_was_described_for_another_run_is_described_again(setting, harm):
+    expected = list(setting.cached())
+    folder = feature_cache.folder(setting.workdir, setting.row.name)
+    if harm == 'settings':
+        config = setting.workdir / experiment.CONFIG_FILE
+        config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    elif harm == 'note':
+        (folder / '0.json').write_text('{"made_')
+    else:
+        (folder / 'features-0').write_bytes(b'\0' * 100)
+    again = Counted(setting.dataset.train, 1000)
+    chex.assert_trees_all_equal(list(setting.cached(again)), expected)
+    assert again.read >= 2 * len(again)
+
+
+def test_a_full_disk_is_one_line(setting, monkeypatch):
+    usage = shutil.disk_usage(setting.workdir)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r'config.stages\[1\].cache keeps take 0\.\d GB.*lower cache'):
+        setting.cached()
+
+
+def test_the_step_costs_what_its_heads_cost(setting):
+    """The compiler's count: without images, less than a tenth of the FLOPs are left."""
+    flops = {}
+    for cache in (0, 2):
+        setting.row.cache = cache
+        batch = setting.images(1)[0] if not cache else next(setting.cached())
+        batch = {key: batch[key] for key in ('label', 'description' if cache else 'image')}
+        optimizer, step = steps.make_train_step(
+            setting.model, setting.row, setting.active, setting.config, 8, setting.mesh
+        )
+        state = setting.state()._replace(opt=optimizer.init(jax.tree.map(jnp.array, setting.params)))
+        flops[cache] = step.lower(state, batch).compile().cost_analysis()['flops']
+    assert flops[2] < 0.1 * flops[0]
+
+
+HEADS = {'oriented_pooling': 1}
+
+
+@pytest.mark.parametrize(
+    ('train', 'cache', 'named'),
+    [
+        ({'backbone': 1}, 1, 'trains backbone'),
+        ({'proposals': 1, **HEADS}, 2, 'trains proposals'),
+        ({'scale_mining': 1, **HEADS}, 1, 'trains scale_mining'),
+        (HEADS, -1, 'cache=-1'),
+    ],
+)
+def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
+    row = stage('heads', epochs=1, rate=1, train=train, cache=cache)
+    with pytest.raises(UserError, match=named):
+        check_stages([row], tiny_config.optimizer)
+    check_stages([stage('heads', epochs=1, rate=1, train=train)], tiny_config.optimizer)
+
+
+def test_a_feature_pyramid_keeps_none(tiny_config):
+    tiny_config.stages[INDEX].cache = 1
+    experiment.check_run(tiny_config)
+    tiny_config.model.part_head = 'fpn'
+    with pytest.raises(UserError, match='part_head=fpn reads whole maps'):
+        experiment.check_run(tiny_config)
+
+
+@pytest.mark.slow
+def test_a_stage_on_descriptions_ends_as_one_on_images(tmp_path, tiny_config):
+    """With as many views as epochs, nothing but rounding is different."""
+    ends = {}
+    tiny_config.stages = tiny_config.stages[:2]
+    tiny_config.stages[0].epochs = 1
+    tiny_config.stages[INDEX].epochs = 2
+    for cache in (0, 2):
+        tiny_config.stages[INDEX].cache = cache
+        workdir = tmp_path / str(cache)
+        loop.train(tiny_config, workdir, QUIET)
+        _, params, _ = split_model(experiment.load_run(workdir).model)
+        ends[cache] = params
+        assert not feature_cache.folder(workdir, tiny_config.stages[INDEX].name).exists()
+    chex.assert_trees_all_close(ends[2], ends[0], rtol=1e-4, atol=1e-5)
+    history = [(tmp_path / str(cache) / 'oriented_pooling' / 'history.jsonl').read_text() for cache in (0, 2)]
+    losses = [[json.loads(line)['values'].get('loss/total') for line in text.splitlines()] for text in history]
+    np.testing.assert_allclose(*[[loss for loss in each if loss is not None] for each in losses], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_keeps_descriptions_ends_the_same(tmp_path):
+    command = lambda workdir: [
+        *train_command(workdir),
+        *('--config.stages[1].cache=2', '--config.stages[1].epochs=2', '--config.stages[0].epochs=1'),
+    ]
+    whole = subprocess.run(command(tmp_path / 'whole'), cwd=ROOT, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    workdir = tmp_path / 'killed'
+    folder = feature_cache.folder(workdir, 'oriented_pooling')
+    process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not folder.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    again = subprocess.run(command(workdir), cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == whole.stdout
+    assert not folder.exists()
