@@ -9,7 +9,7 @@ import numpy as np
 
 from ssanet_jax import parallel
 from ssanet_jax.models.inference import prepared
-from ssanet_jax.models.oriented_pooling import OrientedResponse, oriented_features
+from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 
@@ -41,23 +41,18 @@ class AlignedMaps:
         @jax.jit
         def look(params, stats, images):
             network = merge_model(graph, params, stats)
-            pooling, caught = network.oriented_pooling, []
-
-            def catch(maps: jax.Array) -> OrientedResponse:
-                caught.append(maps)
-                return pooling(maps)
-
-            # Caught on their way, since how the maps are made depends on what regions share.
-            network.oriented_pooling = catch
-            outputs = network(
+            pooling, reads = network.oriented_pooling, {*active, 'oriented_pooling'}
+            description = network.describe(
                 parallel.split_batch(images, mesh),
-                active={*active, 'oriented_pooling'},
+                active=reads,
                 map_candidates=partial(parallel.candidate_map, mesh=mesh),
             )
+            outputs = network.classify(description, active=reads)
+            maps = description.aligned_maps
             pool = lambda x: oriented_features(x, pooling.patch, pooling.grid, pooling.orientation)
-            pooled = jax.vmap(jax.vmap(pool))(caught[0])
+            pooled = jax.vmap(jax.vmap(pool))(maps)
             to_float = lambda x: x.astype('float32')
-            return AlignedParts(to_float(caught[0]), to_float(pooled), outputs.orientation, outputs.aligned_boxes)
+            return AlignedParts(to_float(maps), to_float(pooled), outputs.orientation, outputs.aligned_boxes)
 
         self._look = look
 
