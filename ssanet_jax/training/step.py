@@ -116,7 +116,7 @@ def make_train_step(
 
     Args:
       model: gives the structure; its arrays are not used.
-      row: the stage. With `cache`, batches bring a `description` in place of the `image`.
+      row: the stage. Where it has a `cache`, batches bring a `description` in place of the `image`.
       active: groups trained by the end of this stage.
       config: the whole configuration (`loss`, `optimizer`, `mesh`).
       steps_per_epoch: for the schedule.
@@ -141,7 +141,7 @@ def make_train_step(
 
     def loss(trained, frozen, stats, batch, step):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        description = batch['description'] if row.cache else describe(network, batch['image'])
+        description = batch['description'] if 'description' in batch else describe(network, batch['image'])
         dropout = jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step)
         outputs = network.classify(description, active=active, dropout=dropout)
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
