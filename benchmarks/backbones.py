@@ -7,54 +7,68 @@ statistics and on running ones; ResNet-50 at 448, batch 1 and 4, forward. All in
 machine: the competitors take turns, each alone, and the median of the rounds counts.
 """
 
+import dataclasses
 import functools
-import json
-from pathlib import Path
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 from flax import nnx
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.timing import Timed, machine, milliseconds, ratio, take_turns
-from ssanet_jax import command
-from ssanet_jax.errors import UserError
+from benchmarks import alone
+from benchmarks.alone import setting
+from benchmarks.comparisons import Comparison, Findings, compare
+from benchmarks.timing import why_no_torch
+from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
 from ssanet_jax.models import depthwise
 from ssanet_jax.models.backbones import build_backbone
 
-_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds; the median counts.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
+LITE, RESNET = 'efficientnet_lite0', 'resnet50'
+FORWARD = 'forward'
+BATCH_STATISTICS = 'forward + backward, batch statistics'
+MODES = {LITE: (FORWARD, BATCH_STATISTICS, 'forward + backward, running statistics'), RESNET: (FORWARD,)}
+SIZES = {LITE: 224, RESNET: 448}
+BATCHES = {LITE: (8,), RESNET: (1, 4)}
+OURS, PLAIN, TORCH = 'this', 'plain lax', 'PyTorch'
 
 
-def main(arguments: list[str]) -> None:
-    """Prints the table."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
-    figures = {}
-    table = Table('what', 'this', 'plain lax', 'PyTorch', 'lax / this', 'this / PyTorch', title=machine())
-    for name, competitors in _cases():
-        times = take_turns(competitors, _ROUNDS.value)
-        figures[name] = times
-        ours, lax, torch = (times.get(key) for key in ('this', 'lax', 'torch'))
-        table.add_row(name, *map(milliseconds, (ours, lax, torch)), ratio(lax, ours), ratio(ours, torch))
-    Console(width=140).print(table)
-    if _OUT.value:
-        Path(_OUT.value).write_text(json.dumps({'machine': machine(), 'seconds': figures}, indent=2) + '\n')
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    model: tuple[str, ...] = setting((LITE, RESNET), 'Name of the backbone.', choices=(LITE, RESNET))
+    size: int = setting(0, 'Side of the images, pixels; 0: 224 for EfficientNet-Lite0, 448 for ResNet-50.', least=0)
+    batch: tuple[int, ...] = setting((), 'Images a call; by default 8 for EfficientNet-Lite0, 1 and 4 for ResNet-50.')
+    rounds: int = setting(7, 'Rounds; the median counts.')
 
 
-def _cases():
-    for mode in ('forward', 'forward + backward, batch statistics', 'forward + backward, running statistics'):
-        case = {'this': ours('efficientnet_lite0', 224, 8, mode)}
+def measure(settings: Settings, say: Say = silent) -> Findings:
+    """This against the plain depthwise convolution, and against PyTorch."""
+    found = []
+    for model in settings.model:
+        size = settings.size or SIZES[model]
+        for batch in settings.batch or BATCHES[model]:
+            one = alone.command_line('backbones', dataclasses.replace(settings, model=(model,), batch=(batch,)))
+            for mode in MODES[model]:
+                where = f'{model}, {size}, batch {batch}, {mode}'
+                say(f'compiling {where}')
+                times = take_turns(competitors(model, size, batch, mode), settings.rounds, say)
+                found += compare(times, [(PLAIN, OURS, None), (OURS, TORCH, None)], where=where, command=one)
+                if reason := why_no_torch():
+                    found.append(Comparison(OURS, TORCH, where, one, remark=reason))
+    return Findings(found)
+
+
+def competitors(model: str, size: int, batch: int, mode: str) -> dict[str, Timed]:
+    """One pass of a backbone: this, with the plain depthwise convolution if it has any, PyTorch's if that is here."""
+    found = {OURS: ours(model, size, batch, mode)}
+    if model == LITE:
         with mock.patch.multiple(depthwise, _shifted_products=_plain, _shifted_gradients=_plain_gradients):
-            case['lax'] = ours('efficientnet_lite0', 224, 8, mode)
-            case['lax']()  # traced and compiled here, while the plain form stands in
-        yield f'EfficientNet-Lite0, 224, batch 8, {mode}', case | theirs('efficientnet_lite0', 224, 8, mode)
-    for batch in (1, 4):
-        name = f'ResNet-50, 448, batch {batch}, forward'
-        yield name, {'this': ours('resnet50', 448, batch, 'forward')} | theirs('resnet50', 448, batch, 'forward')
+            found[PLAIN] = ours(model, size, batch, mode)
+            found[PLAIN]()  # traced and compiled here, while the plain form stands in
+    if not why_no_torch():
+        found[TORCH] = theirs(model, size, batch, mode)
+    return found
 
 
 def _plain(x, kernel, *, stride, pads):
@@ -68,7 +82,7 @@ def _plain_gradients(x, kernel, dy, *, stride, pads):
 def ours(name: str, size: int, batch: int, mode: str) -> Timed:
     """One pass of the project's backbone, compiled."""
     module = nnx.jit(functools.partial(build_backbone, name))(nnx.Rngs(0))
-    module.train() if 'batch statistics' in mode else module.eval()
+    module.train() if mode == BATCH_STATISTICS else module.eval()
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
 
@@ -77,32 +91,33 @@ def ours(name: str, size: int, batch: int, mode: str) -> Timed:
         return jnp.square(module(images)).mean(), nnx.state(module, nnx.BatchStat)
 
     # A function of its own each time: what is traced must not be shared between competitors.
-    run = jax.jit(lambda *inputs: (loss if mode == 'forward' else jax.grad(loss, has_aux=True))(*inputs))
+    run = jax.jit(lambda *inputs: (loss if mode == FORWARD else jax.grad(loss, has_aux=True))(*inputs))
     return lambda: jax.block_until_ready(run(params, rest, images))
 
 
-def theirs(name: str, size: int, batch: int, mode: str) -> dict[str, Timed]:
-    """The same pass of PyTorch's, channels last; nothing where PyTorch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return {}
+def theirs(name: str, size: int, batch: int, mode: str) -> Timed:
+    """The same pass of PyTorch's, channels last."""
+    import torch
+
     from benchmarks import torch_backbones
 
-    module = getattr(torch_backbones, name)().to(memory_format=torch.channels_last)
-    module.train('batch statistics' in mode)
-    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+    device = torch_backbones.device()
+    module = getattr(torch_backbones, name)().to(device, memory_format=torch.channels_last)
+    module.train(mode == BATCH_STATISTICS)
+    images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
 
     def forward():
         with torch.inference_mode():
-            return module(images).square().mean()
+            module(images).square().mean()
+        torch_backbones.wait()
 
     def both():
         module.zero_grad(set_to_none=True)
         module(images).square().mean().backward()
+        torch_backbones.wait()
 
-    return {'torch': forward if mode == 'forward' else both}
+    return forward if mode == FORWARD else both
 
 
 if __name__ == '__main__':
-    command.run(main)
+    alone.run('backbones', Settings, measure)

@@ -8,66 +8,68 @@ take as long as others, made ready to predict as trained ones are (`models/infer
 in turns; the median of the rounds counts.
 """
 
-import json
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
-from absl import flags
-from flax import nnx
-from rich.console import Console
-from rich.table import Table
+from benchmarks import alone, networks
+from benchmarks.alone import setting
+from benchmarks.comparisons import Comparison, Findings, at_least, at_most, compare
+from benchmarks.networks import BACKBONE, NETWORKS, Size
+from benchmarks.timing import Program
+from ssanet_jax.experiments.timing import Say, silent, take_turns
 
-from benchmarks.timing import Timed, machine, milliseconds, ratio, take_turns
-from ssanet_jax import command, parallel
-from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import make_predict
-from ssanet_jax.models.inference import prepared
-from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
-
-_BATCH = flags.DEFINE_multi_integer('batch', [1, 16], 'Images a call.', lower_bound=1)
-_BACKBONE = flags.DEFINE_string('backbone', 'resnet50', 'Name of the backbone.')
-_SIZE = flags.DEFINE_integer('size', 448, 'Side of the images, pixels.', lower_bound=32)
-_CLASSES = flags.DEFINE_integer('classes', 200, 'Number of classes.', lower_bound=2)
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds; the median counts.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
-
-WAYS = ('image', 'part', 'none')
+# (first, second, target); the targets are for ResNet-50 at 448, batch 1 and 16.
+PAIRS = (
+    ('image', BACKBONE, at_most(1.10)),
+    ('none', 'image', at_least(5)),
+    ('part', BACKBONE, at_most(2.3)),
+    ('none', 'part', at_least(2)),
+    ('none', BACKBONE, None),
+)
 
 
-def main(arguments: list[str]) -> None:
-    """Prints the table."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
-    table = Table('batch', 'what', 'a call', 'times the backbone', "times 'none'", title=machine())
-    figures = {}
-    for batch in _BATCH.value:
-        times = take_turns(competitors(batch), _ROUNDS.value)
-        figures[batch] = times
-        for name, seconds in times.items():
-            cells = milliseconds(seconds), ratio(seconds, times['backbone']), ratio(seconds, times['none'])
-            table.add_row(str(batch), name, *cells)
-    Console(width=100).print(table)
-    if _OUT.value:
-        Path(_OUT.value).write_text(json.dumps({'machine': machine(), 'seconds': figures}, indent=2) + '\n')
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    batch: tuple[int, ...] = setting((1, 16), 'Images a call.')
+    backbone: str = setting('resnet50', 'Name of the backbone.')
+    size: int = setting(448, 'Side of the images, pixels.', least=32)
+    classes: int = setting(200, 'Number of classes.', least=2)
+    rounds: int = setting(3, 'Rounds; the median counts.')
 
 
-def competitors(batch: int) -> dict[str, Timed]:
-    """The backbone alone and the network in its three ways, compiled, on the same images."""
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    images = jax.random.randint(jax.random.key(0), (batch, _SIZE.value, _SIZE.value, 3), 0, 256, jnp.uint8)
-    found = {}
-    for groups, name, way in [(('image_classifier',), 'backbone', 'image'), *((GROUPS, way, way) for way in WAYS)]:
-        network = lambda way=way: prepared(
-            SSANet(_CLASSES.value, _SIZE.value, backbone=_BACKBONE.value, sharing=way, rngs=nnx.Rngs(0))
-        )
-        predict = make_predict(nnx.eval_shape(network), groups, mesh)
-        params, stats = jax.jit(lambda network=network: split_model(network())[1:])()
-        # The weights and images are arguments: a constant would be worked on by the compiler.
-        logits = jax.jit(lambda *inputs, predict=predict: predict(*inputs).logits)
-        found[name] = lambda run=logits, inputs=(params, stats, images): jax.block_until_ready(run(*inputs))
-    return found
+def measure(settings: Settings, say: Say = silent) -> Findings:
+    """The network in its three ways against its backbone, and against the paper's way."""
+    found = []
+    for batch in settings.batch:
+        runs = {name: program.run for name, program in load_all(settings, batch, say).items()}
+        found += comparisons(take_turns(runs, settings.rounds, say), settings, batch)
+    return Findings(found)
+
+
+def load_all(settings: Settings, batch: int, say: Say) -> dict[str, Program]:
+    """All networks at one batch."""
+    programs = {}
+    for name in NETWORKS:
+        say(f'compiling {name}, batch {batch}')
+        programs[name] = networks.load(name, size_of(settings, batch))
+    return programs
+
+
+def size_of(settings: Settings, batch: int) -> Size:
+    """Of the networks at one batch."""
+    return Size(settings.backbone, settings.size, settings.classes, batch)
+
+
+def comparisons(times: Mapping[str, float], settings: Settings, batch: int) -> list[Comparison]:
+    """The pairs of one batch, from seconds by `NETWORKS`."""
+    ours = dataclasses.replace(settings, batch=(batch,))
+    aimed_at = (settings.backbone, settings.size) == ('resnet50', 448) and batch in (1, 16)
+    pairs = [(first, second, target if aimed_at else None) for first, second, target in PAIRS]
+    command = alone.command_line('sharing', ours)
+    return compare(times, pairs, where=str(size_of(settings, batch)), command=command)
 
 
 if __name__ == '__main__':
-    command.run(main)
+    alone.run('sharing', Settings, measure)

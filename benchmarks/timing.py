@@ -1,46 +1,32 @@
-"""What the benchmarks share: competitors that take turns, and how figures are printed."""
+"""What is timed: compiled programs, and PyTorch where it is installed."""
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+import importlib.util
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from ssanet_jax.training import experiment
-
-Timed = Callable[[], object]
+from ssanet_jax.experiments.timing import Timed
 
 
-def take_turns(competitors: Mapping[str, Timed], rounds: int) -> dict[str, float]:
-    """Median seconds of each competitor; each is called twice before the first round."""
-    seconds: dict[str, list[float]] = {name: [] for name in competitors}
-    for run in competitors.values():
-        run()
-        run()
-    for _ in range(rounds):
-        for name, run in competitors.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+class Program(NamedTuple):
+    """Something compiled, ready to be timed."""
+
+    run: Timed  # returns when the result is there
+    compiled: jax.stages.Compiled
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The compiler's count: 'flops' and 'bytes accessed' of a call; empty where it does not say."""
+        return self.compiled.cost_analysis() or {}
 
 
-def machine() -> str:
-    """The device and the versions of what ran on it."""
-    try:
-        torch = f', torch {version("torch")}'
-    except PackageNotFoundError:
-        torch = ''
-    return f'{experiment.device_kind()}, jax {jax.__version__}{torch}, numpy {np.__version__}'
+def why_no_torch() -> str:
+    """Why PyTorch cannot take part, and the cure; '' where it can."""
+    if importlib.util.find_spec('torch') is None:
+        return "PyTorch is not installed: pip install -e '.[torch-parity]'"
+    import torch
 
-
-def milliseconds(seconds: float | None) -> str:
-    """A cell of the table; empty for what was not measured."""
-    return '' if seconds is None else f'{1e3 * seconds:.1f} ms'
-
-
-def ratio(a: float | None, b: float | None) -> str:
-    """A cell with a / b; empty where one was not measured."""
-    return '' if a is None or b is None else f'{a / b:.2f}'
+    backend = jax.default_backend()
+    if backend != 'cpu' and not (backend == 'gpu' and torch.cuda.is_available()):
+        return f'PyTorch has no {backend} here, on which JAX runs: set JAX_PLATFORMS=cpu to compare both on the CPU'
+    return ''

@@ -1,10 +1,22 @@
 """ResNet-50 and EfficientNet-Lite0 in PyTorch, with random weights: what the project's own are timed against."""
 
+import jax
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
 from ssanet_jax.models.efficientnet_lite import STAGES
+
+
+def device() -> torch.device:
+    """The kind of device that JAX computes on."""
+    return torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
+
+
+def wait() -> None:
+    """Returns when the device is done with what it was given."""
+    if device().type == 'cuda':
+        torch.cuda.synchronize()
 
 
 class Bottleneck(nn.Module):

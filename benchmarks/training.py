@@ -8,80 +8,112 @@ configs/common.py, all compiled as training compiles them, on the same images. A
 median of the rounds counts. FLOPs are the compiler's count for each program.
 """
 
-import json
-from pathlib import Path
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from rich.console import Console
-from rich.table import Table
+from ml_collections import ConfigDict
 
-from benchmarks.timing import Timed, machine, milliseconds, ratio, take_turns
+from benchmarks import alone
+from benchmarks.alone import setting
+from benchmarks.comparisons import Findings, at_most, compare
+from benchmarks.networks import WAYS, crop_size
+from benchmarks.timing import Program
 from configs import common
-from ssanet_jax import command, parallel
-from ssanet_jax.errors import UserError
+from ssanet_jax import parallel
+from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.training import experiment
+from ssanet_jax.training.feature_cache import describe_program
 from ssanet_jax.training.stages import active_groups
 from ssanet_jax.training.step import TrainState, make_train_step
 
-_BATCH = flags.DEFINE_integer('batch', 4, 'Images a step.', lower_bound=1)
-_BACKBONE = flags.DEFINE_string('backbone', 'resnet50', 'Name of the backbone.')
-_SIZE = flags.DEFINE_integer('size', 448, 'Side of the images, pixels.', lower_bound=32)
-_SHARING = flags.DEFINE_string('sharing', 'image', 'Where the features of regions come from: image, part or none.')
-_CLASSES = flags.DEFINE_integer('classes', 200, 'Number of classes.', lower_bound=2)
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
-
 PLAIN = 'plain fine-tuning'
+FIRST, SECOND, THIRD = (row.name for row in common.three_stages())
+CACHED = f'{SECOND} from kept features'
+# (first, second, target); the targets are for ResNet-50 at 448 with the image's own map.
+PAIRS = (
+    (FIRST, PLAIN, at_most(1.25)),
+    (SECOND, FIRST, at_most(0.45)),
+    (CACHED, FIRST, at_most(0.05)),
+    (THIRD, FIRST, None),
+)
 
 
-def main(arguments: list[str]) -> None:
-    """Prints the table."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
-    competitors, flops = steps()
-    times = take_turns(competitors, _ROUNDS.value)
-    table = Table('stage', 'a step', 'times plain', 'times stage 1', 'GFLOP', title=machine())
-    for name, seconds in times.items():
-        cells = milliseconds(seconds), ratio(seconds, times[PLAIN]), ratio(seconds, times['scale_mining'])
-        table.add_row(name, *cells, f'{flops[name] / 1e9:.0f}')
-    Console(width=100).print(table)
-    if _OUT.value:
-        content = {'machine': machine(), 'seconds': times, 'flops': flops}
-        Path(_OUT.value).write_text(json.dumps(content, indent=2) + '\n')
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    batch: int = setting(4, 'Images a step.')
+    backbone: str = setting('resnet50', 'Name of the backbone.')
+    size: int = setting(448, 'Side of the images, pixels.', least=32)
+    sharing: str = setting('image', 'Where the features of regions come from.', choices=WAYS)
+    classes: int = setting(200, 'Number of classes.', least=2)
+    rounds: int = setting(5, 'Rounds; the median counts.')
 
 
-def steps() -> tuple[dict[str, Timed], dict[str, float]]:
-    """A step of plain fine-tuning and of each stage, and the FLOPs of each."""
+def measure(settings: Settings, say: Say = silent) -> Findings:
+    """The stages against plain fine-tuning, and against the first of them."""
+    programs = steps(settings, say)
+    times = take_turns({name: program.run for name, program in programs.items()}, settings.rounds, say)
+    aimed_at = (settings.backbone, settings.size, settings.sharing) == ('resnet50', 448, 'image')
+    found = compare(
+        times,
+        [(first, second, target if aimed_at else None) for first, second, target in PAIRS],
+        where=f'a step, {settings.backbone}, {settings.size}, batch {settings.batch}, {settings.sharing}',
+        command=alone.command_line('training', settings),
+    )
+    for index, row in enumerate(found):
+        flops = [programs[name].cost.get('flops', 0.0) for name in (row.first, row.second)]
+        remark = '{:.4g} and {:.4g} GFLOP'.format(*(count / 1e9 for count in flops))
+        found[index] = row._replace(remark=remark, details={'first_flops': flops[0], 'second_flops': flops[1]})
+    return Findings(found)
+
+
+def configuration(settings: Settings) -> ConfigDict:
+    """The configuration whose stages are compared."""
     config = common.get_config()
-    config.data.image_size = _SIZE.value
-    config.data.batch_size = _BATCH.value
-    config.model.update(backbone=_BACKBONE.value, sharing=_SHARING.value)
-    stages, (plain,) = config.stages, common.global_pooling()
+    config.data.update(image_size=settings.size, batch_size=settings.batch)
+    config.model.update(backbone=settings.backbone, sharing=settings.sharing, crop_size=crop_size(settings.backbone))
+    return config
+
+
+def steps(settings: Settings, say: Say = silent) -> dict[str, Program]:
+    """A step of plain fine-tuning, of each stage, and of stage 2 on features that were kept."""
+    config = configuration(settings)
+    (plain,) = common.global_pooling()
     cases = {PLAIN: (plain, frozenset(plain.train))}
-    cases |= {row.name: (row, active_groups(stages, index)) for index, row in enumerate(stages)}
+    cases |= {row.name: (row, active_groups(config.stages, index)) for index, row in enumerate(config.stages)}
 
     mesh = parallel.make_mesh(jax.devices()[:1])
-    model = experiment.build_model(config, _CLASSES.value, pretrained=False)
+    model = experiment.build_model(config, settings.classes, pretrained=False)
     _, params, stats = split_model(model)
-    random = np.random.default_rng(0)
-    batch = {
-        'image': random.integers(0, 256, (_BATCH.value, _SIZE.value, _SIZE.value, 3), np.uint8),
-        'label': random.integers(0, _CLASSES.value, _BATCH.value).astype(np.int32),
-    }
-    batch = parallel.replicate(batch, mesh)
-    found, flops = {}, {}
+    batch = parallel.replicate(random_batch(settings), mesh)
+    found = {}
     for name, (row, active) in cases.items():
+        say(f'compiling {name}')
         optimizer, step = make_train_step(model, row, active, config, 100.0, mesh)
         # A copy of its own: a step gives its state away.
         state = TrainState(*jax.tree.map(jnp.copy, (params, stats, optimizer.init(params))), np.int32(0))
         compiled = step.lower(parallel.replicate(state, mesh), batch).compile()
-        flops[name] = compiled.cost_analysis()['flops']
-        found[name] = _taking(compiled, parallel.replicate(state, mesh), batch)
-    return found, flops
+        found[name] = Program(_taking(compiled, parallel.replicate(state, mesh), batch), compiled)
+        if name == SECOND:
+            say(f'compiling {CACHED}')
+            describe = describe_program(model, active, False, mesh)
+            kept = {'description': describe(params, stats, batch['image']), 'label': batch['label']}
+            compiled = step.lower(parallel.replicate(state, mesh), kept).compile()
+            found[CACHED] = Program(_taking(compiled, parallel.replicate(state, mesh), kept), compiled)
+    return found
+
+
+def random_batch(settings: Settings) -> dict[str, np.ndarray]:
+    """Images and labels, the same each time."""
+    random = np.random.default_rng(0)
+    return {
+        'image': random.integers(0, 256, (settings.batch, settings.size, settings.size, 3), np.uint8),
+        'label': random.integers(0, settings.classes, settings.batch).astype(np.int32),
+    }
 
 
 def _taking(step: jax.stages.Compiled, state: TrainState, batch: dict[str, jax.Array]) -> Timed:
@@ -94,4 +126,4 @@ def _taking(step: jax.stages.Compiled, state: TrainState, batch: dict[str, jax.A
 
 
 if __name__ == '__main__':
-    command.run(main)
+    alone.run('training', Settings, measure)

@@ -32,7 +32,7 @@ from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import Description, SSANet, merge_model, split_model
-from ssanet_jax.training import experiment
+from ssanet_jax.training import run_files
 from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
 
 _SYNC_BATCHES = 50  # what a killed process loses at most
@@ -95,7 +95,7 @@ def cached_batches(
     row, data = config.stages[index], config.data
     seed, process = config.seed + index, processes.current()
     training = ranks_proposals(stage_losses(active, row.train, config.loss.weights))
-    describe = partial(_describe_program(model, active, training, mesh), state.params, state.stats)
+    describe = partial(describe_program(model, active, training, mesh), state.params, state.stats)
     layout = _layout(jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(data.image_size,) * 2, 3), np.uint8)))
 
     directory = folder(workdir, row.name)
@@ -153,8 +153,15 @@ def remove(workdir: Path, stage: str) -> None:
         shutil.rmtree(folder(workdir, stage), ignore_errors=True)
 
 
-def _describe_program(model: SSANet, active: Collection[str], training: bool, mesh: Mesh) -> Callable[..., Description]:
-    """A compiled `(params, stats, images) -> Description`, with BatchNorm at its running statistics."""
+def describe_program(model: SSANet, active: Collection[str], training: bool, mesh: Mesh) -> Callable[..., Description]:
+    """A compiled `(params, stats, images) -> Description`, with BatchNorm at its running statistics.
+
+    Args:
+      model: gives the structure.
+      active: groups trained by the end of the stage.
+      training: describe the M proposals too, not the K parts alone.
+      mesh: the devices.
+    """
     model.eval()
     graph, _, _ = split_model(model)
 
@@ -201,7 +208,7 @@ def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
 
 def _made_for(workdir: Path, count: int) -> dict[str, Any]:
     """What descriptions depend on: those made for something else are worth nothing."""
-    run = (workdir / experiment.CONFIG_FILE).read_bytes()
+    run = (workdir / run_files.CONFIG_FILE).read_bytes()
     return {'run': hashlib.sha256(run).hexdigest(), 'processes': count}
 
 

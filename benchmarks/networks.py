@@ -1,0 +1,70 @@
+"""SSANet in its three ways and its bare backbone, compiled to predict: what several benchmarks time or weigh."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from benchmarks.timing import Program
+from ssanet_jax import parallel
+from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.sharing import REGION
+from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
+
+BACKBONE = 'backbone alone'  # with global average pooling and a linear classifier
+WAYS = ('image', 'part', 'none')  # config.model.sharing of the whole network
+NETWORKS = (BACKBONE, *WAYS)
+
+
+class Size(NamedTuple):
+    """What a network is built for; the rest is as in configs/common.py."""
+
+    backbone: str
+    size: int  # side of the images, pixels
+    classes: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f'{self.backbone}, {self.size}, batch {self.batch}'
+
+
+def crop_size(backbone: str) -> int:
+    """Side of the crops from which a backbone makes maps of 7 x 7, pixels: 224 for all but the smallest."""
+    return REGION * nnx.eval_shape(lambda: build_backbone(backbone, nnx.Rngs(0))).stride
+
+
+def lower(name: str, size: Size) -> jax.stages.Lowered:
+    """A network of `NETWORKS`, ready to be compiled: (parameters, statistics, images) -> logits `[B, N]`.
+
+    Only shapes are looked at, so that it takes no memory.
+    """
+    model = nnx.eval_shape(lambda: _build(name, size))
+    groups = ('image_classifier',) if name == BACKBONE else GROUPS
+    predict = make_predict(model, groups, parallel.make_mesh(jax.devices()[:1]))
+    images = jax.ShapeDtypeStruct((size.batch, size.size, size.size, 3), jnp.uint8)
+    # The weights and images are arguments: a constant would be worked on by the compiler.
+    return jax.jit(lambda *inputs: predict(*inputs).logits).lower(*split_model(model)[1:], images)
+
+
+def load(name: str, size: Size) -> Program:
+    """A network of `NETWORKS` with random weights, which take as long as others, on random images."""
+    compiled = lower(name, size).compile()
+    params, stats = jax.jit(lambda: split_model(_build(name, size))[1:])()
+    images = jax.random.randint(jax.random.key(0), (size.batch, size.size, size.size, 3), 0, 256, jnp.uint8)
+    return Program(lambda: jax.block_until_ready(compiled(params, stats, images)), compiled)
+
+
+def _build(name: str, size: Size) -> SSANet:
+    sharing = 'image' if name == BACKBONE else name
+    network = SSANet(
+        size.classes,
+        size.size,
+        backbone=size.backbone,
+        sharing=sharing,
+        crop_size=crop_size(size.backbone),
+        rngs=nnx.Rngs(0),
+    )
+    return prepared(network)

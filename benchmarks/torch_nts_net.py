@@ -1,0 +1,97 @@
+"""The work of NTS-Net's prediction in PyTorch, with random weights: what SSANet is timed against."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from benchmarks.torch_backbones import device, resnet50, wait
+
+PROPOSALS = 6  # NTS-Net passes all of them through the backbone, and reads the first four
+PARTS = 4
+_TRIES = 3  # calls of each number of threads; the median counts
+# Boxes that its anchors could give, of three sizes: (y0, x0, y1, x1) as shares of the side.
+BOXES = (
+    (0.05, 0.10, 0.48, 0.53),
+    (0.30, 0.32, 0.98, 1.00),
+    (0.42, 0.05, 0.69, 0.32),
+    (0.10, 0.60, 0.37, 0.87),
+    (0.55, 0.20, 0.98, 0.63),
+    (0.20, 0.40, 0.33, 0.53),
+)
+
+
+class NTSNet(nn.Module):
+    """NTS-Net (Yang et al., ECCV 2018) where its time goes: the boxes are given, so that nothing is proposed.
+
+    The image and, in a second batch, six crops of it go through one ResNet-50; a linear classifier reads the
+    concatenated averages of the image and of four crops.
+
+    Args:
+      size: side of the images, pixels.
+      classes: N.
+    """
+
+    def __init__(self, size: int, classes: int):
+        super().__init__()
+        self.backbone = resnet50()
+        self.classifier = nn.Linear((1 + PARTS) * 2048, classes)
+        self.crop = size // 2  # 224 of 448
+        self.boxes = [tuple(round(share * size) for share in box) for box in BOXES]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images `[B, 3, size, size]` -> logits `[B, N]`."""
+        whole = self.backbone(images).mean((2, 3))  # [B, C]
+        crops = [
+            interpolate(images[:, :, y0:y1, x0:x1], (self.crop, self.crop), mode='bilinear', align_corners=True)
+            for y0, x0, y1, x1 in self.boxes
+        ]
+        crops = torch.stack(crops, 1).flatten(0, 1)  # [B * 6, 3, crop, crop]
+        crops = crops.contiguous(memory_format=torch.channels_last)
+        parts = self.backbone(crops).mean((2, 3)).unflatten(0, (-1, PROPOSALS))  # [B, 6, C]
+        return self.classifier(torch.cat([whole, parts[:, :PARTS].flatten(1)], 1))
+
+
+def predicting(size: int, classes: int, batch: int, *, compiled: bool) -> Callable[[], object]:
+    """A call of NTS-Net on random images: eval mode, channels last, on the device that JAX has.
+
+    Args:
+      size, classes, batch: of the network and its images.
+      compiled: by `torch.compile`, which needs a C++ compiler on a CPU; else as it is written.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX's float32 products by default
+    network = NTSNet(size, classes).eval().to(device(), memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size, device=device()).to(memory_format=torch.channels_last)
+    if compiled:
+        network = torch.compile(network)
+
+    def once():
+        with torch.inference_mode():
+            logits = network(images)
+        wait()
+        return logits
+
+    return once
+
+
+def set_best_threads(once: Callable[[], object]) -> int:
+    """Tries half of the cores, all of them and PyTorch's own choice on a call, and leaves the quickest number set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    seconds = {}
+    for threads in sorted({max(cores // 2, 1), cores, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        once()
+        seconds[threads] = statistics.median(_time(once) for _ in range(_TRIES))
+    best = min(seconds, key=seconds.get)
+    torch.set_num_threads(best)
+    return best
+
+
+def _time(once: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    once()
+    return time.perf_counter() - began
