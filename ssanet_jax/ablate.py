@@ -21,7 +21,7 @@ from ssanet_jax import command
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.series import FIGURES, MEASUREMENTS, Figure, Line, Series, collect, measure_rows, train_rows
 from ssanet_jax.experiments.tables import TABLES
-from ssanet_jax.training import experiment
+from ssanet_jax.training import experiment, run_files
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
 _TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
@@ -52,12 +52,12 @@ def main(arguments: list[str]) -> None:
         except experiment.Locked:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
-    files = {experiment.RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
+    files = {run_files.RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
     found = {figure.name: collect(series, table.rows, seeds, figure) for figure in FIGURES}
     found = {figure: lines for figure, lines in found.items() if lines}
     asked = [figure.name for figure in FIGURES if figure.file in files and figure.name in found]
     print_tables(table.title, {name: found[name] for name in asked})
-    experiment.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
+    run_files.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
     runs = sum(len(line.values) for line in found.get('accuracy', []))
     print(f'{runs} of {len(seeds) * len(table.rows)} runs are finished: see {series.root}')
 

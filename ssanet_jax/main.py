@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from ssanet_jax import command, processes
-from ssanet_jax.training import loop
+from ssanet_jax.training import loop, settings
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> None:
     processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
     workdir = Path(_WORKDIR.value or f'runs/{name}')
+    if _MODE.value == 'evaluate':
+        overrides = config_flags.get_override_values(flags.FLAGS['config'])
+        settings.check_overrides(workdir, config, overrides.keys())
     work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
     results = work(config, workdir, Console(stderr=True, quiet=not processes.leads()))
     if processes.leads():

@@ -28,7 +28,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.scaling import program, report
 from ssanet_jax.scaling.chips import Topology, parse_topology
 from ssanet_jax.scaling.examine import Report, examine
-from ssanet_jax.training import experiment
+from ssanet_jax.training import run_files
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     found = _examine(config, classes, batch, topology, devices)
     path = config_flags.get_config_filename(flags.FLAGS['config'])
     if file:
-        experiment.write_json(file, {'config': path, 'classes': classes} | report.numbers(found))
+        run_files.write_json(file, {'config': path, 'classes': classes} | report.numbers(found))
     console = Console()
     title = f'{path} with {classes} classes on {report.describe_devices(topology)}'
     console.print(title, '', report.table(found), '', sep='\n', highlight=False, soft_wrap=True)

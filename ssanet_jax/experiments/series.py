@@ -1,6 +1,5 @@
 """A series of runs: the rows of a table, each with several seeds, and what they say together."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from ssanet_jax.experiments.measurements import (
 from ssanet_jax.experiments.shared_stages import take_over
 from ssanet_jax.experiments.statistics import Comparison, Summary, compare, summarise
 from ssanet_jax.experiments.tables import Row, row_config
-from ssanet_jax.training import experiment, loop
+from ssanet_jax.training import experiment, loop, run_files, settings
 
 MEASUREMENTS = {'robustness': measure_robustness, 'keypoints': measure_keypoints}
 
@@ -60,7 +59,7 @@ def train_rows(series: Series, rows: Sequence[Row], seed: int, console: Console)
         if finished(workdir, config, dataset.digest):
             continue
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
-        runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{experiment.CONFIG_FILE}'))]
+        runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{run_files.CONFIG_FILE}'))]
         try:
             taken = take_over(experiment.filled_in(config), workdir, runs, dataset.digest)
             if taken:
@@ -77,10 +76,10 @@ def finished(workdir: Path, config: ConfigDict, images: str) -> bool:
     Raises:
       UserError: it has, but with other settings or images than these.
     """
-    if not (workdir / experiment.RESULTS_FILE).exists():
+    if not (workdir / run_files.RESULTS_FILE).exists():
         return False
-    run = experiment.read_run(workdir)
-    changed = experiment.changed_settings(run['config'], config)
+    run = run_files.read_run(workdir)
+    changed = settings.changed_settings(run['config'], config)
     if run['images'] != images:
         changed.append('data set')
     if changed:
@@ -96,7 +95,7 @@ def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence
         workdir = series.workdir(row, seed)
         last = row_config(series.config, row.name).stages[-1].name
         missing = [name for name in names if not _measured(workdir / f'{name}.json', last)]
-        if not missing or not (workdir / experiment.RESULTS_FILE).exists():
+        if not missing or not (workdir / run_files.RESULTS_FILE).exists():
             continue
         run = experiment.load_run(workdir)
         dataset = experiment.dataset_of(run, workdir, series.config.data.dir)
@@ -112,7 +111,7 @@ def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence
 
 def _measured(path: Path, stage: str) -> bool:
     """Whether a file holds what `measure_rows` would measure: of the last stage, and on the same angles."""
-    content = _content(path) or {}
+    content = run_files.read_json(path, _CURE) or {}
     return content.get('stage') == stage and content.get('seed', 0) == 0
 
 
@@ -140,7 +139,7 @@ def _accuracy_of(change: str) -> Callable[[dict[str, Any]], float]:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure('accuracy', experiment.RESULTS_FILE, lambda content: content['accuracy'], True),
+    Figure('accuracy', run_files.RESULTS_FILE, lambda content: content['accuracy'], True),
     *(
         Figure(change, 'robustness.json', _accuracy_of(change), True)
         for change in ('rotated by 90', 'rotated by 180', 'rotated by 270', 'rotated at random', 'reduced')
@@ -167,7 +166,7 @@ def collect(series: Series, rows: Sequence[Row], seeds: Sequence[int], figure: F
     """One figure of all runs that have it, row by row; rows without any are left out."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
-        contents = {seed: _content(series.workdir(row, seed) / figure.file) for seed in seeds}
+        contents = {seed: run_files.read_json(series.workdir(row, seed) / figure.file, _CURE) for seed in seeds}
         values = {
             seed: _number(figure, content, series.workdir(row, seed))
             for seed, content in contents.items()
@@ -190,16 +189,7 @@ def _number(figure: Figure, content: dict[str, Any], workdir: Path) -> float:
     try:
         return float(figure.read(content))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(_DAMAGED.format(workdir / figure.file)) from error
+        raise UserError(f'{workdir / figure.file} is damaged: {_CURE}') from error
 
 
-def _content(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(_DAMAGED.format(path)) from error
-
-
-_DAMAGED = '{} is damaged: remove it and give the same command again'
+_CURE = 'remove it and give the same command again'

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssanet_jax.models.ssanet import BASELINE
-from ssanet_jax.training import experiment
+from ssanet_jax.training import run_files, settings
 from ssanet_jax.training.stages import active_groups
 from ssanet_jax.training.step import stage_losses
 
@@ -43,7 +43,7 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
         used |= stage_losses(active_groups(config.stages, number), row.train, config.loss.weights).keys()
     config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in used}
     identity = json.loads(config.to_json_best_effort())
-    for name in experiment.MOVABLE:
+    for name in settings.MOVABLE:
         section, field = name.split('.')
         identity[section].pop(field, None)
     return identity
@@ -64,12 +64,12 @@ def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images:
     Returns:
       The names of the stages taken over.
     """
-    if (workdir / experiment.CONFIG_FILE).exists():
+    if (workdir / run_files.CONFIG_FILE).exists():
         return []
     for row in config.stages:
         shutil.rmtree(workdir / row.name, ignore_errors=True)
     taken: list[str] = []
-    runs = [(path, experiment.read_run(path)) for path in others if path != workdir]
+    runs = [(path, run_files.read_run(path)) for path in others if path != workdir]
     donors = [(path, ConfigDict(run['config'])) for path, run in runs if run['images'] == images]
     for index, row in enumerate(config.stages):
         identity = stage_identity(config, index)

@@ -20,28 +20,12 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE, SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
 from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.training.run_files import CONFIG_FILE, read_json, read_run, write_json
+from ssanet_jax.training.settings import changed_settings
 from ssanet_jax.training.stages import active_groups
 
-CONFIG_FILE = 'config.json'
-RESULTS_FILE = 'results.json'
 _WORKDIR = 'workdir:'  # of config.model.pretrained
-# Where the data lies, how it is read and on which devices may change between two starts of one run; what is
-# learned may not.
-MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
-MOVABLE |= {'mesh.shape', 'mesh.spread_heads'}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file at one stroke, so that no reader ever sees half of it.
-
-    Of several processes, which all must come here, one writes; the others wait until it is there.
-    """
-    if processes.leads():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'{path.name}.partial')
-        partial.write_text(json.dumps(content, indent=2) + '\n')
-        os.replace(partial, path)
-    processes.wait_for_all(f'written {path}')
+_BEST_DAMAGED = 'restore it from a copy, or delete the folder of this stage and train it again'
 
 
 def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) -> SSANet:
@@ -100,25 +84,6 @@ def with_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
 def filled_in(config: ConfigDict) -> ConfigDict:
     """`with_preprocessing` without a network: the configuration as a run of it keeps it."""
     return with_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
-
-
-def settings_of(run: 'Run', given: ConfigDict) -> ConfigDict:
-    """The settings to evaluate a run with: its own, except where the data lies and how it is read.
-
-    Raises:
-      UserError: if `given` asks for other images, another split or another preparation of them.
-    """
-    theirs = given.data.copy_and_resolve_references()
-    theirs.interpolation = theirs.interpolation or run.config.data.interpolation
-    free = {name.removeprefix('data.') for name in MOVABLE} | {'csv', 'name', 'level', 'batch_size'}
-    changed = sorted(_differences(run.config.data.to_dict(), json.loads(theirs.to_json_best_effort())) - free)
-    if changed:
-        raise UserError(
-            f'the run has another {", ".join(f"config.data.{name}" for name in changed)}: evaluate with its settings'
-        )
-    config = run.config.copy_and_resolve_references()
-    config.data = theirs
-    return config
 
 
 def check_run(config: ConfigDict) -> None:
@@ -208,17 +173,6 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
         )
 
 
-def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
-    """Paths of the settings in which a configuration differs from that of a run, those that may change left out.
-
-    Args:
-      before: `read_run(...)['config']`.
-      config: one that still leaves open what the backbone's weights decide agrees with any answer.
-    """
-    changed = _differences(before, json.loads(config.to_json_best_effort())) - MOVABLE
-    return sorted(changed - ({'data.interpolation'} if not config.data.interpolation else set()))
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A trained run, ready to predict."""
@@ -287,7 +241,7 @@ class Best:
     def __init__(self, workdir: Path, stage: str, *, chooses: bool):
         self._chooses, self._directory = chooses, _best_dir(workdir, stage)
         self._file = workdir / stage / 'best.json'
-        self.result: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.result: dict[str, Any] = read_json(self._file, _BEST_DAMAGED) or {}
 
     def consider(self, step: int, result: dict[str, Any], params: dict[str, Any], stats: dict[str, Any]) -> None:
         """Takes note of the result of the network at `step`, and keeps the network if it is the best so far."""
@@ -361,30 +315,3 @@ def device_kind() -> str:
     """What the run ran on, for its results: '2 x cpu' or '8 x NVIDIA H100'."""
     devices = jax.devices()
     return f'{len(devices)} x {devices[0].device_kind}'
-
-
-def read_run(workdir: Path) -> dict[str, Any]:
-    """What a work directory was claimed with: its `config`, `class_names` and `images` (their digest).
-
-    Raises:
-      UserError: it holds no run.
-    """
-    path = workdir / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text())
-        return {'config': content['config'], 'class_names': content['class_names'], 'images': content['images']}
-    except FileNotFoundError:
-        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir') from None
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UserError(f'{path} is damaged: restore it from a copy, or train in another --workdir') from None
-
-
-def _differences(a: Any, b: Any, path: str = '') -> set[str]:
-    """Paths at which two JSON trees differ."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in a.keys() | b.keys()]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        found = [_differences(x, y, f'{path}[{i}]') for i, (x, y) in enumerate(zip(a, b))]
-    else:
-        return set() if a == b else {path}
-    return set().union(*found)

@@ -1,7 +1,6 @@
 """Training through all stages, and evaluation."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from ssanet_jax.evaluation.figures import save_picture
 from ssanet_jax.evaluation.recognise import Recogniser, evenly, parts_sheet
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
-from ssanet_jax.training import experiment, feature_cache
+from ssanet_jax.training import experiment, feature_cache, run_files, settings
 from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.stages import active_groups, check_stages
 from ssanet_jax.training.step import Metrics, TrainState, check_loss, make_train_step
@@ -85,9 +84,9 @@ def _train_stages(
     for index, row in enumerate(config.stages):
         path = workdir / row.name / 'evaluation.json'
         if not path.exists():
-            experiment.write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
+            run_files.write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
         feature_cache.remove(workdir, row.name)
-        stages[row.name] = json.loads(path.read_text())
+        stages[row.name] = run_files.read_json(path, run_files.TRAIN_AGAIN)
     final = stages[row.name]
     if dataset.validation is not None:
         final = _test_once(config, workdir, dataset, _evaluation_mesh(config), console)
@@ -106,7 +105,7 @@ def _train_stages(
         'device': experiment.device_kind(),
         'versions': {'ssanet_jax': ssanet_jax.__version__, 'jax': jax.__version__},
     }
-    experiment.write_json(workdir / experiment.RESULTS_FILE, results)
+    run_files.write_json(workdir / run_files.RESULTS_FILE, results)
     _draw_examples(workdir, dataset, config)
     return results
 
@@ -122,7 +121,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
     """
     mesh = _evaluation_mesh(config)
     run = experiment.load_run(workdir)
-    config = experiment.settings_of(run, config)
+    config = settings.settings_of(run.config, config)
     dataset = datasets.load(config.data)
     if dataset.class_names != run.class_names:
         raise UserError(
@@ -135,7 +134,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
         soft_wrap=True,
     )
     result = _evaluate_run(run, dataset, config, mesh, console)
-    experiment.write_json(workdir / 'evaluation.json', result)
+    run_files.write_json(workdir / 'evaluation.json', result)
     return result
 
 
@@ -145,8 +144,8 @@ def _test_once(
     """The accuracy on the test set of the network that validation chose; read again, not measured again."""
     path = workdir / 'test.json'
     if not path.exists():
-        experiment.write_json(path, _evaluate_run(experiment.load_run(workdir), dataset, config, mesh, console))
-    return json.loads(path.read_text())
+        run_files.write_json(path, _evaluate_run(experiment.load_run(workdir), dataset, config, mesh, console))
+    return run_files.read_json(path, run_files.TRAIN_AGAIN)
 
 
 def _evaluate_run(

@@ -13,7 +13,7 @@ from configs import demo
 from ssanet_jax.experiments.shared_stages import stage_identity, take_over
 from ssanet_jax.experiments.tables import row_config
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment, loop
+from ssanet_jax.training import experiment, loop, run_files
 
 
 def identity(name, index=0, **changes):
@@ -69,7 +69,7 @@ def rows(finished_run):
 @pytest.fixture
 def images(finished_run):
     """The digest of the finished run's images."""
-    return experiment.read_run(finished_run.workdir)['images']
+    return run_files.read_run(finished_run.workdir)['images']
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_pa
     assert take_over(full, tmp_path, [finished_run.workdir], images) == []
     assert not (tmp_path / 'oriented_pooling').exists()
     (tmp_path / 'scale_mining').mkdir()
-    (tmp_path / experiment.CONFIG_FILE).write_text('{}')
+    (tmp_path / run_files.CONFIG_FILE).write_text('{}')
     full.loss.weights.mac = 0.5
     assert take_over(full, tmp_path, [finished_run.workdir], images) == []
     assert (tmp_path / 'scale_mining').is_dir() and not list((tmp_path / 'scale_mining').iterdir())
@@ -116,7 +116,7 @@ def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = tmp_path / 'other'
     (other / 'scale_mining').mkdir(parents=True)
-    (other / experiment.CONFIG_FILE).write_text((finished_run.workdir / experiment.CONFIG_FILE).read_text())
+    (other / run_files.CONFIG_FILE).write_text((finished_run.workdir / run_files.CONFIG_FILE).read_text())
     assert take_over(full, tmp_path / 'mine', [other], images) == []
     (other / 'scale_mining/evaluation.json').write_text(json.dumps({}))
     assert take_over(full, tmp_path / 'mine', [other], images) == ['scale_mining']
@@ -125,9 +125,9 @@ def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
 def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = shutil.copytree(finished_run.workdir, tmp_path / 'other')
-    content = json.loads((other / experiment.CONFIG_FILE).read_text())
+    content = json.loads((other / run_files.CONFIG_FILE).read_text())
     del content['config']['model']['part_head'], content['config']['model']['dilate']
-    (other / experiment.CONFIG_FILE).write_text(json.dumps(content))
+    (other / run_files.CONFIG_FILE).write_text(json.dumps(content))
     assert take_over(full, tmp_path / 'mine', [other], images) == []
 
 

@@ -19,7 +19,7 @@ from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import merge_model, split_model
-from ssanet_jax.training import experiment, feature_cache, loop, stages
+from ssanet_jax.training import experiment, feature_cache, loop, run_files, stages
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.stages import check_stages, stage
 
@@ -146,7 +146,7 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
     expected = list(setting.cached())
     folder = feature_cache.folder(setting.workdir, setting.row.name)
     if harm == 'settings':
-        config = setting.workdir / experiment.CONFIG_FILE
+        config = setting.workdir / run_files.CONFIG_FILE
         config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
     elif harm == 'note':
         (folder / '0.json').write_text('{"made_')

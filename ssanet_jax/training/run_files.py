@@ -1,0 +1,61 @@
+"""The JSON files of a work directory: written at one stroke, and read as files that anything may have happened to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ssanet_jax import processes
+from ssanet_jax.errors import UserError
+
+CONFIG_FILE = 'config.json'
+RESULTS_FILE = 'results.json'
+TRAIN_AGAIN = 'restore it from a copy, or delete it and give the training command again, which makes it anew'
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file at one stroke, so that no reader ever sees half of it.
+
+    Of several processes, which all must come here, one writes; the others wait until it is there.
+    """
+    if processes.leads():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f'{path.name}.partial')
+        partial.write_text(json.dumps(content, indent=2) + '\n')
+        os.replace(partial, path)
+    processes.wait_for_all(f'written {path}')
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any] | None:
+    """A JSON file of the run, with an object in it; None if it is not there.
+
+    Raises:
+      UserError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is damaged, it is no JSON: {cure}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is damaged, it holds no JSON object: {cure}')
+    return content
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+    """What a work directory was claimed with: its `config`, `class_names` and `images` (their digest).
+
+    Raises:
+      UserError: it holds no run.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text())
+        return {'config': content['config'], 'class_names': content['class_names'], 'images': content['images']}
+    except FileNotFoundError:
+        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir') from None
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UserError(f'{path} is damaged: restore it from a copy, or train in another --workdir') from None
