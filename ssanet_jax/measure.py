@@ -1,9 +1,13 @@
-"""Measures a trained run beyond its accuracy: robustness, and how its parts lie to annotated key points.
+"""Measures a trained run beyond its accuracy: robustness, parts against key points, ways to share.
 
     python -m ssanet_jax.measure --workdir=runs/cub
 
 Prints two tables for the test set and writes `robustness.json` (the paper's Tables 1 and 2: accuracy on rotated and
 on reduced images) and `keypoints.json` (its Figure 4, for data with key points) to the run's folder.
+
+    python -m ssanet_jax.measure --workdir=runs/cub --only=sharing
+
+prints accuracy and latency of the same weights for each `config.model.sharing`, and writes `sharing.json`.
 docs/experiments.md says what each number is.
 """
 
@@ -27,12 +31,16 @@ from ssanet_jax.experiments.measurements import (
     measure_robustness,
     write_measurement,
 )
+from ssanet_jax.experiments.sharing_ways import GLOBAL_POOLING, measure_sharing
 from ssanet_jax.training import experiment
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
-_ONLY = flags.DEFINE_enum('only', None, ['robustness', 'keypoints'], 'Measure nothing else.')
+_ONLY = flags.DEFINE_enum(
+    'only', None, ['robustness', 'keypoints', 'sharing'], 'Measure nothing else; by default all but sharing.'
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of timing for --only=sharing; the median counts.', lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -43,7 +51,7 @@ def main(arguments: list[str]) -> None:
     run = experiment.load_run(workdir)
     dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
 
-    names = [_ONLY.value] if _ONLY.value else list(MEASUREMENTS)
+    names = [_ONLY.value] if _ONLY.value else [name for name in MEASUREMENTS if name != 'sharing']  # it takes long
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         if 'keypoints' in names:
@@ -114,6 +122,47 @@ def _keypoints_line(result: dict[str, Any]) -> str:
     )
 
 
+def _sharing_table(result: dict[str, Any]) -> Table:
+    """Below, why a way does not fit; the times are those of one image, by images a call."""
+    bare = result['global_pooling']
+    title = f'{result["dataset"]}, stage {result["stage"]}: {result["examples"]} test images; {result["device"]}'
+    notes = ['* as trained; ms of one image, and how many times those of global pooling']
+    table = Table(title=title)
+    headings = [heading for batch in bare['milliseconds'] for heading in (f'ms, batch {batch}', 'times')]
+    for heading in ('way to share', 'crops', 'accuracy', 'difference (points)', *headings):
+        table.add_column(heading, justify='left' if heading == 'way to share' else 'right', no_wrap=True)
+
+    def times(milliseconds):
+        return (
+            cell
+            for batch, value in milliseconds.items()
+            for cell in (f'{value:.1f}', f'{value / bare["milliseconds"][batch]:.2f}')
+        )
+
+    accuracy = '' if bare['accuracy'] is None else f'{bare["accuracy"]:.4f}'
+    table.add_row(GLOBAL_POOLING, '', accuracy, '', *times(bare['milliseconds']), end_section=True)
+    for row in result['ways']:
+        name = f'{row["way"]} *' if row['trained'] else row['way']
+        if 'problem' in row:
+            table.add_row(name, '', 'does not fit')
+            notes.append(f'{row["way"]}: {row["problem"]}')
+            continue
+        difference = '' if row['trained'] else f'{row["difference"]:+.1f} ± {row["half_width"]:.1f}'
+        crops = str(row['crop_size'] or '')
+        table.add_row(name, crops, f'{row["accuracy"]:.4f}', difference, *times(row['milliseconds']))
+    table.caption = '\n'.join(notes)
+    return table
+
+
+def _sharing_line(result: dict[str, Any]) -> str:
+    rows = (
+        f'{row["way"]} {row["accuracy"]:.4f} in {row["milliseconds"]["1"]:.1f} ms{" (as trained)" * row["trained"]}'
+        for row in result['ways']
+        if 'problem' not in row
+    )
+    return f'sharing on {result["examples"]} images: {", ".join(rows)}'
+
+
 class Measurement(NamedTuple):
     """One of the things that can be measured of a run."""
 
@@ -131,6 +180,12 @@ MEASUREMENTS = {
         'counted as wrong',
     ),
     'keypoints': Measurement(measure_keypoints, _keypoints_table, _keypoints_line, 'left out'),
+    'sharing': Measurement(
+        lambda run, dataset: measure_sharing(run, dataset, _ROUNDS.value),
+        _sharing_table,
+        _sharing_line,
+        'counted as wrong',
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, 
 from ssanet_jax.evaluation.robustness import robustness
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import Outputs, split_model
-from ssanet_jax.training import experiment
+from ssanet_jax.training import experiment, run_files
 
 BEFORE, AFTER = 'before scale mining', 'after scale mining'
 CENTRE = 'centre of the image'  # where photographers put the object: what any box has to be nearer than
@@ -34,7 +34,7 @@ def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> 
     """
     mesh = _mesh(run)
     predict = _network(run, mesh)
-    batches = _tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
+    batches = tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
     return robustness(lambda images: predict(images).logits, batches, mesh, seed)
 
 
@@ -52,7 +52,7 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
             boxes[AFTER] = outputs.aligned_boxes
         return boxes | {CENTRE: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
 
-    batches = _tracked('key points', annotated_batches(dataset, run.config.data), dataset, run)
+    batches = tracked('key points', annotated_batches(dataset, run.config.data), dataset, run)
     about = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
     return about | keypoint_distances(locate, batches, mesh)
 
@@ -60,6 +60,11 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
 def check_parts(run: experiment.Run, dataset: Dataset) -> None:
     """Raises `UserError` for a run or a data set whose parts cannot be held against key points."""
     check_keypoints(dataset)
+    check_proposals(run)
+
+
+def check_proposals(run: experiment.Run) -> None:
+    """Raises `UserError` for a network that looks for no parts, and so describes no regions."""
     if 'proposals' not in run.active:
         raise UserError(f'the network of stage {run.stage} looks for no parts: measure a run that trains proposals')
 
@@ -72,7 +77,7 @@ def write_measurement(
     content = {'dataset': dataset.name, 'stage': run.stage} | result
     path = workdir / f'{name}.json'
     try:
-        experiment.write_json(path, content)
+        run_files.write_json(path, content)
     except OSError as error:
         raise UserError(f'cannot write {path} ({error.strerror}): make room, or copy the run elsewhere') from error
     return content
@@ -91,6 +96,7 @@ def _network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     return lambda images: predict(params, stats, images)
 
 
-def _tracked(what: str, batches: Iterator[Batch], dataset: Dataset, run: experiment.Run) -> Iterator[Batch]:
+def tracked(what: str, batches: Iterator[Batch], dataset: Dataset, run: experiment.Run) -> Iterator[Batch]:
+    """Batches of the test set, with a bar on stderr that says how many have gone by."""
     total = steps_in(1, len(dataset.test), run.config.data.eval_batch_size)
     return track(batches, what, total=total, console=Console(stderr=True), transient=True)
