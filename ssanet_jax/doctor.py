@@ -7,7 +7,8 @@ code is 0 if training would be right, 1 if it would be wrong, and 2 if there is 
 Wrong are images that are missing or cannot be read, counts other than published, classes without
 training images, labels outside the classes, boxes wholly outside their image, and the same picture in
 train and test or under two classes. Grayscale images, boxes that overrun their image, part of the
-classes, near copies, tiny images and uneven classes are reported too, but leave the exit code at 0.
+classes, files of a folder that are left out, near copies, tiny images and uneven classes are reported
+too, but leave the exit code at 0.
 
 `--fix_list=FILE` also writes the files that have errors, one path a line, relative to the folder: those to
 replace, and of a picture in both train and test the training copy, which is the one to remove.

@@ -6,10 +6,8 @@ The page, `report.html` in the run's folder, needs neither network nor other fil
 Robustness and key points are in it if `ssanet_jax.measure` was run before. docs/experiments.md says what is shown.
 """
 
-import json
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -18,14 +16,14 @@ import ssanet_jax
 from ssanet_jax import command, parallel
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation import report_answers, report_run
+from ssanet_jax.evaluation import report_answers, report_files, report_run
 from ssanet_jax.evaluation.curves import learning_curves
 from ssanet_jax.evaluation.mistakes import answer_all
 from ssanet_jax.evaluation.page import Section, page
 from ssanet_jax.evaluation.page_file import check_writable, write
 from ssanet_jax.evaluation.report_facts import Facts
 from ssanet_jax.evaluation.responses import Responses, check_comparable, measure_responses
-from ssanet_jax.training import experiment
+from ssanet_jax.training import experiment, run_files
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
@@ -90,25 +88,33 @@ def gather(
     """Reads what the run noted, and asks its network about every test image.
 
     Raises:
-      UserError: a file of the run cannot be read.
+      UserError: a file of the run is damaged.
     """
     stages = [row['name'] for row in run.config.stages]
-    results = {name: _read(workdir / name / 'evaluation.json') for name in stages}
+    read_stage = lambda name: report_files.read_result(
+        workdir / name / 'evaluation.json', report_files.STAGE, report_files.STAGE_DEFAULTS
+    )
+    ended = {name: result for name in stages if (result := read_stage(name)) is not None}
+    results = report_files.read_result(
+        workdir / run_files.RESULTS_FILE, report_files.RESULTS, report_files.RESULTS_DEFAULTS
+    )
+    measured = report_run.read_measured(workdir)
     begun = {name: experiment.stage_steps(workdir, name) for name in stages}
-    measured = {name: _read(workdir / f'{name}.json') for name in ('robustness', 'keypoints')}
     curves = learning_curves(workdir, run.config.stages)
+    damaged = report_files.damaged_histories(workdir, list(ended))
     mesh = parallel.make_mesh(images=run.config.data.eval_batch_size)
     return Facts(
         workdir=workdir,
-        settings=_read(workdir / experiment.CONFIG_FILE)['config'],
+        settings=run_files.read_run(workdir)['config'],
         run=run,
         dataset=dataset,
         answers=answer_all(run, dataset, mesh, console),
-        results=_read(workdir / experiment.RESULTS_FILE),
-        stages={name: result for name, result in results.items() if result},
+        results=results,
+        stages=ended,
         steps={name: steps[-1] for name, steps in begun.items() if steps},
-        measured={name: result for name, result in measured.items() if result},
+        measured=measured,
         curves=curves,
+        damaged=damaged,
         responses=_responses(run, dataset, console, other),
     )
 
@@ -124,16 +130,6 @@ def _responses(
         if other is not None:
             raise
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; empty if it is not there."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(f'{path} cannot be read: restore it from a copy, or delete it') from error
 
 
 if __name__ == '__main__':

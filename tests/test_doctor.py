@@ -2,27 +2,18 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import ROOT, run_each, run_python
 from PIL import Image
 
 REAL_BIRDS = ROOT / '../shared/data/CUB_200_2011'
 
 
 def doctor(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, '-m', 'ssanet_jax.doctor', *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        errors='surrogateescape',
-        env=os.environ | {'COLUMNS': '160'} | environment,
-    )
+    return run_python(('-m', 'ssanet_jax.doctor'), *arguments, environment={'COLUMNS': '160'} | environment)
 
 
 @pytest.fixture
@@ -58,6 +49,8 @@ def test_all_defects_are_found_at_once(photographs, tmp_path):
     shutil.copy(train / 'owl/train0.jpg', test / 'owl/copy.jpg')
     shutil.copy(train / 'owl/train1.jpg', train / 'émeu [red]/copy.jpg')
     Image.new('L', (20, 20)).save(test / 'owl/small.png')
+    for number in range(5):
+        (train / f'owl/phone{number}.heic').write_bytes(b'of another kind')
     strange = os.fsencode(train) + b'/owl/\xff\x1b[31m.jpg'
     with open(strange, 'wb') as file:
         file.write(b'no image')
@@ -70,6 +63,11 @@ def test_all_defects_are_found_at_once(photographs, tmp_path):
     verdict = '6 problems: unreadable images (4), pictures in both train and test (1), pictures under two classes (1)'
     assert done.stdout.splitlines()[-1] == verdict
     assert '1 warning' in done.stdout and '1 note' in done.stdout
+    (place,) = (i for i, line in enumerate(done.stdout.splitlines()) if 'files left out' in line)
+    left_out = ' '.join(done.stdout.splitlines()[place : place + 6])
+    assert all(f'train/owl/phone{number}.heic' in left_out for number in range(3))
+    assert 'phone3' not in done.stdout and 'and 2 more' in left_out and 'convert them to JPEG or PNG' in left_out
+    assert '5 warnings' in done.stdout
     assert 'train/owl/train0.jpg = test/owl/copy.jpg' in done.stdout
     assert '\x1b' not in done.stdout
     assert sorted(listed.read_bytes().splitlines()) == [
@@ -103,18 +101,18 @@ def test_missing_images_of_a_set_below_the_folder(tmp_path):
     assert listed == ['CUB_200_2011/images/001.Owl/a.jpg', 'CUB_200_2011/images/001.Owl/b.jpg']
 
 
-def test_user_errors_are_one_line(photographs, tmp_path):
+def test_user_errors_are_one_line(photographs, tmp_path, tmp_path_factory):
     folder = f'--data_dir={photographs}'
-    for arguments, message in (
-        (('--dataset=cub', '--data_dir=/nowhere'), '--data_dir=/nowhere is not a folder'),
-        (('--dataset=cub', folder), 'images.txt is missing'),
-        (('--dataset=folder', folder, '--csv=nothing.csv'), 'set --csv to'),
-        (('--dataset=folder', folder, f'--fix_list={tmp_path}'), 'cannot write --fix_list'),
-    ):
-        done = doctor(*arguments)
-        assert done.returncode == 2 and message in done.stderr, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1 and 'config.' not in done.stderr
-        assert done.stdout == ''
+    cases = {
+        '--data_dir=/nowhere is not a folder': ['--dataset=cub', '--data_dir=/nowhere'],
+        'images.txt is missing': ['--dataset=cub', folder],
+        'set --csv to': ['--dataset=folder', folder, '--csv=nothing.csv'],
+        'cannot write --fix_list': ['--dataset=folder', folder, f'--fix_list={tmp_path}'],
+    }
+    for message, (code, stdout, stderr) in run_each('ssanet_jax.doctor', cases, tmp_path_factory.mktemp('out')).items():
+        assert code == 2 and message in stderr, stderr
+        assert len(stderr.strip().splitlines()) == 1 and 'config.' not in stderr
+        assert stdout == ''
     assert os.listdir(tmp_path) == ['birds']
     assert not [name for name in os.listdir(tmp_path.parent) if name.startswith(f'.{tmp_path.name}')]
 

@@ -4,10 +4,9 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
-from commands import ROOT
+from commands import changed, run_each, run_python
 from page_checks import check_page
 
 from ssanet_jax.errors import UserError
@@ -17,31 +16,17 @@ from ssanet_jax.evaluation.report_run import confidence_interval
 SECTIONS = (
     'results curves robustness keypoints parts annotated responses confusion mistakes reading data settings'.split()
 )
-PLAIN = ('-m', 'ssanet_jax.report')
-# The command, on other data or another network than the run's.
-CHANGED = """
+MODULE = 'ssanet_jax.report'
+# What changes to the command begin with, for other data or another network than the run's.
+ORIGINALS = """
 import dataclasses
-from ssanet_jax import command, report
-load, load_run = report.datasets.load, report.experiment.load_run
-{changes}
-command.run(report.main)
+load, load_run = module.datasets.load, module.experiment.load_run
 """
 HOSTILE = '<script>alert(1)</script>'
 
 
-def make(*arguments, program=PLAIN):
-    return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
-
-
-def changed(changes):
-    return ('-c', CHANGED.format(changes=changes))
-
-
-@pytest.fixture
-def workdir(finished_run, tmp_path):
-    return shutil.copytree(finished_run.workdir, tmp_path / 'run')
+def make(*arguments, changes=''):
+    return run_python(changed(MODULE, ORIGINALS + changes) if changes else ('-m', MODULE), *arguments)
 
 
 def read(path):
@@ -61,6 +46,7 @@ def test_a_finished_run(workdir):
     assert not list(workdir.rglob('*.partial'))
     page = check_page((workdir / 'report.html').read_text())
     results = read(workdir / 'results.json')
+    assert 'Left out' not in page.text
 
     assert page.ids == SECTIONS and page.links == [f'#{key}' for key in page.ids]
     assert f'accuracy{results["accuracy"]:.4f}' in page.text and 'not finished' not in page.text
@@ -108,15 +94,20 @@ def hostile(config):
     d = load(config)
     return dataclasses.replace(d, name='{HOSTILE}', test=Renamed(d.test, np.arange(len(d.test))),
         class_names=tuple(name + ' {HOSTILE}' for name in d.class_names))
-report.datasets.load = hostile
+module.datasets.load = hostile
 """
+    with (workdir / 'scale_mining/history.jsonl').open('a') as file:
+        file.write('{"kind": "epoch", "step"\n[3]\n')
+    (workdir / 'part_tuning/history.jsonl').write_text('')
     out = workdir.parent / 'new' / 'folder' / 'page.html'
-    done = make(f'--workdir={workdir}', f'--out={out}', program=changed(changes))
+    done = make(f'--workdir={workdir}', f'--out={out}', changes=changes)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f'report written: {out}'
     page = check_page(out.read_text())
     assert page.text.count(HOSTILE) > 30 and '"><img src=x onerror=alert(1)>?' in page.text
     assert HOSTILE not in out.read_text()
+    lacking = 'Left out, since it is damaged: 2 lines of scale_mining/history.jsonl, all of part_tuning/history.jsonl.'
+    assert lacking in page.text and out.read_text().count('<title>prediction, epoch ') == 2
     assert f'1 of 30 test images, which count as wrong:cannot read {HOSTILE}.jpg' in page.text
 
 
@@ -131,11 +122,11 @@ def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdi
 def moved(config):
     assert config.dir == 'elsewhere'
     return load(config)
-report.datasets.load = moved
-report.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+module.datasets.load = moved
+module.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
     ['backbone', 'image_classifier']))
 """
-    done = make(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(changes))
+    done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=changes)
     assert done.returncode == 0, done.stderr
     page = check_page((workdir / 'report.html').read_text())
     assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
@@ -144,36 +135,53 @@ report.experiment.load_run = lambda path: dataclasses.replace(load_run(path), ac
     assert ['part_tuning', '1', '8 of 8', '', '', '', '', ''] in page.cells
 
 
+def check_errors(folder, cases, changes=''):
+    """Each case, {message: arguments}, ends with one line that holds its message."""
+    for message, (code, stdout, stderr) in run_each(MODULE, cases, folder, ORIGINALS + changes).items():
+        assert code == 2 and message in stderr and 'Traceback' not in stderr and not stdout, stderr
+        assert len(stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_errors_are_one_line(workdir, tmp_path):
     before = sorted(workdir.rglob('*'))
-    other_classes = changed(
-        "report.datasets.load = lambda config: dataclasses.replace(load(config), class_names=('wren',))"
-    )
     (tmp_path / 'cub').mkdir()
     cub = shutil.copytree(workdir, tmp_path / 'of_cub')
     content = read(cub / 'config.json')
     content['config']['data'] |= {'name': 'cub', 'dir': str(tmp_path / 'cub')}
     (cub / 'config.json').write_text(json.dumps(content))
-    for arguments, program, message in (
-        ((), PLAIN, '--workdir is missing: Folder of a trained run'),
-        ((f'--workdir={tmp_path / "nothing"}',), PLAIN, 'holds no run'),
-        ((f'--workdir={workdir}', 'more'), PLAIN, "'more' is no flag"),
-        ((f'--workdir={workdir}',), other_classes, 'trained on other classes than toy_birds has: check --data_dir'),
-        ((f'--workdir={workdir}', f'--out={tmp_path}'), PLAIN, 'is a folder: give the name of a file'),
-        ((f'--workdir={workdir}', f'--out={workdir}/config.json/page.html'), PLAIN, 'cannot write'),
-        ((f'--workdir={cub}',), PLAIN, 'is missing'),
-        ((f'--workdir={cub}', f'--data_dir={tmp_path}/nowhere'), PLAIN, 'nowhere is not a folder'),
-    ):
-        done = make(*arguments, program=program)
-        assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+    cases = {
+        '--workdir is missing: Folder of a trained run': [],
+        'holds no run': [f'--workdir={tmp_path / "nothing"}'],
+        "'more' is no flag": [f'--workdir={workdir}', 'more'],
+        'is a folder: give the name of a file': [f'--workdir={workdir}', f'--out={tmp_path}'],
+        'cannot write': [f'--workdir={workdir}', f'--out={workdir}/config.json/page.html'],
+        'is missing': [f'--workdir={cub}'],
+        'nowhere is not a folder': [f'--workdir={cub}', f'--data_dir={tmp_path}/nowhere'],
+    }
+    check_errors(tmp_path, cases)
+    other = "module.datasets.load = lambda config: dataclasses.replace(load(config), class_names=('wren',))"
+    message = 'trained on other classes than toy_birds has: check --data_dir'
+    check_errors(tmp_path, {message: [f'--workdir={workdir}']}, other)
     assert sorted(workdir.rglob('*')) == before
 
-    (workdir / 'robustness.json').write_text('{"accuracy": 3}')
-    done = make(f'--workdir={workdir}')
-    assert done.returncode == 2 and 'robustness.json is damaged or of another version' in done.stderr
-    assert not (workdir / 'report.html').exists()
+
+@pytest.mark.slow
+def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
+    whole = (workdir / 'results.json').read_bytes()
+    damages = {
+        'results.json is damaged, it is no JSON: restore it': ('results.json', whole[: len(whole) // 2]),
+        'part_tuning/evaluation.json is damaged, it is no JSON': ('part_tuning/evaluation.json', b''),
+        'robustness.json is damaged or of another version: delete it': ('robustness.json', b'{"accuracy": 3}'),
+        'keypoints.json is damaged, it is no JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
+    }
+    cases = {}
+    for number, (message, (file, content)) in enumerate(damages.items()):
+        copy = shutil.copytree(workdir, tmp_path / f'{number}')
+        (copy / file).write_bytes(content)
+        cases[message] = [f'--workdir={copy}']
+    check_errors(tmp_path, cases, 'def answer_all(*_): raise SystemExit(7)\nmodule.answer_all = answer_all')
+    assert not list(tmp_path.glob('*/report.html'))
 
 
 def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):

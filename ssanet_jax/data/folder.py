@@ -46,15 +46,15 @@ def read(config: Any) -> listing.Listing:
     table = None
     if config.get('csv'):
         table = root / pathlib.Path(config.csv).expanduser()
-    class_names, records, note = read_records(root, config.get('split_seed') or 0, table)
+    class_names, records, note, left_out = read_records(root, config.get('split_seed') or 0, table)
     notes = ([table.name] if table else []) + ([note] if note else [])
     name = root.name + (f' ({", ".join(notes)})' if notes else '')
-    return listing.Listing('folder', name, root, class_names, records)
+    return listing.Listing('folder', name, root, class_names, records, left_out=left_out)
 
 
 def read_records(
     root: pathlib.Path, split_seed: int = 0, table: pathlib.Path | None = None
-) -> tuple[tuple[str, ...], list[listing.Record], str]:
+) -> tuple[tuple[str, ...], list[listing.Record], str, tuple[str, ...]]:
     """Lists the images.
 
     Args:
@@ -64,23 +64,25 @@ def read_records(
       table: the CSV file, if there is one.
 
     Returns:
-      The names of the classes, sorted, one record an image, sorted by split, class and path, and
-      what a report should say of the split ('' where it was given).
+      The names of the classes, sorted, one record an image, sorted by split, class and path, what a
+      report should say of the split ('' where it was given), and the files among the images that are
+      left out: those with other endings, and images that lie in no class folder.
 
     Raises:
       UserError: no images, ``train`` without ``test`` or the reverse, a class in ``test`` only, a
         malformed CSV file.
     """
-    found = _read_table(root, table) if table else _read_folders(root)
+    found, left_out = (_read_table(root, table), []) if table else _read_folders(root)
     source = table or root
     files, note = _train_and_test(found, split_seed, source)
     class_names = tuple(sorted(files['train']))
     if not class_names:
+        other = f' (what is left out: {len(left_out)} files, such as {min(left_out)})' if left_out else ''
         raise UserError(
             f'{source} has no images for training: list some in it'
             if table
-            else f'{root} has no images in class folders: set config.data.dir to {_WHAT}, or list the images in a CSV'
-            ' file and name it in config.data.csv'
+            else f'{root} has no images in class folders{other}: set config.data.dir to {_WHAT}, or list the images in'
+            ' a CSV file and name it in config.data.csv'
         )
     unknown = sorted(set(files['test']) - set(class_names))
     if unknown:
@@ -101,7 +103,7 @@ def read_records(
         for name in sorted(files[split])
         for path in files[split][name]
     ]
-    return class_names, records, note
+    return class_names, records, note, tuple(sorted(left_out))
 
 
 def _train_and_test(found: dict[str, Files], seed: int, source: pathlib.Path) -> tuple[dict[str, Files], str]:
@@ -122,29 +124,37 @@ def _train_and_test(found: dict[str, Files], seed: int, source: pathlib.Path) ->
     return {split: found[split] for split in listing.SPLITS}, note
 
 
-def _read_folders(root: pathlib.Path) -> dict[str, Files]:
-    """The images of each split that has a folder, or all of them under ''."""
+def _read_folders(root: pathlib.Path) -> tuple[dict[str, Files], list[str]]:
+    """The images of each split that has a folder, or all of them under ''; and the files that are left out."""
     named = (path for path in sorted(root.iterdir()) if path.name.lower() in _SPLITS)
     folders = {_SPLITS[path.name.lower()]: path for path in named if path.is_dir()}
     if not folders.keys() & {'train', 'test'}:
-        return {'': _images(root, root)}
-    return {split: _images(root, path) for split, path in folders.items()}
+        folders = {'': root}
+    left_out: list[str] = []
+    return {split: _images(root, path, left_out) for split, path in folders.items()}, left_out
 
 
-def _images(root: pathlib.Path, parent: pathlib.Path) -> Files:
-    """The images of the class folders in ``parent``; only classes with images."""
+def _images(root: pathlib.Path, parent: pathlib.Path, left_out: list[str]) -> Files:
+    """The images of the class folders in ``parent``; only classes with images. Adds to ``left_out`` what is none."""
     found = {}
+    relative = lambda path: path.relative_to(root).as_posix()
     for folder in parent.iterdir():
-        if not folder.is_dir() or folder.name.startswith('.'):
+        if folder.name.startswith('.'):
             continue
-        paths = sorted(
-            path.relative_to(root).as_posix()
-            for path in folder.rglob('*')
-            if path.suffix.lower() in _ENDINGS
-            and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-        )
+        if not folder.is_dir():
+            if folder.suffix.lower() in _ENDINGS:  # an image of no class; a README is not meant to be one
+                left_out.append(relative(folder))
+            continue
+        paths = []
+        for path in folder.rglob('*'):
+            if any(part.startswith('.') for part in path.relative_to(folder).parts):
+                continue
+            if path.suffix.lower() in _ENDINGS:
+                paths.append(relative(path))
+            elif not path.is_dir():
+                left_out.append(relative(path))
         if paths:
-            found[folder.name] = paths
+            found[folder.name] = sorted(paths)
     return found
 
 

@@ -7,9 +7,10 @@ pictures, and return `Finding`s. A finding is an
   or cannot be read, other counts than were published although no class is missing, no images in a
   split, a class without training images, labels outside the classes, boxes with nothing of their
   image inside, the same picture in train and test or under two classes;
-* warning, if training is right but somebody should know: only part of the published classes, classes
-  that are never tested or very uneven, boxes or key points that overrun their image, the same picture
-  twice in one class and split, test images that look like a training image, tiny and gigantic images;
+* warning, if training is right but somebody should know: only part of the published classes, files
+  among the images that are left out, classes that are never tested or very uneven, boxes or key points
+  that overrun their image, the same picture twice in one class and split, test images that look like a
+  training image, tiny and gigantic images;
 * note, if there is nothing to do: grayscale images.
 """
 
@@ -152,7 +153,7 @@ def check_classes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator
 
 
 def check_files(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
-    """Every image is there and can be decoded to its last row."""
+    """Every image is there and can be decoded to its last row, and nothing lies among them that is not read."""
     missing = tuple(picture.path for picture in pictures.values() if picture.missing)
     if missing:
         yield Finding('error', 'missing images', missing, _again(listing), missing)
@@ -165,6 +166,9 @@ def check_files(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[F
             _again(listing) if listing.origin else 'replace these files or remove them',
             tuple(picture.path for picture in broken),
         )
+    if listing.left_out:
+        cure = 'if they show something to learn, convert them to JPEG or PNG and put them into class folders'
+        yield Finding('warning', 'files left out', listing.left_out, cure)
 
 
 def check_annotations(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:

@@ -52,6 +52,8 @@ class Listing:
     """Images a split and 'classes' of the whole published set; empty for a set of the user's own."""
     origin: str = ''
     """Where people get the set, for messages."""
+    left_out: tuple[str, ...] = ()
+    """Files among the images that the reader took for none of the set's; paths as those of the records."""
 
 
 def existing_dir(config: Any, what: str) -> pathlib.Path:

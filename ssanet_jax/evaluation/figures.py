@@ -37,7 +37,7 @@ def draw_parts(
     Args:
       image: uint8 `[H, H, 3]`, RGB, the network's input.
       boxes: `[K, 4]`, `(y0, x0, y1, x1)` in pixels of the input; they may reach outside.
-      scales: of each part, the side that scale mining chose as a multiple of the proposal's.
+      scales: of each part, the side that scale mining chose as a multiple of the proposal's; empty without it.
       caption: a line under the picture.
       side: of the picture, pixels.
       orientations: of each part, the one that oriented pooling chose, a key of `ARROWS`. It becomes an arrow: to the
@@ -62,9 +62,10 @@ def draw_parts(
     if keypoints is not None:
         taken += _dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
         taken += _triangles(picture, (boxes[:, :2] + boxes[:, 2:]) / 2 * zoom)
-    for index, (box, scale) in enumerate(zip(corners, scales)):
+    for index, box in enumerate(corners):
+        words = f'{index + 1} ×{scales[index]:.2g}' if len(scales) else f'{index + 1}'
         turns = ARROWS[orientations[index]] if len(orientations) else None
-        taken.append(_label(picture, f'{index + 1} ×{scale:.2g}', turns, box, COLOURS[index % len(COLOURS)], taken))
+        taken.append(_label(picture, words, turns, box, COLOURS[index % len(COLOURS)], taken))
     return np.concatenate([picture, _band([(caption, DARK)], side)])
 
 

@@ -79,7 +79,6 @@ def parts_sheet(
     columns: int = 5,
     *,
     side: int = 448,
-    proposals: bool = False,
 ) -> np.ndarray:
     """A sheet of images with their parts (Figure 6); the caption says what was predicted, and the truth if it differs.
 
@@ -90,20 +89,14 @@ def parts_sheet(
       class_names: name of each label.
       columns: images in a row.
       side: of each picture, pixels.
-      proposals: draw the parts before scale mining too, dashed.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
     """
     pictures = []
     for image, label, found in zip(images, labels, recognise(images)):
-        before = found.proposals if proposals else None
         caption = _caption(found.label, label, class_names)
-        pictures.append(
-            draw_parts(
-                image, found.boxes, found.scales, caption, side, orientations=found.orientations, proposals=before
-            )
-        )
+        pictures.append(draw_parts(image, found.boxes, found.scales, caption, side, orientations=found.orientations))
     return contact_sheet(pictures, columns)
 
 

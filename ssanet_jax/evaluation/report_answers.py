@@ -27,12 +27,19 @@ SIDE = 300  # of a picture with parts, pixels
 def parts(facts: Facts) -> Html:
     """Test images with the parts that the network found."""
     run, dataset = facts.run, facts.dataset
-    located = 'proposals' in run.active
+    located, mined, oriented = (group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling'))
     shown = list(_readable(dataset.test, evenly(EXAMPLES, len(dataset.test))))
     images = [for_evaluation(example['image'], run.config.data) for _, example in shown]
     figures = []
     for (_, example), image, found in zip(shown, images, Recogniser(run.model, run.active)(images)):
-        drawn = draw_parts(image, found.boxes, found.scales, side=SIDE, orientations=found.orientations)[:SIDE]
+        drawn = draw_parts(
+            image,
+            found.boxes,
+            found.scales if mined else (),
+            side=SIDE,
+            orientations=found.orientations,
+            proposals=found.proposals if mined else None,
+        )[:SIDE]
         name, truth = run.class_names[found.label], run.class_names[int(example['label'])]
         right = found.label == int(example['label'])
         verdict = element('span', 'right' if right else f'wrong: is {truth}', class_='right' if right else 'wrong')
@@ -44,13 +51,14 @@ def parts(facts: Facts) -> Html:
                 verdict,
             )
         )
-    chosen = 'the scale that was chosen, as a multiple of the proposal’s'
-    if 'oriented_pooling' in run.active:
-        chosen += ', and the orientation'
-    about = f'A colour stands for the number of a part; beside it stands {chosen}.'
-    if not located:
-        about = 'This network looks for no parts.'
-    about = f'Test images at even distances, so that nobody picked them. {about}'
+    chosen = ['the scale that was chosen, as a multiple of the proposal’s'] if mined else []
+    chosen += ['the orientation that was chosen'] if oriented else []
+    about = 'This network looks for no parts.'
+    if located:
+        about = 'Parts are numbered by their scores, best first, and coloured by their numbers. '
+        about += f'Beside the number stands {", and ".join(chosen)}. ' if chosen else ''
+        about += 'Dashed is the part as it was proposed, before scale mining.' if mined else ''
+    about = f'Test images at even distances, so that nobody picked them. {about.strip()}'
     return join(paragraph(about), cards(figures, 'wide'))
 
 

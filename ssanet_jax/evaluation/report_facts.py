@@ -18,9 +18,10 @@ class Facts(NamedTuple):
     run: Run
     dataset: Dataset
     answers: Answers  # of the run's network, to the test images
-    results: dict[str, Any]  # `results.json`; empty while the training is not finished
+    results: dict[str, Any] | None  # `results.json`; None while the training is not finished
     stages: dict[str, dict[str, Any]]  # `evaluation.json` of each stage that is finished
     steps: dict[str, int]  # done in each stage that has begun
     measured: dict[str, dict[str, Any]]  # 'robustness', 'keypoints', where they were measured
     curves: Curves | None
+    damaged: list[str]  # what the curves lack, in words
     responses: Responses | None  # of oriented pooling, where it takes part

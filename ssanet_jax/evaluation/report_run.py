@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from ssanet_jax.evaluation.curves import BATCHES, LOSS, PREDICTION, curve_class,
 from ssanet_jax.evaluation.mistakes import class_accuracy
 from ssanet_jax.evaluation.page import Html, bar, element, folded, join, paragraph, table, tiles, tree
 from ssanet_jax.evaluation.report_facts import Facts
+from ssanet_jax.evaluation.report_files import MEASURE_AGAIN
 from ssanet_jax.evaluation.robustness import ORIGINAL
+from ssanet_jax.training.run_files import read_json
 
 FEW = 20  # classes that are listed without being asked for
 
@@ -65,9 +68,9 @@ def _unfinished(facts: Facts) -> list[Html]:
 
 def results(facts: Facts) -> Html:
     """Accuracy of every head after every stage."""
-    found = [*facts.stages.values(), facts.results]
-    heads = _ordered({name for result in found for name in result.get('heads', ())})
-    splits = {result.get('split', 'test') for result in facts.stages.values()}
+    found = [*facts.stages.values(), *([facts.results] if facts.results else [])]
+    heads = _ordered({name for result in found for name in result['heads']})
+    splits = {result['split'] for result in facts.stages.values()}
     share = lambda value: '' if value is None else f'{value:.4f}'
     rows = []
     for row in facts.run.config.stages:
@@ -97,7 +100,7 @@ def results(facts: Facts) -> Html:
             )
         )
     if facts.results:
-        about = [f'{name} {version}' for name, version in facts.results.get('versions', {}).items()]
+        about = [f'{name} {version}' for name, version in facts.results['versions'].items()]
         about = ['seed {seed}, on {device}'.format_map(facts.results), *about]
         pieces.append(paragraph(f'Trained with {", ".join(about)}.', class_='soft'))
     return join(*pieces)
@@ -106,11 +109,14 @@ def results(facts: Facts) -> Html:
 def curves(facts: Facts) -> Html:
     """Accuracy and loss over epochs."""
     found = facts.curves
+    lacking = f'Left out, since it is damaged: {", ".join(facts.damaged)}.'
+    notice = [paragraph(lacking, class_='notice')] if facts.damaged else []
     if found is None:
-        return paragraph('This run noted no history, so there is no curve: it was trained by an earlier version.')
+        old = 'This run noted no history, so there is no curve: it was trained by an earlier version.'
+        return join(*notice) if notice else paragraph(old)
     names = [PREDICTION, *_ordered(found.accuracy.keys() - {PREDICTION, BATCHES}), BATCHES]
     accuracy = {name: found.accuracy[name] for name in names if name in found.accuracy}
-    pieces = []
+    pieces = notice
     for title, lines in ((f'Accuracy on {found.split} images', accuracy), ('Training loss', {LOSS: found.loss})):
         if any(map(len, sum(lines.values(), []))):
             legend = _legend(lines) if len(lines) > 1 else Html()
@@ -131,40 +137,52 @@ def _legend(lines: Iterable[str]) -> Html:
     return element('ul', *(element('li', swatch(name), _words(name)) for name in lines), class_='legend')
 
 
-def _measured(facts: Facts, name: str, show: Callable[[dict[str, Any]], Html]) -> Html:
-    """Shows a measurement, or names the command that makes it.
+def read_measured(workdir: Path) -> dict[str, dict[str, Any]]:
+    """What `ssanet_jax.measure` wrote to the folder of a run, by the names of its measurements.
 
     Raises:
-      UserError: its file holds something else.
+      UserError: a file holds something else than can be shown.
     """
+    found = {}
+    for name, show in _SHOWN.items():
+        path = workdir / f'{name}.json'
+        content = read_json(path, MEASURE_AGAIN)
+        if content is None:
+            continue
+        try:
+            show(content)  # now, before minutes of other work
+            if not all(isinstance(content[field], str) for field in ('stage', 'dataset')):
+                raise TypeError('of what it was measured')
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UserError(f'{path} is damaged or of another version: {MEASURE_AGAIN}') from error
+        found[name] = content
+    return found
+
+
+def _measured(facts: Facts, name: str) -> Html:
+    """Shows a measurement, or names the command that makes it."""
     found = facts.measured.get(name)
     if found is None:
         command = f'python -m ssanet_jax.measure --workdir={shlex.quote(str(facts.workdir))} --only={name}'
         return paragraph('Not measured. This command does it: ', element('code', command, class_='command'))
-    try:
-        pieces = [show(found)]
-        if (found['stage'], found['dataset']) != (facts.run.stage, facts.dataset.name):
-            pieces.insert(
-                0, paragraph(f'Measured after stage {found["stage"]}, on {found["dataset"]}.', class_='notice')
-            )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        path = facts.workdir / f'{name}.json'
-        raise UserError(f'{path} is damaged or of another version: delete it, or measure again') from error
+    pieces = [_SHOWN[name](found)]
+    if (found['stage'], found['dataset']) != (facts.run.stage, facts.dataset.name):
+        pieces.insert(0, paragraph(f'Measured after stage {found["stage"]}, on {found["dataset"]}.', class_='notice'))
     return join(*pieces)
 
 
 def robustness(facts: Facts) -> Html:
-    """What `ssanet_jax.measure` found on changed images; see `_measured` for the errors."""
-    return _measured(facts, 'robustness', _robustness)
+    """What `ssanet_jax.measure` found on changed images."""
+    return _measured(facts, 'robustness')
 
 
 def keypoints(facts: Facts) -> Html:
-    """What `ssanet_jax.measure` found of parts and key points; see `_measured` for the errors."""
+    """What `ssanet_jax.measure` found of parts and key points."""
     if not facts.dataset.keypoint_names:
         return paragraph('This data set has no key points.')
     if 'proposals' not in facts.run.active:
         return paragraph('This network looks for no parts.')
-    return _measured(facts, 'keypoints', _keypoints)
+    return _measured(facts, 'keypoints')
 
 
 def _robustness(found: dict[str, Any]) -> Html:
@@ -205,6 +223,9 @@ def _keypoints(found: dict[str, Any]) -> Html:
         f'In how many percent of the images the key point is the one nearest to the part ({name})',
     )
     return join(table(['', *measured], rows, caption), folded('Which key points are nearest', nearest))
+
+
+_SHOWN: dict[str, Callable[[dict[str, Any]], Html]] = {'robustness': _robustness, 'keypoints': _keypoints}
 
 
 def data(facts: Facts) -> Html:

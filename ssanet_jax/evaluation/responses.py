@@ -220,9 +220,10 @@ def responses_svg(responses: Responses, class_names: Sequence[str]) -> str:
     for title, name, values in columns:
         width = max(values.shape[1] * _BAR, 132)  # room for the words below
         pieces.append(_words(x, 12, title, weight='bold'))
+        limits = float(min(np.nanmin(values), 0)), float(max(np.nanmax(values), 0))  # of both images
         for row in range(2):
             base = _HEAD + _PICTURE + row * (_PICTURE + _GAP)
-            pieces.append(_bars(x, base, width, values[row], np.nanmax(values), COLOURS[responses.part % len(COLOURS)]))
+            pieces.append(_bars(x, base, width, values[row], limits, COLOURS[responses.part % len(COLOURS)]))
             if name == CHOSEN:
                 pieces.append(_words(x, base - _PICTURE - 4, ORIENTATIONS[responses.orientation[row]], faint=True))
         alike, base = responses.likeness[name], _HEAD + 2 * (_PICTURE + _GAP)
@@ -264,16 +265,29 @@ def _pictures(responses: Responses) -> Iterator[str]:
         )
 
 
-def _bars(x: float, base: float, width: float, values: np.ndarray, highest: float, colour: Sequence[int]) -> str:
-    """A bar a value, upwards from `base`; a gap where it is not a number."""
-    step = width / len(values)
-    heights = values / max(highest, 1e-12) * (_PICTURE - 4)
+def _bars(
+    x: float, base: float, width: float, values: np.ndarray, limits: tuple[float, float], colour: Sequence[int]
+) -> str:
+    """A bar a value, from zero upwards or downwards; a gap where it is not a number.
+
+    Means over channels are negative, too, behind a backbone that does not end in a ReLU.
+
+    Args:
+      x, base: lower left corner.
+      width: of all bars.
+      values: to draw.
+      limits: (at most 0, at least 0), of the values that the height of a row stands for.
+      colour: RGB.
+    """
+    low, high = limits
+    step, unit = width / len(values), (_PICTURE - 4) / max(high - low, 1e-12)
+    zero = base + low * unit
     path = ''.join(
-        f'M{x + i * step:.1f} {base:.1f}v{-h:.1f}h{0.85 * step:.2f}v{h:.1f}z'
-        for i, h in enumerate(heights)
+        f'M{x + i * step:.1f} {zero:.1f}v{-h:.1f}h{0.85 * step:.2f}v{h:.1f}z'
+        for i, h in enumerate(values * unit)
         if not np.isnan(h)
     )
-    axis = f'<path d="M{x:.1f} {base:.1f}h{width:.1f}" stroke="currentColor" stroke-opacity="0.4"/>'
+    axis = f'<path d="M{x:.1f} {zero:.1f}h{width:.1f}" stroke="currentColor" stroke-opacity="0.4"/>'
     return f'<path d="{path}" fill="rgb{tuple(colour)}"/>{axis}'
 
 

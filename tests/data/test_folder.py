@@ -70,7 +70,7 @@ def test_split_is_stratified_and_seeded(sizes, seed):
                 path = root / f'class{number}' / f'{i}.jpg'
                 path.parent.mkdir(exist_ok=True)
                 path.touch()
-        names, records, note = folder.read_records(root, seed)
+        names, records, note, _ = folder.read_records(root, seed)
         again = folder.read_records(root, seed)[1]
     assert note == 'random 80/20 split'
     assert [r.path for r in records] == [r.path for r in again]
@@ -121,6 +121,25 @@ def test_hidden_folders_are_left_out(root):
     for file in ('owl/1.jpg', 'owl/.thumbnails/1.jpg', 'owl/2.jpg', '.git/3.jpg'):
         write_image(root / file)
     assert sorted(record.path for record in folder.read_records(root)[1]) == ['owl/1.jpg', 'owl/2.jpg']
+
+
+def test_files_that_are_left_out_are_named(root, config):
+    for file in ('train/owl/1.jpg', 'train/owl/deep/2.PNG', 'test/owl/3.tiff', 'train/loose.jpg', 'train/.hidden.jpg'):
+        write_image(root / file)
+    for file in ('train/owl/a.HEIC', 'train/owl/deep/b', 'test/owl/c.txt', 'train/README.md', 'train/owl/.DS_Store'):
+        (root / file).touch()
+    (root / 'train/owl/folder.d').mkdir()
+    listing = dataset.read_listing(config)
+    assert [record.path for record in listing.records] == ['train/owl/1.jpg', 'train/owl/deep/2.PNG', 'test/owl/3.tiff']
+    assert listing.left_out == ('test/owl/c.txt', 'train/loose.jpg', 'train/owl/a.HEIC', 'train/owl/deep/b')
+
+
+def test_a_folder_with_nothing_but_other_files(root, config):
+    for name in ('b', 'a'):
+        (root / name).mkdir(parents=True)
+        (root / name / '1.heic').touch()
+    with pytest.raises(UserError, match=r'no images in class folders \(what is left out: 2 files, such as a/1.heic\)'):
+        dataset.load(config)
 
 
 def test_a_broken_link_is_listed_and_then_reported(root, config):

@@ -67,6 +67,17 @@ def test_the_label_says_index_and_scale():
     assert len(changed) and (changed[:, 0] < 24 * 7).all() and (changed[:, 1] < 30 * 7).all(), 'above the box'
 
 
+def test_without_scale_mining_the_label_says_no_scale():
+    box = np.array([[24.0, 16, 56, 56]])
+    mined, plain, turned = (
+        count(draw_parts(GREY, box, scales, side=448, orientations=orientations), COLOURS[0])
+        for scales, orientations in (([1.0], ()), ((), ()), ((), ['vertical']))
+    )
+    height, shorter = extent('1', 13)
+    assert mined - plain > 0.5 * height * (extent('1 ×1', 13)[1] - shorter), 'the label is narrower'
+    assert plain < turned < mined + height**2
+
+
 def test_labels_of_one_place_do_not_hide_each_other():
     boxes = np.tile([[20.0, 20, 40, 40]], (4, 1))
     for side in (224, 448):
@@ -137,14 +148,12 @@ def test_sheets_of_recognised_images():
     boxes, before = np.array([[8.0, 8, 24, 24]], np.float32), np.array([[30.0, 30, 50, 50]], np.float32)
     found = Recognition(1, np.float32([0.2, 0.8]), boxes, np.float32([0.5]), ['vertical'], before)
     recognise = lambda images: iter([found] * len(images))
-    sheet = lambda labels, **more: parts_sheet(recognise, [GREY] * 3, labels, ['wren', 'robin'], 2, side=128, **more)
+    sheet = lambda labels: parts_sheet(recognise, [GREY] * 3, labels, ['wren', 'robin'], 2, side=128)
     right = sheet([1, 1, 1])
     assert right.shape == (2 * (128 + 28) + 3 * 8, 2 * 128 + 3 * 8, 3)
     drawn = draw_parts(GREY, boxes, [0.5], 'robin', 128, orientations=['vertical'])
     assert (right[8:164, 8:136] == drawn).all()
     assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'what is wrong is said'
-    dashed = sheet([1, 1, 1], proposals=True)[8:136, 8:136]
-    assert count(dashed[58:62, 58:102], COLOURS[0]) > count(right[66:70, 66:110], COLOURS[0])
 
     points = np.array([[40.0, 10, 1]])
     sheet = keypoints_sheet(recognise, [GREY] * 3, [1, 1, 1], [points] * 3, ['wren', 'robin'], side=128)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 
 import jax
@@ -206,6 +207,59 @@ def test_a_network_from_end_to_end_is_drawn(run):
         assert f'told apart {100 * found.likeness[MAP].told_apart:.1f} %' in texts
         width = float(root.get('viewBox').split()[2])
         assert all(float(text.get('x')) < width for text in root.iter(f'{svg}text'))
+
+
+def bars(d):
+    """(x, y of zero, height above it, width) of each bar of a path's `d`."""
+    number = r'(-?[\d.]+)'
+    found = re.findall(rf'M{number} {number}v{number}h{number}v{number}z', d)
+    assert all(float(up) == -float(down) for _, _, up, _, down in found)
+    return [(float(x), float(y), -float(up), float(width)) for x, y, up, width, _ in found]
+
+
+@pytest.mark.parametrize(
+    'values, zero',
+    [
+        ([[4.0, 1, 0, 2], [1, 3, 2, 1]], 1.0),  # as behind a ReLU: zero lies at the bottom
+        ([[-1.0, 3, -0.5, 0], [0.5, 1, -0.25, 1]], 0.75),
+        ([[-4.0, -1, -2, -3], [-2, -1, -1, -1]], 0.0),
+        ([[0.0, 0, 0, 0], [0, 0, 0, 0]], None),
+    ],
+)
+def test_bars_start_at_zero_and_stay_in_their_row(values, zero):
+    """Maps are negative, too, behind a backbone that does not end in a ReLU."""
+    values = np.array(values)
+    found = responses.Responses(
+        label=0,
+        part=0,
+        places=(0, 1),
+        images=np.zeros((2, 64, 64, 3), np.uint8),
+        boxes=np.tile([10.0, 10, 30, 30], (2, 1)),
+        orientation=np.array([0, 1]),
+        pooled=np.tile(values[:, None], (1, 4, 1)),
+        maps=values,
+        other_maps=None,
+        cosines={name: 0.5 for name in (FIXED, CHOSEN, MAP)},
+        likeness={name: responses.Likeness(0.5, 0.25, 0.75) for name in (FIXED, CHOSEN, MAP)},
+        same_pairs=1,
+        different_pairs=1,
+        same_orientation=(0.5, 0.25),
+    )
+    svg = '{http://www.w3.org/2000/svg}'
+    root = ElementTree.fromstring(responses_svg(found, ['wren']))
+    pictures = [(float(image.get('y')), float(image.get('height'))) for image in root.iter(f'{svg}image')]
+    paths = [bars(path.get('d')) for path in root.iter(f'{svg}path') if path.get('fill')]
+    assert [len(path) for path in paths] == [8, 8, 4, 4, 4, 4]
+    for column in range(3):
+        for row, (top, height) in enumerate(pictures):
+            drawn = paths[2 * column + row]
+            expected = np.tile(values[row], 2 if column == 0 else 1)
+            assert all(y <= top + height + 0.1 and y - up >= top - 0.1 for _, y, up, _ in drawn)
+            assert all(y - up <= top + height + 0.1 and y >= top - 0.1 for _, y, up, _ in drawn)
+            scale = np.ptp([values.min(), values.max(), 0]) or 1
+            np.testing.assert_allclose([up for _, _, up, _ in drawn], expected / scale * (height - 4), atol=0.06)
+            if zero is not None:
+                assert drawn[0][1] == pytest.approx(top + height - (1 - zero) * (height - 4), abs=0.1)
 
 
 def test_what_cannot_be_compared_is_said(run):
