@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
@@ -67,6 +67,7 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    app.define_help_flags()
     _check_config_file(argv)
     try:
         arguments = flags.FLAGS(argv)[1:]

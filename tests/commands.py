@@ -1,12 +1,101 @@
 """How tests start the commands."""
 
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+
+# Imports a command once and forks for every case: the real flags, output and exit code of a process each, at a
+# fraction of the time. Importing starts no JAX backend (test_main.py holds it to that), so that there is nothing a
+# fork could break.
+_SERVER = """
+import importlib, json, os, sys, traceback
+from ssanet_jax import command
+given = json.load(sys.stdin)
+module = importlib.import_module(given['module'])
+exec(given['before'])
+codes = {}
+for name, (arguments, stem) in given['cases'].items():
+    pid = os.fork()
+    if not pid:
+        for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = [given['module'], *arguments]
+        try:
+            command.run(module.main)
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    codes[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+json.dump(codes, sys.stdout)
+"""
+
+
+class Ended(NamedTuple):
+    """What became of a command."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
 def train_command(workdir: Path) -> list[str]:
     """The command that trains the tiny configuration; to be run in `ROOT`."""
     config = Path(__file__).with_name('tiny_config.py')
     return [sys.executable, '-m', 'ssanet_jax.main', f'--config={config}', f'--workdir={workdir}']
+
+
+def run_python(
+    program: Sequence[str], *arguments: object, environment: Mapping[str, str] | None = None, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python in `ROOT` on `-m module` or `-c program`, with `environment` beside what there is."""
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        errors='surrogateescape',  # file names may be in any code
+        env=os.environ | (environment or {}),
+        timeout=timeout,
+    )
+
+
+def changed(module: str, before: str) -> tuple[str, str]:
+    """For `run_python`: a command, after Python that changes something of it, where `module` is the command's."""
+    start = f'import importlib\nfrom ssanet_jax import command\nmodule = importlib.import_module({module!r})\n'
+    return ('-c', f'{start}{before}\ncommand.run(module.main)')
+
+
+def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, before: str = '') -> dict[str, Ended]:
+    """Runs a command on the arguments of each case, a process each.
+
+    Args:
+      module: of the command.
+      cases: {name: arguments}.
+      folder: for the outputs.
+      before: Python that changes something of it; see `changed`.
+
+    Returns:
+      {name: what became of it}.
+    """
+    stems = {name: str(folder / f'case{number}') for number, name in enumerate(cases)}
+    given = {'module': module, 'before': before, 'cases': {name: (cases[name], stems[name]) for name in cases}}
+    done = subprocess.run(
+        [sys.executable, '-c', _SERVER], cwd=ROOT, input=json.dumps(given), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {
+        name: Ended(code, *(Path(stems[name] + end).read_text() for end in ('.out', '.err')))
+        for name, code in json.loads(done.stdout).items()
+    }

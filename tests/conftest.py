@@ -1,6 +1,7 @@
 """What all tests share: compiled programs kept between runs, a tiny configuration, one trained run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,9 @@ def finished_run(tmp_path_factory) -> FinishedRun:
     done = subprocess.run(train_command(workdir), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return FinishedRun(workdir, done.stdout)
+
+
+@pytest.fixture
+def workdir(finished_run, tmp_path) -> Path:
+    """A copy of the finished run, to be changed at will."""
+    return shutil.copytree(finished_run.workdir, tmp_path / 'run')

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, run_each
 
 CONFIG = Path(__file__).with_name('tiny_config.py')
 
@@ -113,19 +113,19 @@ def test_a_seed_in_other_hands_is_left_alone(table, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'arguments, words',
-    [
-        (['--config.stages[0].epochs=5'], 'holds a run with another stages[0].epochs'),
-        (['--table=9'], '--table'),
-        (['--seeds=0'], '--seeds'),
-        (['--config=configs/demo.py:global_pooling'], 'never train proposals'),
-        (['--config.data.image_size=60'], 'row gmp, seed 0'),
-        (['extra'], "'extra' is no flag"),
-    ],
-)
-def test_mistakes_end_with_one_line(table, arguments, words):
-    root = table[0] if 'holds' in words else table[0].parent / 'other'
-    done = ablate(f'--workdir={root}', '--table=4', '--seeds=1', *arguments)
-    assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith('error: ')]) == 1
+def test_mistakes_end_with_one_line(table, tmp_path):
+    mistakes = {
+        'holds a run with another stages[0].epochs': ['--config.stages[0].epochs=5'],
+        '--table': ['--table=9'],
+        '--seeds': ['--seeds=0'],
+        'never train proposals': ['--config=configs/demo.py:global_pooling'],
+        'row gmp, seed 0': ['--config.data.image_size=60'],
+        "'extra' is no flag": ['extra'],
+    }
+    cases = {}
+    for words, arguments in mistakes.items():
+        root = table[0] if 'holds' in words else tmp_path / 'other'
+        cases[words] = [f'--config={CONFIG}', f'--workdir={root}', '--table=4', '--seeds=1', *arguments]
+    for words, (code, _, stderr) in run_each('ssanet_jax.ablate', cases, tmp_path).items():
+        assert code == 2 and words in stderr and 'Traceback' not in stderr, stderr
+        assert len([line for line in stderr.splitlines() if line.startswith('error: ')]) == 1

@@ -50,3 +50,10 @@ def test_other_failures_keep_their_traceback():
     done = run('bug')
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith('ZeroDivisionError: division by zero')
+
+
+def test_help_says_what_a_command_does_and_takes():
+    asked = [sys.executable, '-m', 'ssanet_jax.measure', '--help']
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith('Measures a trained run beyond its accuracy')
+    assert '--workdir: Folder of a trained run.' in done.stdout and not done.stderr

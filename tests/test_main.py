@@ -1,13 +1,10 @@
 """The command on bad input: one line that names the thing and the cure, exit code 2, nothing left behind."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from commands import ROOT
+from commands import Ended, run_each, run_python
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.training import experiment
@@ -104,39 +101,9 @@ CASES = {
     ),
 }
 
-# Imports the command once and forks for every case: the real flags, output and exit code of a process each, at a
-# fraction of the time. Importing starts no JAX backend (tested below), so that there is nothing a fork could break.
-SERVER = """
-import json, os, sys
-from ssanet_jax import command, main
-found = {}
-for name, (arguments, stem) in json.load(sys.stdin).items():
-    pid = os.fork()
-    if not pid:
-        for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-        sys.argv = ['main', *arguments]
-        try:
-            command.run(main.main)
-            code = 0
-        except SystemExit as error:
-            code = error.code
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    found[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-json.dump(found, sys.stdout)
-"""
 
-
-class Ended(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
+class Case(NamedTuple):
+    ended: Ended
     before: dict[str, bytes]  # every file of the work directory, by path
     after: dict[str, bytes]
 
@@ -169,7 +136,7 @@ def prepared(tmp: Path) -> None:
 
 
 @pytest.fixture(scope='module')
-def ended(tmp_path_factory) -> dict[str, Ended]:
+def cases(tmp_path_factory) -> dict[str, Case]:
     """What became of every case."""
     tmp = tmp_path_factory.mktemp('main')
     prepared(tmp)
@@ -178,30 +145,16 @@ def ended(tmp_path_factory) -> dict[str, Ended]:
         arguments = [argument.format(tmp=tmp) for argument in arguments]
         given = [argument.partition('=')[2] for argument in arguments if argument.startswith('--workdir')]
         workdirs[name] = Path(given[0]) if given else tmp / f'run{number}'
-        commands[name] = (
-            arguments if given else [*arguments, f'--workdir={workdirs[name]}'],
-            str(tmp / f'case{number}'),
-        )
+        commands[name] = arguments if given else [*arguments, f'--workdir={workdirs[name]}']
     before = {name: files(workdir) for name, workdir in workdirs.items()}
-    done = subprocess.run(
-        [sys.executable, '-c', SERVER], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return {
-        name: Ended(
-            code,
-            *(Path(commands[name][1] + end).read_text() for end in ('.out', '.err')),
-            before[name],
-            files(workdirs[name]),
-        )
-        for name, code in json.loads(done.stdout).items()
-    }
+    ended = run_each('ssanet_jax.main', commands, tmp)
+    return {name: Case(ended[name], before[name], files(workdirs[name])) for name in CASES}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
-def test_bad_input_ends_with_one_line(ended, name):
-    code, stdout, stderr, before, after = ended[name]
+def test_bad_input_ends_with_one_line(cases, name):
+    (code, stdout, stderr), before, after = cases[name]
     assert code == 2, stderr
     assert stdout == ''
     (line,) = stderr.splitlines()
@@ -213,7 +166,7 @@ def test_bad_input_ends_with_one_line(ended, name):
 
 
 def python(script: str) -> str:
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    done = run_python(('-c', script))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -2,13 +2,10 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import changed, run_each, run_python
 
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.evaluation.keypoints import in_input_pixels, summarise
@@ -17,25 +14,17 @@ from ssanet_jax.training import experiment
 
 pytestmark = pytest.mark.slow
 
-# The command, on another data set than the run's.
+MODULE = 'ssanet_jax.measure'
+# Another data set than the run's.
 CHANGED_DATA = """
-import dataclasses, sys
-from ssanet_jax import command, measure
-load = measure.datasets.load
-measure.datasets.load = lambda config: dataclasses.replace(load(config), {changes})
-command.run(measure.main)
+import dataclasses
+load = module.datasets.load
+module.datasets.load = lambda config: dataclasses.replace(load(config), {changes})
 """
 
 
-def measure(*arguments, program=('-m', 'ssanet_jax.measure')):
-    return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-
-
-@pytest.fixture
-def workdir(finished_run, tmp_path):
-    return shutil.copytree(finished_run.workdir, tmp_path / 'run')
+def measure(*arguments, program=('-m', MODULE)):
+    return run_python(program, *arguments)
 
 
 def test_measures_robustness_and_key_points(workdir):
@@ -73,7 +62,7 @@ def test_measures_robustness_and_key_points(workdir):
 
 
 def test_without_key_points_robustness_is_measured_alone(workdir):
-    program = ('-c', CHANGED_DATA.format(changes='keypoint_names=()'))
+    program = changed(MODULE, CHANGED_DATA.format(changes='keypoint_names=()'))
     done = measure(f'--workdir={workdir}', program=program)
     assert done.returncode == 0, done.stderr
     assert 'key points are left out: toy_birds has no key points' in done.stderr
@@ -84,36 +73,33 @@ def test_without_key_points_robustness_is_measured_alone(workdir):
 
 
 def test_errors_are_one_line(workdir, tmp_path):
-    other_classes = ('-c', CHANGED_DATA.format(changes="class_names=('wren',)"))
-    plain = ('-m', 'ssanet_jax.measure')
-    for arguments, program, message in (
-        ((), plain, '--workdir is missing: Folder of a trained run'),
-        ((f'--workdir={tmp_path / "nothing"}',), plain, 'holds no run'),
-        ((f'--workdir={workdir}', 'more'), plain, "'more' is no flag"),
-        ((f'--workdir={workdir}', '--only=speed'), plain, 'robustness|keypoints'),
-        ((f'--workdir={workdir}', '--seed=-1'), plain, '--seed=-1'),
-        ((f'--workdir={workdir}',), other_classes, 'trained on other classes than toy_birds has: check --data_dir'),
-    ):
-        done = measure(*arguments, program=program)
-        assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+    other_classes = CHANGED_DATA.format(changes="class_names=('wren',)")
+    cases = {
+        '--workdir is missing: Folder of a trained run': [],
+        'holds no run': [f'--workdir={tmp_path / "nothing"}'],
+        "'more' is no flag": [f'--workdir={workdir}', 'more'],
+        'robustness|keypoints': [f'--workdir={workdir}', '--only=speed'],
+        '--seed=-1': [f'--workdir={workdir}', '--seed=-1'],
+        'trained on other classes than toy_birds has: check --data_dir': [f'--workdir={workdir}'],
+    }
+    for message, (code, _, stderr) in run_each(MODULE, cases, tmp_path, other_classes).items():
+        assert code == 2 and message in stderr and 'Traceback' not in stderr, stderr
+        assert len(stderr.strip().splitlines()) == 1
 
 
 def test_a_run_without_parts_and_data_that_moved(workdir):
     """As a run with global pooling: no proposals, and robustness is all there is to measure."""
-    program = """
-import dataclasses, sys
-from ssanet_jax import command, measure
-load, load_run = measure.datasets.load, measure.experiment.load_run
+    changes = """
+import dataclasses
+load, load_run = module.datasets.load, module.experiment.load_run
 def moved(config):
     assert config.dir == 'elsewhere'
     return load(config)
-measure.datasets.load = moved
-measure.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+module.datasets.load = moved
+module.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
     ['backbone', 'image_classifier']))
-command.run(measure.main)
 """
-    done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=('-c', program))
+    done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, changes))
     assert done.returncode == 0, done.stderr
     assert 'key points are left out: the network of stage part_tuning looks for no parts' in done.stderr
     accuracy = json.loads((workdir / 'robustness.json').read_text())['accuracy']['original']

@@ -6,15 +6,12 @@ The programs are written by hand here, and their bytes and times worked out besi
 import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 from inspect import signature
 
 import jax
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import run_each, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,13 +30,7 @@ HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
 
 
 def preflight(*arguments):
-    return subprocess.run(
-        [sys.executable, '-m', 'ssanet_jax.preflight', *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {'COLUMNS': '120'},
-    )
+    return run_python(('-m', 'ssanet_jax.preflight'), *arguments, environment={'COLUMNS': '120'}, timeout=900)
 
 
 # --- reading programs
@@ -432,52 +423,24 @@ CASES = {
     'no libtpu': ([TINY, V5E], ['libtpu', "pip install '.[preflight]'"]),
 }
 
-# As in test_main.py: imports the command once and forks for every case.
-SERVER = """
-import importlib.util, json, os, sys
-from ssanet_jax import command, preflight
+WITHOUT_LIBTPU = """
+import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == 'libtpu' else find_spec(name, *rest)
-for name, (arguments, stem) in json.load(sys.stdin).items():
-    pid = os.fork()
-    if not pid:
-        for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-        sys.argv = ['preflight', *arguments]
-        try:
-            command.run(preflight.main)
-            code = 0
-        except SystemExit as error:
-            code = error.code
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    with open(stem + '.code', 'w') as file:
-        file.write(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
 """
 
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory):
-    """Where the output of every case lies, and its exit code."""
-    tmp = tmp_path_factory.mktemp('bad_input')
-    stems = {name: str(tmp / f'case{number}') for number, name in enumerate(CASES)}
-    commands = {name: (arguments, stems[name]) for name, (arguments, _) in CASES.items()}
-    done = subprocess.run(
-        [sys.executable, '-c', SERVER], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: [open(stem + end).read() for end in ('.code', '.out', '.err')] for name, stem in stems.items()}
+    """What became of every case."""
+    commands = {name: arguments for name, (arguments, _) in CASES.items()}
+    return run_each('ssanet_jax.preflight', commands, tmp_path_factory.mktemp('bad_input'), WITHOUT_LIBTPU)
 
 
 @pytest.mark.parametrize('name', CASES)
 def test_bad_input_ends_with_one_line(ended, name):
     code, stdout, stderr = ended[name]
-    assert code == '2', stderr
+    assert code == 2, stderr
     assert stdout == ''
     (line,) = stderr.splitlines()
     assert line.startswith('error: ')

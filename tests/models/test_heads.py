@@ -205,6 +205,40 @@ def test_the_network_hands_the_maps_of_its_parts(images):
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-3, atol=1e-3)
 
 
+class Reader:
+    """In place of a head: keeps what it may read."""
+
+    def __init__(self, multiscale):
+        self.multiscale = multiscale
+
+    def __call__(self, regions):
+        self.read = regions
+        return jnp.zeros((B, N))
+
+
+@pytest.mark.parametrize('multiscale', [False, True])
+def test_what_is_called_pooled_is_averaged(multiscale, images):
+    """Crops make maps of 7 x 7, whose average differs from any other pooling."""
+    model = network('gap', sharing='none')
+    graph, params, stats = split_model(model)
+
+    def read(params, stats, images):
+        merged = merge_model(graph, params, stats)
+        merged.part_head = reader = Reader(multiscale)
+        merged(images, active={'proposals', BASELINE})
+        return reader.read.image, reader.read.pooled, reader.read.maps
+
+    image, pooled, maps = jax.device_get(jax.jit(read)(params, stats, images))
+    assert pooled.shape[:3] == (B, K, 3 if multiscale else 1)
+    original = pooled[:, :, 1 if multiscale else 0]
+    assert np.abs(maps.max((2, 3)) - maps.mean((2, 3))).mean() > 0.01
+    close(original, np.float64(maps).reshape(B, K, 49, -1).sum(2) / 49)
+    if multiscale:
+        assert all(np.abs(pooled[:, :, scale] - original).mean() > 1e-3 for scale in (0, 2))
+    normalised = (images.astype(np.float32) - np.array(model.backbone.mean)) / np.array(model.backbone.std)
+    close(image, np.float64(model.backbone(jnp.asarray(normalised, jnp.float32))).mean((1, 2)))
+
+
 def test_a_multiscale_head_sees_the_scales_in_order(images):
     """With a filter for the original scale alone, DSM(fixed) says what GAP says; with the next one, not."""
     gap, fixed = network('gap'), network('dsm_fixed')
