@@ -37,6 +37,7 @@ SECTIONS = (
     ('curves', 'Learning curves', report_run.curves),
     ('robustness', 'Robustness', report_run.robustness),
     ('keypoints', 'Key points', report_run.keypoints),
+    ('sharing', 'Ways to share', report_run.sharing),
     ('parts', 'Parts', report_answers.parts),
     ('annotated', 'Parts among key points', report_answers.annotated),
     ('responses', 'Oriented pooling', report_answers.responses),

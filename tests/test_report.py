@@ -13,9 +13,8 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.page_file import write
 from ssanet_jax.evaluation.report_run import confidence_interval
 
-SECTIONS = (
-    'results curves robustness keypoints parts annotated responses confusion mistakes reading data settings'.split()
-)
+SECTIONS = 'results curves robustness keypoints sharing parts annotated responses confusion mistakes'.split()
+SECTIONS += ['reading', 'data', 'settings']
 MODULE = 'ssanet_jax.report'
 # What changes to the command begin with, for other data or another network than the run's.
 ORIGINALS = """
@@ -40,6 +39,18 @@ def test_a_finished_run(workdir):
         'accuracy': {'original': 0.4321, 'reduced': 0.1234}, 'drop': {'reduced': 30.87},
     }  # fmt: skip
     (workdir / 'robustness.json').write_text(json.dumps(robustness))
+    sharing = {
+        'dataset': 'toy_birds', 'stage': 'part_tuning', 'examples': 30, 'unreadable': [], 'device': '1 x cpu',
+        'global_pooling': {'accuracy': 0.25, 'milliseconds': {'1': 2.0}},
+        'ways': [
+            {'way': 'image', 'trained': True, 'accuracy': 0.5, 'difference': 0, 'half_width': 0,
+             'milliseconds': {'1': 3.0}},
+            {'way': 'part', 'trained': False, 'problem': 'too small'},
+            {'way': 'none', 'trained': False, 'accuracy': 0.4, 'difference': -10.0, 'half_width': 3.25,
+             'milliseconds': {'1': 7.0}},
+        ],
+    }  # fmt: skip
+    (workdir / 'sharing.json').write_text(json.dumps(sharing))
     done = make(f'--workdir={workdir}')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f'report written: {workdir / "report.html"}'
@@ -65,6 +76,9 @@ def test_a_finished_run(workdir):
     # What was measured is there; of what was not, the command.
     assert ['original', '0.4321', '', ''] in page.cells and ['reduced', '0.1234', '30.9', ''] in page.cells
     assert f'python -m ssanet_jax.measure --workdir={workdir} --only=keypoints' in page.text
+    assert ['image, as trained', '0.5000', '', '3.0 (1.50)'] in page.cells
+    assert ['none', '0.4000', '-10.0 ± 3.2', '7.0 (3.50)'] in page.cells
+    assert ['part', 'does not fit: too small', '', ''] in page.cells
     # 12 images with parts; pairs and single images of what is wrong.
     wrong = round((1 - results['accuracy']) * 30)
     assert len(page.images) >= 12 + min(wrong, 12) + 2
@@ -174,6 +188,7 @@ def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
         'part_tuning/evaluation.json is damaged, it is no JSON': ('part_tuning/evaluation.json', b''),
         'robustness.json is damaged or of another version: delete it': ('robustness.json', b'{"accuracy": 3}'),
         'keypoints.json is damaged, it is no JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
+        'sharing.json is damaged or of another version: delete it': ('sharing.json', b'{"ways": [3]}'),
     }
     cases = {}
     for number, (message, (file, content)) in enumerate(damages.items()):

@@ -185,6 +185,13 @@ def keypoints(facts: Facts) -> Html:
     return _measured(facts, 'keypoints')
 
 
+def sharing(facts: Facts) -> Html:
+    """What `ssanet_jax.measure` found of the ways to share features."""
+    if 'proposals' not in facts.run.active:
+        return paragraph('This network looks for no parts.')
+    return _measured(facts, 'sharing')
+
+
 def _robustness(found: dict[str, Any]) -> Html:
     rows = [
         [name, f'{value:.4f}', '' if name == ORIGINAL else f'{found["drop"][name]:.1f}', bar(value)]
@@ -225,7 +232,35 @@ def _keypoints(found: dict[str, Any]) -> Html:
     return join(table(['', *measured], rows, caption), folded('Which key points are nearest', nearest))
 
 
-_SHOWN: dict[str, Callable[[dict[str, Any]], Html]] = {'robustness': _robustness, 'keypoints': _keypoints}
+def _sharing(found: dict[str, Any]) -> Html:
+    bare = found['global_pooling']
+    batches = list(bare['milliseconds'])
+
+    def times(milliseconds: Mapping[str, float]) -> list[str]:
+        return [f'{milliseconds[b]:.1f} ({milliseconds[b] / bare["milliseconds"][b]:.2f})' for b in batches]
+
+    accuracy = '' if bare['accuracy'] is None else f'{bare["accuracy"]:.4f}'
+    rows = [['global pooling', accuracy, '', *times(bare['milliseconds'])]]
+    for row in found['ways']:
+        name = f'{row["way"]}, as trained' if row['trained'] else row['way']
+        if 'problem' in row:
+            rows.append([name, f'does not fit: {row["problem"]}', '', *[''] * len(batches)])
+            continue
+        difference = '' if row['trained'] else f'{row["difference"]:+.1f} ± {row["half_width"]:.1f}'
+        rows.append([name, f'{row["accuracy"]:.4f}', difference, *times(row['milliseconds'])])
+    headings = ['way to share', 'accuracy', 'difference, points', *(f'ms an image, batch {b}' for b in batches)]
+    caption = (
+        f'The same weights with each config.model.sharing, on {found["examples"]:,} test images; {found["device"]}; '
+        f'in brackets, how many times the backbone with global pooling'
+    )
+    return table(headings, rows, caption)
+
+
+_SHOWN: dict[str, Callable[[dict[str, Any]], Html]] = {
+    'robustness': _robustness,
+    'keypoints': _keypoints,
+    'sharing': _sharing,
+}
 
 
 def data(facts: Facts) -> Html:
