@@ -18,7 +18,7 @@ baseline: $(ENV)/ready  # the same backbone with global pooling, trained for the
 	$(RUN) -m ssanet_jax.main --config=configs/demo.py:global_pooling --workdir=runs/demo_global_pooling
 
 test: $(ENV)/ready
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=15
 
 fast-test: $(ENV)/ready
 	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow'

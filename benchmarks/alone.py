@@ -6,6 +6,7 @@ where flags of the same name would clash.
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ def command_line(name: str, settings: Any) -> str:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if value != field.default:
-            words += [f'--{field.name}={one}' for one in (value if isinstance(value, tuple) else (value,))]
+            words += [shlex.quote(f'--{field.name}={one}') for one in (value if isinstance(value, tuple) else (value,))]
     return ' '.join(words)
 
 

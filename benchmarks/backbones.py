@@ -18,7 +18,7 @@ from flax import nnx
 from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings, compare
-from benchmarks.timing import why_no_torch
+from benchmarks.programs import why_no_torch
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
 from ssanet_jax.models import depthwise
 from ssanet_jax.models.backbones import build_backbone

@@ -49,6 +49,7 @@ class Comparison(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As it stands in the table."""
         return f'{self.first} / {self.second}' if self.second else self.first
 
     @property

@@ -57,6 +57,7 @@ class Floor(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """The higher of the two."""
         return max(self.compute, self.memory)
 
     @property

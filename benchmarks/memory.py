@@ -48,6 +48,7 @@ class Memory(NamedTuple):
 
     @property
     def peak(self) -> int:
+        """At any one time."""
         return self.arguments + self.results + self.temporary - self.reused
 
 

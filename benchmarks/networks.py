@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.timing import Program
+from benchmarks.programs import Program
 from ssanet_jax import parallel
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones import build_backbone

@@ -15,7 +15,7 @@ from benchmarks import alone, networks
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings, at_least, at_most, compare
 from benchmarks.networks import BACKBONE, NETWORKS, Size
-from benchmarks.timing import Program
+from benchmarks.programs import Program
 from ssanet_jax.experiments.timing import Say, silent, take_turns
 
 # (first, second, target); the targets are for ResNet-50 at 448, batch 1 and 16.

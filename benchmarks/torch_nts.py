@@ -18,7 +18,7 @@ from benchmarks import alone, networks
 from benchmarks.alone import setting
 from benchmarks.comparisons import Findings, at_least, compare
 from benchmarks.networks import Size
-from benchmarks.timing import why_no_torch
+from benchmarks.programs import why_no_torch
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent, take_turns
 

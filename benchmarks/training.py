@@ -19,7 +19,7 @@ from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Findings, at_most, compare
 from benchmarks.networks import WAYS, crop_size
-from benchmarks.timing import Program
+from benchmarks.programs import Program
 from configs import common
 from ssanet_jax import parallel
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns

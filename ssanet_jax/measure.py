@@ -126,11 +126,11 @@ def _sharing_table(result: dict[str, Any]) -> Table:
     """Below, why a way does not fit; the times are those of one image, by images a call."""
     bare = result['global_pooling']
     title = f'{result["dataset"]}, stage {result["stage"]}: {result["examples"]} test images; {result["device"]}'
-    notes = ['* as trained; ms of one image, and how many times those of global pooling']
+    notes = ['* as trained; ms of one image by images a call, and how many times those of global pooling']
     table = Table(title=title)
-    headings = [heading for batch in bare['milliseconds'] for heading in (f'ms, batch {batch}', 'times')]
-    for heading in ('way to share', 'crops', 'accuracy', 'difference (points)', *headings):
-        table.add_column(heading, justify='left' if heading == 'way to share' else 'right', no_wrap=True)
+    headings = [heading for batch in bare['milliseconds'] for heading in (f'ms at {batch}', 'times')]
+    for heading in ('way to share', 'crops', 'accuracy', 'points', *headings):
+        table.add_column(heading, justify='left' if heading == 'way to share' else 'right')
 
     def times(milliseconds):
         return (
@@ -144,7 +144,7 @@ def _sharing_table(result: dict[str, Any]) -> Table:
     for row in result['ways']:
         name = f'{row["way"]} *' if row['trained'] else row['way']
         if 'problem' in row:
-            table.add_row(name, '', 'does not fit')
+            table.add_row(name, '', 'unfit')
             notes.append(f'{row["way"]}: {row["problem"]}')
             continue
         difference = '' if row['trained'] else f'{row["difference"]:+.1f} ± {row["half_width"]:.1f}'

@@ -25,7 +25,7 @@ def test_the_table_the_file_and_the_line(workdir):
     assert none['crop_size'] == 56 and none['lost'] - none['won'] == round(30 * (image['accuracy'] - none['accuracy']))
     assert (found['stage'], found['dataset'], found['examples']) == ('part_tuning', 'toy_birds', 30)
 
-    for text in ('image *', 'global pooling', 'does not fit', 'crop_size must be a multiple of 8', 'ms, batch 8'):
+    for text in ('image *', 'global pooling', 'unfit', 'crop_size must be a multiple of 8', 'ms at 8'):
         assert text in ' '.join(done.stdout.split()), done.stdout
     last = done.stdout.splitlines()[-1]
     assert last.startswith(f'sharing on 30 images: image {results["accuracy"]:.4f} in ') and '(as trained)' in last

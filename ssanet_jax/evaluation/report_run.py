@@ -153,7 +153,7 @@ def read_measured(workdir: Path) -> dict[str, dict[str, Any]]:
             show(content)  # now, before minutes of other work
             if not all(isinstance(content[field], str) for field in ('stage', 'dataset')):
                 raise TypeError('of what it was measured')
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
             raise UserError(f'{path} is damaged or of another version: {MEASURE_AGAIN}') from error
         found[name] = content
     return found

@@ -33,7 +33,7 @@ def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> 
       seed: of the random angles.
     """
     mesh = _mesh(run)
-    predict = _network(run, mesh)
+    predict = network(run, mesh)
     batches = tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
     return robustness(lambda images: predict(images).logits, batches, mesh, seed)
 
@@ -42,7 +42,7 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
     """`keypoint_distances` of a run's parts on the test set, with the names of the key points."""
     check_parts(run, dataset)
     mesh = _mesh(run)
-    predict = _network(run, mesh)
+    predict = network(run, mesh)
     side = run.config.data.image_size
 
     def locate(images):
@@ -87,7 +87,7 @@ def _mesh(run: experiment.Run) -> Mesh:
     return parallel.make_mesh(images=run.config.data.eval_batch_size)
 
 
-def _network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
+def network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     """The run's network as a function of images alone."""
     model = prepared(run.model)
     _, params, stats = split_model(model)

@@ -18,10 +18,9 @@ from ssanet_jax import parallel
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import evaluate, head_logits, make_predict
-from ssanet_jax.experiments.measurements import check_proposals, tracked
+from ssanet_jax.evaluation.accuracy import evaluate, head_logits
+from ssanet_jax.experiments.measurements import check_proposals, network, tracked
 from ssanet_jax.experiments.timing import take_turns
-from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.sharing import REGION, Sharing
 from ssanet_jax.models.ssanet import Outputs, merge_model, split_model
 from ssanet_jax.training import experiment
@@ -107,7 +106,7 @@ def measure_sharing(run: experiment.Run, dataset: Dataset, rounds: int = 5) -> d
     milliseconds: dict[str, dict[str, float]] = {name: {} for name in competitors}
     for batch in sorted({1, size}):
         mesh = parallel.make_mesh(images=batch)
-        predict = {name: _predictor(competitor, mesh) for name, competitor in competitors.items()}
+        predict = {name: network(competitor, mesh) for name, competitor in competitors.items()}
         if batch == size:
             batches = tracked('ways to share', eval_batches(dataset.test, run.config.data), dataset, run)
             found = evaluate(_make_count(predict, str(own_way(run))), {}, {}, batches, mesh)
@@ -154,13 +153,6 @@ def _row(run: experiment.Run, way: Way) -> dict[str, Any]:
     crops = {'image': None, 'part': run.model.crop_size, 'none': REGION * run.model.anchor_stride}
     trained = way == own_way(run)
     return {'way': str(way), **way._asdict(), 'crop_size': crops[way.sharing], 'trained': trained}
-
-
-def _predictor(run: experiment.Run, mesh: Mesh) -> Predict:
-    model = prepared(run.model)
-    params, stats = parallel.replicate(split_model(model)[1:], mesh)
-    predict = make_predict(model, run.active, mesh)
-    return lambda images: predict(params, stats, images)
 
 
 def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[Any, jax.Array]]:

@@ -160,6 +160,7 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
         except OSError as error:
             raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
     before = read_run(workdir)
+    processes.wait_for_all('read the settings')  # before any of them changes one
     if before['class_names'] != content['class_names']:
         raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
     if before['images'] != content['images']:
@@ -167,7 +168,11 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
             f'{workdir} holds a run on other images or another split of them: give another --workdir, or the old data'
         )
     changed = changed_settings(before['config'], config)
-    if changed:
+    # Whether a stage that has not begun keeps features may be thought over, as when the disk has no room for them.
+    free = {f'stages[{i}].cache' for i, row in enumerate(config.stages) if not stage_steps(workdir, row.name)}
+    if changed and free >= set(changed):
+        write_json(path, content)
+    elif changed:
         raise UserError(
             f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
         )

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import track
@@ -101,7 +100,7 @@ def cached_batches(
     directory = folder(workdir, row.name)
     batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
     steps = steps_in(row.cache, len(source), data.batch_size)
-    file = _File(directory, process.index, _made_for(workdir, process.count))
+    file = _File(directory, process.index, _made_for(workdir, process.count, state))
     # The processes describe in step; what one of them has not, all do again.
     done = processes.gather([file.written // batch_bytes])[0]
     views = train_batches(source, data, seed=seed, epochs=row.cache, start=done * data.batch_size, process=process)
@@ -123,7 +122,7 @@ def cached_batches(
             disable=not console.is_terminal,
         )
         for number, (batch, on_device) in enumerate(work, done + 1):
-            file.append(layout.pack(_local(describe(on_device['image']), mesh), batch))
+            file.append(layout.pack(jax.tree.map(_local, describe(on_device['image'])), batch))
             if number % _SYNC_BATCHES == 0 or number == steps:
                 file.sync()
     processes.wait_for_all(f'described for {row.name}')
@@ -188,12 +187,10 @@ def _layout(example: Description) -> _Row:
     return _Row(np.dtype(fields + [(name, np.int32) for name in _CARRIED]), structure)
 
 
-def _local(description: Description, mesh: Mesh) -> Description:
-    """What describes the images of this process, on the host."""
-    if jax.process_count() > 1:
-        spec = PartitionSpec(parallel.DATA)
-        description = multihost_utils.global_array_to_host_local_array(description, mesh, spec)
-    return jax.device_get(description)
+def _local(array: jax.Array) -> np.ndarray:
+    """What an array says of the images of this process, in their order in its batch."""
+    pieces = {piece.index[0].start or 0: piece.data for piece in array.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
 
 
 def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
@@ -206,10 +203,13 @@ def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
     return lambda place: int(first[place // images % views, order[place]])
 
 
-def _made_for(workdir: Path, count: int) -> dict[str, Any]:
+def _made_for(workdir: Path, count: int, state: TrainState) -> dict[str, Any]:
     """What descriptions depend on: those made for something else are worth nothing."""
-    run = (workdir / run_files.CONFIG_FILE).read_bytes()
-    return {'run': hashlib.sha256(run).hexdigest(), 'processes': count}
+    digest = hashlib.sha256((workdir / run_files.CONFIG_FILE).read_bytes())
+    # DSM is of the same checkpoint, and may be spread over devices of other processes.
+    for leaf in jax.tree.leaves(([state.params[group] for group in ('backbone', 'proposals')], state.stats)):
+        digest.update(np.asarray(leaf))
+    return {'network': digest.hexdigest(), 'processes': count}
 
 
 def _path(directory: Path, process: int) -> Path:
@@ -232,6 +232,8 @@ class _File:
         directory.mkdir(parents=True, exist_ok=True)
         self._path, self._note, self._made_for = _path(directory, process), directory / f'{process}.json', made_for
         self.written = self._noted()  # bytes
+        if not self.written:
+            self._path.unlink(missing_ok=True)  # the room that it takes is needed
 
     def _noted(self) -> int:
         try:
@@ -244,21 +246,28 @@ class _File:
     @contextlib.contextmanager
     def writing(self, start: int) -> Iterator[None]:
         """Opens the file to go on at byte `start`; what lies behind was not finished."""
-        try:
-            with self._path.open('ab') as self._file:
-                self._file.truncate(start)
-                yield
-        except OSError as error:
-            raise UserError(f'cannot write {self._path} ({error.strerror}): make room, or lower cache') from error
+        with self._named(), self._path.open('ab') as self._file:
+            self._file.truncate(start)
+        with self._path.open('ab') as self._file:
+            yield
 
     def append(self, rows: bytes) -> None:
         """Writes rows at the end."""
-        self._file.write(rows)
+        with self._named():
+            self._file.write(rows)
 
     def sync(self) -> None:
         """Notes all rows as written, when they are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        partial_note = self._note.with_suffix('.partial')
-        partial_note.write_text(json.dumps({'made_for': self._made_for, 'bytes': self._file.tell()}))
-        os.replace(partial_note, self._note)
+        with self._named():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            partial_note = self._note.with_suffix('.partial')
+            partial_note.write_text(json.dumps({'made_for': self._made_for, 'bytes': self._file.tell()}))
+            os.replace(partial_note, self._note)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f'cannot write {self._path} ({error.strerror}): make room, or lower cache') from error

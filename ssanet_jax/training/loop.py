@@ -205,7 +205,7 @@ def _train_stage(
     best = experiment.Best(workdir, row.name, chooses=dataset.validation is not None)
     pending: list[tuple[int, Metrics]] = []
     skipped: set[int] = set()
-    if row.cache:
+    if row.cache and step < total:
         seen = 'description'
         batches = feature_cache.cached_batches(
             config, index, active, model, state, dataset.train, workdir, mesh, console

@@ -21,8 +21,11 @@ def write_json(path: Path, content: Any) -> None:
     if processes.leads():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f'{path.name}.partial')
-        partial.write_text(json.dumps(content, indent=2) + '\n')
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps(content, indent=2) + '\n')
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a disk that is full
     processes.wait_for_all(f'written {path}')
 
 
@@ -52,10 +55,11 @@ def read_run(workdir: Path) -> dict[str, Any]:
       UserError: it holds no run.
     """
     path = workdir / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text())
-        return {'config': content['config'], 'class_names': content['class_names'], 'images': content['images']}
-    except FileNotFoundError:
-        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir') from None
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UserError(f'{path} is damaged: restore it from a copy, or train in another --workdir') from None
+    cure = 'restore it from a copy, or train in another --workdir'
+    content = read_json(path, cure)
+    if content is None:
+        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir')
+    config = content.get('config')
+    if not isinstance(config, dict) or not isinstance(config.get('stages'), list) or len(content) < 3:
+        raise UserError(f'{path} is damaged, it holds no configuration: {cure}')
+    return {name: content.get(name) for name in ('config', 'class_names', 'images')}

@@ -59,7 +59,8 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
       overrides: paths of the fields that were set on the command line, such as 'model.sharing'.
 
     Raises:
-      UserError: one of them is not what the run was trained with. Those of `data` are for `settings_of` to judge.
+      UserError: one of them is not what the run was trained with. Those of `data` are for `settings_of` to judge;
+        `MOVABLE` ones are free.
     """
     changed = changed_settings(read_run(workdir)['config'], config)
     inside = lambda path, whole: path == whole or path.startswith((f'{whole}.', f'{whole}['))
@@ -78,9 +79,11 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
 
 
 def _differences(a: Any, b: Any, path: str = '') -> set[str]:
-    """Paths at which two JSON trees differ."""
+    """Paths at which two JSON trees differ, the settings of a run and those given now."""
     if isinstance(a, dict) and isinstance(b, dict):
-        found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in a.keys() | b.keys()]
+        # What the first does not have yet, an earlier version's run, was off.
+        shared = {key for key in a.keys() | b.keys() if key in a or b[key] not in (0, '', 'none')}
+        found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in shared]
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         found = [_differences(x, y, f'{path}[{i}]') for i, (x, y) in enumerate(zip(a, b))]
     else:

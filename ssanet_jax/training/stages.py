@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -100,22 +100,25 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
             raise UserError(
                 f'stage {row.name!r} has statistics {row.statistics!r}: choose from {", ".join(STATISTICS)}'
             )
-        _check_cache(row)
+        _check_cache(row, active_groups(stages, names.index(row.name)))
         if row.schedule not in SCHEDULES:
             raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
 
 
-def _check_cache(row: ConfigDict) -> None:
+def _check_cache(row: ConfigDict, active: Collection[str]) -> None:
     """Raises `UserError` where what a stage would keep of its images changes while it trains."""
-    if row.cache < 0:
-        raise UserError(f'stage {row.name!r} has cache={row.cache}: it must be 0 or more')
     moving = [group for group in ('backbone', 'proposals') if group in row.train]
-    if {'scale_mining', 'oriented_pooling'} <= set(row.train):
-        moving += ['scale_mining']  # which chooses the scale of the maps that oriented pooling reads
+    if 'scale_mining' in row.train and 'oriented_pooling' in active:
+        moving.append('scale_mining')  # which chooses the scale of the maps that oriented pooling reads
     if row.cache and moving:
         raise UserError(
             f'stage {row.name!r} has cache={row.cache}, but trains {moving[0]}, so that its features change: '
             f'set its cache to 0'
+        )
+    if not 0 <= row.cache <= row.epochs:
+        raise UserError(
+            f'stage {row.name!r} has cache={row.cache}: of its {row.epochs} epochs each reads one view, so give at '
+            f'most as many, or 0'
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import floor
 from benchmarks.floor import Floor, Rates
-from benchmarks.timing import Program
+from benchmarks.programs import Program
 
 RATES = Rates(matrix=100e9, copy=10e9)
 

@@ -19,8 +19,9 @@ from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import merge_model, split_model
-from ssanet_jax.training import experiment, feature_cache, loop, run_files, stages
+from ssanet_jax.training import experiment, feature_cache, loop, run_files, settings, stages
 from ssanet_jax.training import step as steps
+from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.stages import check_stages, stage
 
 INDEX = 1  # of the stage that trains oriented pooling alone
@@ -176,6 +177,41 @@ def test_the_step_costs_what_its_heads_cost(setting):
     assert flops['description'] < 0.1 * flops['image']
 
 
+def test_half_precision_stays_half(setting):
+    setting.config.model.dtype = 'bfloat16'
+    setting.model = experiment.build_model(setting.config, len(setting.dataset.class_names))
+    (first, *_), images = setting.cached(), setting.images(1)[0]['image']
+    described = jax.device_get(setting.describe(images))
+    assert first['description'].aligned_maps.dtype == described.aligned_maps.dtype == jnp.bfloat16
+    chex.assert_trees_all_equal(first['description'].boxes, described.boxes)
+    difference = np.float32(first['description'].aligned_maps) - np.float32(described.aligned_maps)
+    assert np.abs(difference).max() < 0.05 * np.abs(np.float32(described.aligned_maps)).max()
+
+
+def test_whether_to_keep_any_may_be_thought_over_until_the_stage_begins(setting):
+    names = setting.dataset.class_names
+    checkpoints = Checkpoints(experiment.checkpoint_dir(setting.workdir, 'scale_mining'), writes=True)
+    checkpoints.save(2, {'params': {'w': jnp.zeros(3)}})
+    checkpoints.close()
+    setting.config.stages[INDEX].cache = 0
+    experiment.open_workdir(setting.workdir, setting.config, names)
+    assert run_files.read_run(setting.workdir)['config']['stages'][INDEX]['cache'] == 0
+    setting.config.stages[0].cache = 1
+    with pytest.raises(UserError, match=r'another stages\[0\].cache'):
+        experiment.open_workdir(setting.workdir, setting.config, names)
+
+
+def test_a_run_from_before_there_was_a_cache_goes_on(setting):
+    before = run_files.read_run(setting.workdir)['config']
+    for row in before['stages']:
+        del row['cache']
+    del before['model']['remat']
+    changed = settings.changed_settings(before, setting.config)
+    assert changed == [f'stages[{INDEX}].cache']  # 2, which it did not have
+    setting.config.stages[INDEX].cache = 0
+    assert not settings.changed_settings(before, setting.config)
+
+
 HEADS = {'oriented_pooling': 1}
 
 
@@ -186,6 +222,7 @@ HEADS = {'oriented_pooling': 1}
         ({'proposals': 1, **HEADS}, 2, 'trains proposals'),
         ({'scale_mining': 1, **HEADS}, 1, 'trains scale_mining'),
         (HEADS, -1, 'cache=-1'),
+        (HEADS, 2, 'cache=2: of its 1 epochs each reads one view'),
     ],
 )
 def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
@@ -204,41 +241,32 @@ def test_a_feature_pyramid_keeps_none(tiny_config):
 
 
 @pytest.mark.slow
-def test_a_stage_on_descriptions_ends_as_one_on_images(tmp_path, tiny_config):
-    """With as many views as epochs, nothing but rounding is different."""
-    ends = {}
-    tiny_config.stages = tiny_config.stages[:2]
+def test_a_run_killed_while_it_keeps_descriptions_ends_as_one_on_images(tmp_path, tiny_config):
+    """With as many views as epochs every image is seen as it would be, but for the few that fill the last batch."""
     tiny_config.stages[0].epochs = 1
     tiny_config.stages[INDEX].epochs = 2
-    for cache in (0, 2):
-        tiny_config.stages[INDEX].cache = cache
-        workdir = tmp_path / str(cache)
-        loop.train(tiny_config, workdir, QUIET)
-        _, params, _ = split_model(experiment.load_run(workdir).model)
-        ends[cache] = params
-        assert not feature_cache.folder(workdir, tiny_config.stages[INDEX].name).exists()
-    chex.assert_trees_all_close(ends[2], ends[0], rtol=1e-4, atol=1e-5)
-    history = [(tmp_path / str(cache) / 'oriented_pooling' / 'history.jsonl').read_text() for cache in (0, 2)]
-    losses = [[json.loads(line)['values'].get('loss/total') for line in text.splitlines()] for text in history]
-    np.testing.assert_allclose(*[[loss for loss in each if loss is not None] for each in losses], rtol=1e-3)
+    tiny_config.stages = tiny_config.stages[: INDEX + 1]
+    loop.train(tiny_config, tmp_path / 'images', QUIET)
 
-
-@pytest.mark.slow
-def test_a_run_killed_while_it_keeps_descriptions_ends_the_same(tmp_path):
-    command = lambda workdir: [
-        *train_command(workdir),
-        *('--config.stages[1].cache=2', '--config.stages[1].epochs=2', '--config.stages[0].epochs=1'),
-    ]
-    whole = subprocess.run(command(tmp_path / 'whole'), cwd=ROOT, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
     workdir = tmp_path / 'killed'
+    epochs = ('--config.stages[0].epochs=1', '--config.stages[1].epochs=2')
+    command = [*train_command(workdir), *epochs, '--config.stages[1].cache=2']
     folder = feature_cache.folder(workdir, 'oriented_pooling')
-    process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not folder.exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    again = subprocess.run(command(workdir), cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert again.stdout == whole.stdout
     assert not folder.exists()
+
+    ends, losses = [], []
+    for path in (tmp_path / 'images', workdir):
+        _, params, stats = split_model(experiment.load_run(path).model)
+        ends.append(experiment.restore_network(path, tiny_config.stages, INDEX, params, stats)[0])
+        history = [json.loads(line) for line in (path / 'oriented_pooling' / 'history.jsonl').read_text().splitlines()]
+        losses.append([line['values']['loss/total'] for line in history if 'loss/total' in line['values']])
+    for group in ('oriented_pooling', 'image_classifier'):
+        chex.assert_trees_all_close(ends[1][group], ends[0][group], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
