@@ -142,6 +142,18 @@ def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, t
     assert list(setting.cached(Counted(setting.dataset.train, 0)))
 
 
+@pytest.mark.parametrize('group', ['backbone', 'proposals'])
+def test_another_network_describes_again(setting, group):
+    """As after a run of the same settings whose stage before was trained anew."""
+    before = list(setting.cached())
+    setting.params = {**setting.params, group: jax.tree.map(lambda x: 1.1 * x, setting.params[group])}
+    again = Counted(setting.dataset.train, 1000)
+    after = list(setting.cached(again))
+    assert again.read >= 2 * len(again)
+    told = 'scores' if group == 'proposals' else 'image'
+    assert np.any(getattr(after[0]['description'], told) != getattr(before[0]['description'], told))
+
+
 @pytest.mark.parametrize('harm', ['settings', 'note', 'file'])
 def test_what_was_described_for_another_run_is_described_again(setting, harm):
     expected = list(setting.cached())
