@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssanet_jax import parallel, processes
-from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
+from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'part_head', 'sum')
 

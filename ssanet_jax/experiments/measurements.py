@@ -18,7 +18,8 @@ from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
 from ssanet_jax.evaluation.robustness import robustness
 from ssanet_jax.models.inference import prepared
-from ssanet_jax.models.ssanet import Outputs, split_model
+from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.training import experiment, run_files
 
 BEFORE, AFTER = 'before scale mining', 'after scale mining'

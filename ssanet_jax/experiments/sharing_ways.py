@@ -21,8 +21,9 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import evaluate, head_logits
 from ssanet_jax.experiments.measurements import check_proposals, network, tracked
 from ssanet_jax.experiments.timing import take_turns
+from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.sharing import REGION, Sharing
-from ssanet_jax.models.ssanet import Outputs, merge_model, split_model
+from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.training import experiment
 
 GLOBAL_POOLING = 'global pooling'  # the backbone with its image classifier, what the ways are held against

@@ -60,6 +60,46 @@ def crop_maps(
     return maps
 
 
+def part_maps(
+    backbone: nnx.Module,
+    images: jax.Array,
+    parts: jax.Array,
+    ranked: jax.Array | None,
+    size: int,
+    widen: float,
+    map_candidates: MapCandidates,
+    remat: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+    """The maps of all candidates from one crop a part, and those of boxes without candidates at the same resolution.
+
+    Args:
+      backbone, images, map_candidates, remat: as in `crop_maps`.
+      parts: `[B, K, S, 4]`, candidates by size, pixels.
+      ranked: `[B, R, 4]`, boxes that have no other scales, or None.
+      size: side of a crop, pixels; it holds the largest of a part's candidates.
+      widen: ratio of the sides of the largest candidate and the part.
+
+    Returns:
+      `[B, K, S, 7, 7, C]` and `[B, R, 7, 7, C]` or None.
+    """
+    batch, count = parts.shape[:2]
+    crops = widest(parts)  # [B, K, 4]
+    if ranked is not None:
+        crops = jnp.concatenate([crops, widened(ranked, widen)], 1)  # [B, K + R, 4]
+    maps = crop_maps(backbone, images, crops, size, map_candidates, remat)  # [B, K + R, m, m, C]
+
+    def align(maps, boxes, crops):
+        boxes = within(boxes, crops, size)  # [B, n, S, 4]
+        flat = lambda x: x.reshape(-1, *x.shape[2:])
+        aligned = roi_align(flat(maps), flat(boxes), REGION, backbone.stride, backbone.centre(size))
+        return aligned.reshape(batch, -1, *aligned.shape[1:])  # [B, n, S, 7, 7, C]
+
+    described = align(maps[:, :count], parts, crops[:, :count])
+    if ranked is None:
+        return described, None
+    return described, align(maps[:, count:], ranked[:, :, None], crops[:, count:])[:, :, 0]
+
+
 def roi_align(maps: jax.Array, boxes: jax.Array, size: int, stride: int, centre: float) -> jax.Array:
     """RoIAlign, the same samples at every size.
 

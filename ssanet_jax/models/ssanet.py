@@ -1,7 +1,7 @@
 """SSANet, assembled. `SSANet.__call__` reads top to bottom like Figure 1 of the paper."""
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,54 +10,13 @@ from flax import nnx
 from ssanet_jax.models import backbones, candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.heads import Regions, build_head
+from ssanet_jax.models.outputs import Description, Outputs
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
-from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, roi_align, widened, widest, within
+from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, part_maps, roi_align
 
 # The groups of parameters that a stage of training names; each is an attribute of SSANet.
 GROUPS = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
 BASELINE = 'part_head'  # one more, where a head of `models/heads.py` is asked for
-
-
-class Outputs(NamedTuple):
-    """What the network says of a batch; None where the group it needs is not active."""
-
-    image_logits: jax.Array  # [B, N], the image-level classifier (an auxiliary loss)
-    scores: jax.Array | None = None  # [B, M], of the proposals
-    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
-    part_features: jax.Array | None = None  # [B, M, C], pooled over each proposal
-    part_logits: jax.Array | None = None  # [B, M, N], the part classifier on each proposal (training only)
-    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
-    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
-    scale_logits: jax.Array | None = None  # [B, N], DSM summed over parts
-    orientation: jax.Array | None = None  # int32 [B, K], orientation that OP chose
-    oriented_logits: jax.Array | None = None  # [B, N], OP summed over parts
-    head_logits: jax.Array | None = None  # [B, N], a baseline's head
-    global_logits: jax.Array | None = None  # [B, N], image_logits where they are fused with the parts
-
-    @property
-    def logits(self) -> jax.Array:
-        """The prediction `[B, N]`: the sum of DSM and OP, whichever is active; without any, the image classifier."""
-        heads = (self.scale_logits, self.oriented_logits, self.head_logits, self.global_logits)
-        heads = [head for head in heads if head is not None]
-        return sum(heads) if heads else self.image_logits
-
-
-class Description(NamedTuple):
-    """What the classifiers read of a batch; None where no group that is active asks for it.
-
-    It depends on the backbone, the proposals and, through the choice of scales, on DSM, and on no other group:
-    while these are frozen it may be kept (`training/feature_cache.py`).
-    """
-
-    image: jax.Array  # [B, C], the map of the image, averaged
-    scores: jax.Array | None = None  # [B, M], of the proposals
-    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
-    phi: jax.Array | None = None  # [B, K, S, D], of the candidates of each part (Eq. 6)
-    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
-    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
-    aligned_maps: jax.Array | None = None  # [B, K, 7, 7, C], for OP
-    regions: Regions | None = None  # for a baseline's head
-    pooled: jax.Array | None = None  # [B, M, C], for the part classifier (training only)
 
 
 class SSANet(nnx.Module):
@@ -329,7 +288,8 @@ class SSANet(nnx.Module):
         """
         batch, count, scales, _ = parts.shape
         if self.sharing == 'part':
-            return self._describe_wide(images, parts, ranked, map_candidates)
+            widen = self.alpha ** ((scales - 1) / 2)
+            return part_maps(self.backbone, images, parts, ranked, self.crop_size, widen, map_candidates, self.remat)
         boxes = parts.reshape(batch, -1, 4)  # [B, R, 4]
         if ranked is not None:
             boxes = jnp.concatenate([boxes, ranked], 1)
@@ -340,28 +300,6 @@ class SSANet(nnx.Module):
             maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates, self.remat)
         described = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return described, maps[:, count * scales :] if ranked is not None else None
-
-    def _describe_wide(
-        self, images: jax.Array, parts: jax.Array, ranked: jax.Array | None, map_candidates: MapCandidates
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """As `_describe`, each part from one crop; what is only ranked at the same resolution as the parts."""
-        batch, count, scales, _ = parts.shape
-        crops = widest(parts)  # [B, K, 4]
-        if ranked is not None:
-            crops = jnp.concatenate([crops, widened(ranked, self.alpha ** ((scales - 1) / 2))], 1)  # [B, M, 4]
-        maps = crop_maps(self.backbone, images, crops, self.crop_size, map_candidates, self.remat)  # [B, M, m, m, C]
-
-        def align(maps, boxes, crops):
-            boxes = within(boxes, crops, self.crop_size)  # [B, n, S, 4]
-            flat = lambda x: x.reshape(-1, *x.shape[2:])
-            centre = self.backbone.centre(self.crop_size)
-            aligned = roi_align(flat(maps), flat(boxes), REGION, self.backbone.stride, centre)
-            return aligned.reshape(batch, -1, *aligned.shape[1:])  # [B, n, S, 7, 7, C]
-
-        described = align(maps[:, :count], parts, crops[:, :count])
-        if ranked is None:
-            return described, None
-        return described, align(maps[:, count:], ranked[:, :, None], crops[:, count:])[:, :, 0]
 
     def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign on the map of the image: `[B, R, 4]` -> `[B, R, size, size, C]`."""

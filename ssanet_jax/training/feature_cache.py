@@ -30,7 +30,8 @@ from ssanet_jax import parallel, processes
 from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import Description, SSANet, merge_model, split_model
+from ssanet_jax.models.outputs import Description
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training import run_files
 from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
 

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from ssanet_jax import parallel
 from ssanet_jax.errors import UserError
 from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
-from ssanet_jax.models.ssanet import Outputs, SSANet, merge_model, split_model
+from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
 
 # Each loss: the groups it needs, and the groups its gradient can teach.

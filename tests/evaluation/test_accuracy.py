@@ -11,7 +11,8 @@ from ssanet_jax import parallel
 from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation import accuracy
-from ssanet_jax.models.ssanet import GROUPS, Outputs, split_model
+from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.models.ssanet import GROUPS, split_model
 
 COUNT, CLASSES, SIDE, SIZE = 30, 5, 4, 8
 DATA = ConfigDict(

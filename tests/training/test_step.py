@@ -16,7 +16,8 @@ from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
-from ssanet_jax.models.ssanet import GROUPS, Outputs, merge_model, split_model
+from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.models.ssanet import GROUPS, merge_model, split_model
 from ssanet_jax.training import experiment, stages
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.step import TrainState
