@@ -40,6 +40,9 @@ _ONLY = flags.DEFINE_enum(
     'only', None, ['robustness', 'keypoints', 'sharing'], 'Measure nothing else; by default all but sharing.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
+_BATCH = flags.DEFINE_integer(
+    'batch', None, "Images a call for --only=sharing; by default the run's evaluation batch.", lower_bound=1
+)
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of timing for --only=sharing; the median counts.', lower_bound=1)
 
 
@@ -181,7 +184,7 @@ MEASUREMENTS = {
     ),
     'keypoints': Measurement(measure_keypoints, _keypoints_table, _keypoints_line, 'left out'),
     'sharing': Measurement(
-        lambda run, dataset: measure_sharing(run, dataset, _ROUNDS.value),
+        lambda run, dataset: measure_sharing(run, dataset, _ROUNDS.value, _BATCH.value),
         _sharing_table,
         _sharing_line,
         'counted as wrong',

@@ -35,7 +35,8 @@ def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> 
     """
     mesh = _mesh(run)
     predict = network(run, mesh)
-    batches = tracked('robustness', eval_batches(dataset.test, run.config.data), dataset, run)
+    config = run.config.data
+    batches = tracked('robustness', eval_batches(dataset.test, config), len(dataset.test), config.eval_batch_size)
     return robustness(lambda images: predict(images).logits, batches, mesh, seed)
 
 
@@ -44,7 +45,8 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
     check_parts(run, dataset)
     mesh = _mesh(run)
     predict = network(run, mesh)
-    side = run.config.data.image_size
+    config = run.config.data
+    side = config.image_size
 
     def locate(images):
         outputs = predict(images)
@@ -53,7 +55,7 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
             boxes[AFTER] = outputs.aligned_boxes
         return boxes | {CENTRE: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
 
-    batches = tracked('key points', annotated_batches(dataset, run.config.data), dataset, run)
+    batches = tracked('key points', annotated_batches(dataset, config), len(dataset.test), config.eval_batch_size)
     about = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
     return about | keypoint_distances(locate, batches, mesh)
 
@@ -97,7 +99,7 @@ def network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     return lambda images: predict(params, stats, images)
 
 
-def tracked(what: str, batches: Iterator[Batch], dataset: Dataset, run: experiment.Run) -> Iterator[Batch]:
-    """Batches of the test set, with a bar on stderr that says how many have gone by."""
-    total = steps_in(1, len(dataset.test), run.config.data.eval_batch_size)
+def tracked(what: str, batches: Iterator[Batch], images: int, batch_size: int) -> Iterator[Batch]:
+    """Batches of so many images, with a bar on stderr that says how many have gone by."""
+    total = steps_in(1, images, batch_size)
     return track(batches, what, total=total, console=Console(stderr=True), transient=True)

@@ -73,27 +73,32 @@ def with_way(run: experiment.Run, way: Way) -> experiment.Run:
     return dataclasses.replace(run, config=config, model=model)
 
 
-def measure_sharing(run: experiment.Run, dataset: Dataset, rounds: int = 5) -> dict[str, Any]:
+def measure_sharing(
+    run: experiment.Run, dataset: Dataset, rounds: int = 5, batch_size: int | None = None
+) -> dict[str, Any]:
     """Accuracy on the test set and time of prediction for each way to share features.
 
     Args:
       run, dataset: the network and its data.
       rounds: of timing, in which all ways take turns; the median counts.
+      batch_size: images a call, besides the single one that is timed too; by default the run's evaluation batch.
 
     Returns:
       `'ways'`, a row each: `way`, `sharing`, `dilate`, `crop_size` (of 'part' and 'none'), `trained` (whether the
-      run was trained so), and either `problem`, why the network cannot work so, or `accuracy`, `heads` (of each
+      run was trained so), and either `problem`, why the network cannot work so here, or `accuracy`, `heads` (of each
       head), `won` and `lost` (images that it has right and the trained way wrong, and the reverse), `difference`
       (percentage points of accuracy against the trained way), `half_width` (of its 95 % interval, see
-      `paired_difference`) and `milliseconds` (an image, by images a call: 1, and the run's evaluation batch).
+      `paired_difference`) and `milliseconds` (an image, by images a call: 1 and `batch_size`).
       `'global_pooling'`, `accuracy` and `milliseconds` of the backbone with its image classifier, not dilated;
       the accuracy is None if that was not trained. `'examples'`, `'unreadable'` (positions of images; they count
       as wrong) and `'device'`.
 
     Raises:
-      UserError: the network describes no regions.
+      UserError: the network describes no regions, or its own way has no room in memory.
     """
     check_proposals(run)
+    config = run.config.data.copy_and_resolve_references()
+    config.eval_batch_size = size = batch_size or config.eval_batch_size
     rows = [_row(run, way) for way in ways_of(run)]
     bare = with_way(run, Way('image'))
     competitors = {GLOBAL_POOLING: dataclasses.replace(bare, active=frozenset({'backbone', 'image_classifier'}))}
@@ -103,15 +108,21 @@ def measure_sharing(run: experiment.Run, dataset: Dataset, rounds: int = 5) -> d
         except UserError as error:
             row['problem'] = str(error).removeprefix('config.model: ')
 
-    size = run.config.data.eval_batch_size
     milliseconds: dict[str, dict[str, float]] = {name: {} for name in competitors}
     for batch in sorted({1, size}):
         mesh = parallel.make_mesh(images=batch)
         predict = {name: network(competitor, mesh) for name, competitor in competitors.items()}
+        images = _some_images(batch, config.image_size, mesh)
+        for row in rows:
+            if 'problem' not in row and not _has_room(predict[row['way']], images):
+                row['problem'] = f'{batch} images at once do not fit into memory: lower --batch'
+                del competitors[row['way']], predict[row['way']]
+                if row['trained']:  # all others are held against it
+                    raise UserError(row['problem'])
         if batch == size:
-            batches = tracked('ways to share', eval_batches(dataset.test, run.config.data), dataset, run)
+            batches = tracked('ways to share', eval_batches(dataset.test, config), len(dataset.test), size)
             found = evaluate(_make_count(predict, str(own_way(run))), {}, {}, batches, mesh)
-        for name, seconds in _seconds(predict, batch, run.config.data.image_size, mesh, rounds).items():
+        for name, seconds in _seconds(predict, images, rounds).items():
             milliseconds[name][str(batch)] = 1e3 * seconds / batch
 
     counts = lambda name: {what: share for (of, what), share in found['heads'].items() if of == name}
@@ -177,10 +188,25 @@ def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[
     return count
 
 
-def _seconds(predict: Mapping[str, Predict], batch: int, side: int, mesh: Mesh, rounds: int) -> dict[str, float]:
-    """Seconds a call on images that lie on the devices already; what they show makes no difference."""
-    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
-    images = parallel.shard_batch({'image': images}, mesh)['image']
+def _some_images(count: int, side: int, mesh: Mesh) -> jax.Array:
+    """Images on the devices; for how long they take it makes no difference what they show."""
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    return parallel.shard_batch({'image': images}, mesh)['image']
+
+
+def _has_room(predict: Predict, images: jax.Array) -> bool:
+    """Whether a network can be called on so many images."""
+    try:
+        jax.block_until_ready(predict(images).logits)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return False
+    return True
+
+
+def _seconds(predict: Mapping[str, Predict], images: jax.Array, rounds: int) -> dict[str, float]:
+    """Seconds a call."""
     calls = {
         name: lambda competitor=competitor: jax.block_until_ready(competitor(images).logits)
         for name, competitor in predict.items()

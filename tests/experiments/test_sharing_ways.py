@@ -131,6 +131,43 @@ def test_a_way_that_does_not_fit_is_a_row_and_no_end(config):
     assert result['global_pooling']['accuracy'] is None, 'its classifier was not trained'
 
 
+@pytest.fixture
+def crowded(config, monkeypatch):
+    """A run, and a device on which the ways named in the list have room for one image at a time."""
+    full, network = [], sharing_ways.network
+
+    def with_limit(run, mesh):
+        predict = network(run, mesh)
+
+        def limited(images):
+            if run.model.sharing in full and len(images) > 1:
+                raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+            return predict(images)
+
+        return limited
+
+    monkeypatch.setattr(sharing_ways, 'network', with_limit)
+    config.data.test_count = 5
+    model = experiment.build_model(config, CLASSES, pretrained=False)
+    return a_run(config, model, GROUPS[:4]), datasets.load(config.data), full
+
+
+@pytest.mark.slow
+def test_a_way_without_room_costs_no_other_row(crowded):
+    run, dataset, full = crowded
+    full.append('none')
+    result = measure_sharing(run, dataset, rounds=1, batch_size=4)
+    rows = {row['way']: row for row in result['ways']}
+    assert rows['none']['problem'] == '4 images at once do not fit into memory: lower --batch'
+    assert 'accuracy' not in rows['none']
+    for way in ('image', 'part'):
+        assert rows[way]['milliseconds'].keys() == {'1', '4'}
+    assert result['examples'] == 5
+    full[:] = ['image']  # its own, which all others are held against
+    with pytest.raises(UserError, match='^4 images at once do not fit into memory: lower --batch$'):
+        measure_sharing(run, dataset, rounds=1, batch_size=4)
+
+
 def test_undilated_runs_are_not_dilated(config):
     abstract = nnx.eval_shape(lambda: built(sharing='part', crop_size=WIDE_CROPS))
     run = a_run(config, abstract)
