@@ -1,0 +1,9 @@
+"""The sandbox that every script starts in."""
+
+import pytest
+from launch_sandbox import Sandbox
+
+
+@pytest.fixture
+def sandbox(tmp_path) -> Sandbox:
+    return Sandbox(tmp_path)

@@ -1,0 +1,44 @@
+"""slurm.sbatch: it submits itself as the variables say, and goes back into the queue before its time is over."""
+
+import re
+import signal
+
+from launch_sandbox import CONFIG, DIR, FLAG, GOOD, LAUNCH, wait_until
+
+
+def test_slurm_submits_itself(sandbox):
+    sandbox.tool('sbatch')
+    python = str(sandbox.tool('python'))
+    done = sandbox.run('slurm.sbatch', CONFIG, DIR, FLAG, PYTHON=python, NODES='3')
+    assert done.returncode == 0, done.stderr
+    assert sandbox.calls()[1:] == [['sbatch', '--nodes=3', 'launch/slurm.sbatch', CONFIG, DIR, FLAG]]
+
+
+def test_slurm_options_of_script_and_variables_agree():
+    # The defaults in the comment are those of the directives, and one task goes to each GPU.
+    text = (LAUNCH / 'slurm.sbatch').read_text()
+    options = dict(re.findall(r'^#SBATCH --([\w-]+)=(\S+)$', text, re.M))
+    assert options['ntasks-per-node'] == options['gpus-per-node']
+    for variable, option in (
+        ('NODES', 'nodes'),
+        ('GPUS_PER_NODE', 'gpus-per-node'),
+        ('CPUS_PER_TASK', 'cpus-per-task'),
+        ('TIME_LIMIT', 'time'),
+    ):
+        assert re.search(rf'^#   {variable} .*\({options[option]}\)$', text, re.M), variable
+    assert '\n#SBATCH --requeue\n' in text
+    directives = [m.start() for m in re.finditer('^#SBATCH', text, re.M)]
+    assert max(directives) < text.index('set -euo pipefail')  # sbatch reads none after the first command
+
+
+def test_slurm_job_goes_back_into_the_queue_before_its_time_is_over(sandbox):
+    sandbox.real('sleep')
+    sandbox.tool('scontrol')
+    sandbox.tool('srun', 'sleep 2; exit 5')
+    python = str(sandbox.tool('python'))
+    process = sandbox.start('slurm.sbatch', *GOOD, PYTHON=python, SLURM_JOB_ID='77')
+    wait_until(lambda: any(call[0] == 'srun' for call in sandbox.calls()))
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert ['scontrol', 'requeue', '77'] in sandbox.calls()
+    assert process.returncode == 5  # it still waited for the tasks

@@ -1,0 +1,82 @@
+"""The scripts of launch/ without cloud or cluster: their PATH holds nothing but stand-ins, which log their calls."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from commands import ROOT
+
+LAUNCH = ROOT / 'launch'
+SCRIPTS = ('local.sh', 'multi_gpu.sh', 'slurm.sbatch', 'tpu_vm.sh')
+BASH = shutil.which('bash')
+CONFIG, DIR, FLAG = '--config=configs/demo.py', '--workdir=shared/a run', '--config.data.dir=a b'
+TRAIN = ['-m', 'ssanet_jax.main', CONFIG, DIR, FLAG]
+TPU = {'PROJECT': 'birds', 'ZONE': 'us-west4-a', 'BUCKET': 'birds-runs', 'POLL': '0'}
+GOOD = [CONFIG, '--workdir=shared/run']
+
+# A tool that writes its name and arguments to the log, as a shell would need them, and then does as it is told.
+STAND_IN = """#!/bin/bash
+printf -v line '%q ' "${{0##*/}}" "$@"; printf '%s\\n' "${{line% }}" >>"$LOG"
+{does}
+"""
+
+
+class Sandbox:
+    """A folder of stand-ins that is the whole PATH, and the log of their calls."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.bin, self.log = folder, folder / 'bin', folder / 'log'
+        self.bin.mkdir()
+        self.log.touch()
+
+    def tool(self, name: str, does: str = '') -> Path:
+        path = self.bin / name
+        path.write_text(STAND_IN.format(does=does))
+        path.chmod(0o755)
+        return path
+
+    def real(self, *names: str) -> None:
+        for name in names:
+            (self.bin / name).symlink_to(shutil.which(name))
+
+    def start(self, script: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
+        environment = {'PATH': str(self.bin), 'LOG': str(self.log), 'HOME': str(self.folder), **variables}
+        return subprocess.Popen(
+            [BASH, str((LAUNCH / script).relative_to(ROOT)) if cwd == ROOT else str(LAUNCH / script), *arguments],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever pytest was started with
+        )
+
+    def run(self, script: str, *arguments: str, **variables) -> subprocess.CompletedProcess:
+        process = self.start(script, *arguments, **variables)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def calls(self) -> list[list[str]]:
+        return read_commands(self.log.read_text())
+
+
+def read_commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for line in text.splitlines()]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, 'it did not happen in time'
+        time.sleep(0.05)
