@@ -16,23 +16,12 @@
 
 set -euo pipefail
 
-fail() {
-  printf 'error: %s\n' "$*" >&2
+if [[ ! -f ssanet_jax/main.py ]]; then
+  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
   exit 2
-}
-
-usage() {  # the comment at the top of this file
-  local line
-  while IFS= read -r line && [[ $line == '#'* ]]; do
-    [[ $line == '#!'* ]] || printf '%s\n' "${line:2}"
-  done <"$0"
-}
-
-show() {  # a command as one could type it
-  local line
-  printf -v line '%q ' "$@"
-  printf '%s\n' "${line% }"
-}
+fi
+# shellcheck source=launch/common.bash
+source launch/common.bash
 
 free_port() {  # a port on which nobody answers
   local port
@@ -40,32 +29,20 @@ free_port() {  # a port on which nobody answers
   printf '%s\n' "$port"
 }
 
-processes=2 dry_run=false config='' workdir=''
-flags=()
+processes=2 arguments=()
 for argument in "$@"; do
   case $argument in
-    --help | -h) usage; exit 0 ;;
-    --dry_run) dry_run=true; continue ;;
-    --processes=*) processes=${argument#*=}; continue ;;
-    --coordinator* | --process_id*) fail "${argument%%=*} is set by this script: leave it out, and see --help" ;;
-    --config=*) config=${argument#*=} ;;
-    --workdir=*) workdir=${argument#*=} ;;
+    --processes=*) processes=${argument#*=} ;;
+    *) arguments+=("$argument") ;;
   esac
-  flags+=("$argument")
 done
-
-[[ -n $config ]] || fail 'no configuration: give --config=configs/cub.py, and see --help'
-[[ -n $workdir ]] || fail 'no folder for the run: give --workdir=runs/NAME, and see --help'
+read_arguments 'set by this script' ${arguments[@]+"${arguments[@]}"}
+check_run runs/NAME
 [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes=$processes is no count: give --processes=2"
-[[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py is not here: start this from the root of the repository'
-[[ -f ${config%%:*} ]] || fail "there is no configuration file ${config%%:*}: check --config"
 
-PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+PYTHON=${PYTHON:-$(default_python)}
 GRACE=${GRACE:-20}
-if ! $dry_run; then
-  command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON: run make demo, or set PYTHON"
-  "$PYTHON" -c 'import ssanet_jax' 2>/dev/null || fail "$PYTHON does not find ssanet_jax: run make demo, or set PYTHON"
-fi
+$dry_run || check_python
 PORT=${PORT:-$(free_port)}
 
 command=(env JAX_PLATFORMS=cpu "$PYTHON" -m ssanet_jax.main "${flags[@]}"

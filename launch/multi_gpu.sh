@@ -17,43 +17,16 @@
 
 set -euo pipefail
 
-fail() {
-  printf 'error: %s\n' "$*" >&2
+if [[ ! -f ssanet_jax/main.py ]]; then
+  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
   exit 2
-}
+fi
+# shellcheck source=launch/common.bash
+source launch/common.bash
 
-usage() {  # the comment at the top of this file
-  local line
-  while IFS= read -r line && [[ $line == '#'* ]]; do
-    [[ $line == '#!'* ]] || printf '%s\n' "${line:2}"
-  done <"$0"
-}
-
-show() {  # a command as one could type it
-  local line
-  printf -v line '%q ' "$@"
-  printf '%s\n' "${line% }"
-}
-
-dry_run=false config='' workdir=''
-flags=()
-for argument in "$@"; do
-  case $argument in
-    --help | -h) usage; exit 0 ;;
-    --dry_run) dry_run=true; continue ;;
-    --coordinator* | --process*) fail "${argument%%=*} is for several processes: leave it out, and see --help" ;;
-    --config=*) config=${argument#*=} ;;
-    --workdir=*) workdir=${argument#*=} ;;
-  esac
-  flags+=("$argument")
-done
-
-[[ -n $config ]] || fail 'no configuration: give --config=configs/cub.py, and see --help'
-[[ -n $workdir ]] || fail 'no folder for the run: give --workdir=runs/NAME, and see --help'
-[[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py is not here: start this from the root of the repository'
-[[ -f ${config%%:*} ]] || fail "there is no configuration file ${config%%:*}: check --config"
-
-PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+read_arguments 'for several processes' "$@"
+check_run runs/NAME
+PYTHON=${PYTHON:-$(default_python)}
 
 # Asks JAX itself, and asks for CUDA alone: with a CPU to fall back on it would not complain. Takes no memory.
 count=(env JAX_PLATFORMS=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
@@ -68,8 +41,7 @@ fi
 
 command -v nvidia-smi >/dev/null || fail 'there is no nvidia-smi: install the NVIDIA driver, or train on the CPU with python -m ssanet_jax.main'
 nvidia-smi -L >/dev/null || fail 'nvidia-smi finds no GPU: check the driver'
-command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON: run make demo, or set PYTHON"
-"$PYTHON" -c 'import ssanet_jax' 2>/dev/null || fail "$PYTHON does not find ssanet_jax: run make demo, or set PYTHON"
+check_python
 gpus=$("${count[@]}" 2>/dev/null) || fail "JAX finds no GPU: $PYTHON -m pip install -e '.[cuda12]' (or cuda13), and check CUDA_VISIBLE_DEVICES"
 
 printf 'training on %s GPUs\n' "$gpus" >&2

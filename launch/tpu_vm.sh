@@ -35,23 +35,12 @@
 
 set -euo pipefail
 
-fail() {
-  printf 'error: %s\n' "$*" >&2
+if [[ ! -f ssanet_jax/main.py ]]; then
+  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
   exit 2
-}
-
-usage() {  # the comment at the top of this file
-  local line
-  while IFS= read -r line && [[ $line == '#'* ]]; do
-    [[ $line == '#!'* ]] || printf '%s\n' "${line:2}"
-  done <"$0"
-}
-
-show() {  # a command as one could type it
-  local line
-  printf -v line '%q ' "$@"
-  printf '%s\n' "${line% }"
-}
+fi
+# shellcheck source=launch/common.bash
+source launch/common.bash
 
 run() {
   if $dry_run; then show "$@"; else "$@"; fi
@@ -111,23 +100,13 @@ fi
 
 # --- Here ---
 
-step=all dry_run=false config='' workdir=''
-flags=()
+step=all
 case ${1:-} in
   create | install | run | delete) step=$1; shift ;;
   -* | '') ;;
   *) fail "there is no step $1: give create, install, run or delete, and see --help" ;;
 esac
-for argument in "$@"; do
-  case $argument in
-    --help | -h) usage; exit 0 ;;
-    --dry_run) dry_run=true; continue ;;
-    --coordinator* | --process*) fail "${argument%%=*} is found out from the slice: leave it out, and see --help" ;;
-    --config=*) config=${argument#*=} ;;
-    --workdir=*) workdir=${argument#*=} ;;
-  esac
-  flags+=("$argument")
-done
+read_arguments 'found out from the slice' "$@"
 
 for name in PROJECT ZONE; do
   [[ -n ${!name:-} ]] || fail "$name is not set: export $name=..., and see --help"
@@ -144,12 +123,9 @@ if [[ $step == all || $step == install ]]; then
   [[ $BUCKET != gs://* && $BUCKET != */* ]] || fail "BUCKET=$BUCKET: give the bucket's name alone, without gs:// and folders"
 fi
 if [[ $step == all || $step == run ]]; then
-  [[ -n $config ]] || fail 'no configuration: give --config=configs/cub.py, and see --help'
-  [[ -n $workdir ]] || fail 'no folder for the run: give --workdir=shared/runs/NAME, and see --help'
+  check_run shared/runs/NAME
   [[ $workdir == shared/?* ]] || fail "--workdir=$workdir would be lost with the slice: give --workdir=shared/..., which is the bucket"
-  [[ -f ${config%%:*} ]] || fail "there is no configuration file ${config%%:*}: check --config"
 fi
-[[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py is not here: start this from the root of the repository'
 if ! $dry_run; then
   command -v gcloud >/dev/null || fail 'there is no gcloud: install it from https://cloud.google.com/sdk/docs/install'
   command -v git >/dev/null || fail 'there is no git: install it'

@@ -44,6 +44,12 @@ class Sandbox:
         for name in names:
             (self.bin / name).symlink_to(shutil.which(name))
 
+    def copy_repository(self) -> None:
+        """As far as a script asks for it."""
+        shutil.copytree(LAUNCH, self.folder / 'launch')
+        (self.folder / 'ssanet_jax').mkdir()
+        (self.folder / 'ssanet_jax/main.py').touch()
+
     def start(self, script: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
         environment = {'PATH': str(self.bin), 'LOG': str(self.log), 'HOME': str(self.folder), **variables}
         return subprocess.Popen(

@@ -93,6 +93,7 @@ def test_tpu_stops_where_gcloud_cannot_say(sandbox):
 @pytest.fixture
 def worker(sandbox) -> Sandbox:
     """The copied repository on a worker, with a training that takes a while and ends with 3."""
+    sandbox.copy_repository()
     sandbox.real('nohup', 'setsid', 'bash', 'rm', 'tail', 'sleep')
     python = sandbox.tool('python', 'echo begins; sleep 2; echo ends; exit 3')
     (sandbox.folder / '.venv/bin').mkdir(parents=True)
@@ -125,6 +126,7 @@ def test_worker_outlives_its_connection_and_is_joined(worker):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='what a TPU worker runs')
 def test_worker_installs_what_is_missing(sandbox):
+    sandbox.copy_repository()
     sandbox.real('bash', 'mkdir')
     for name in ('mountpoint', 'gcsfuse', 'curl', 'sudo', 'apt-get'):
         sandbox.tool(name, 'exit 1' if name == 'mountpoint' else '')
