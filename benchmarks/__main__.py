@@ -23,8 +23,8 @@ from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
 from ssanet_jax import command
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.page_file import check_writable
 from ssanet_jax.experiments.timing import Say
+from ssanet_jax.whole_files import check_out
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     """Prints the table and writes the file; exit code 1 if a benchmark broke off for a reason that is no user's."""
     alone.refuse(arguments)
     out, began = Path(flags.FLAGS.out), time.monotonic()
-    check_writable(out)  # before many minutes of work
+    check_out(out)  # before many minutes of work
     with alone.progress() as say:
         findings, broken = measure_all(parts(flags.FLAGS.quick, flags.FLAGS.data_dir), say)
     alone.show(list(findings.values()))

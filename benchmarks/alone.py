@@ -6,6 +6,7 @@ where flags of the same name would clash.
 
 import contextlib
 import dataclasses
+import json
 import shlex
 import sys
 import time
@@ -21,9 +22,9 @@ from rich.console import Console
 from benchmarks.comparisons import Comparison, Findings, summary, table_of_ratios, versions
 from ssanet_jax import command
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.page_file import check_writable
 from ssanet_jax.experiments.timing import Say
-from ssanet_jax.training import experiment, run_files
+from ssanet_jax.training import experiment
+from ssanet_jax.whole_files import check_out, write_out
 
 flags.disclaim_key_flags()  # those below belong to the command that asks for them
 
@@ -62,7 +63,7 @@ def _main(name: str, settings: type, measure: Callable[[Any, Say], Findings], ar
     chosen = settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     out = Path(flags.FLAGS.out) if flags.FLAGS.out else None
     if out:
-        check_writable(out)  # before minutes of work
+        check_out(out)  # before minutes of work
     began = time.monotonic()
     with progress() as say:
         findings = measure(chosen, say)
@@ -127,10 +128,7 @@ def write(out: Path, findings: Mapping[str, Findings], seconds: float) -> None:
         'comparisons': [row.record() for row in rows],
         **{name: list(found.figures) for name, found in findings.items() if found.figures},
     }
-    try:
-        run_files.write_json(out, content)
-    except OSError as error:
-        raise UserError(f'cannot write {out} ({error.strerror}): make room, or give another --out') from error
+    write_out(out, json.dumps(content, indent=2) + '\n')
 
 
 def define(field: dataclasses.Field) -> None:

@@ -34,6 +34,7 @@ from ssanet_jax.data import dataset, inspection, pictures
 from ssanet_jax.data.inspection import Finding
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.errors import UserError
+from ssanet_jax.whole_files import write_whole
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(dataset.READERS), 'Kind of data set.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Extracted folder of the set.', required=True)
@@ -140,21 +141,16 @@ def verdict(listing: Listing, findings: Iterable[Finding]) -> str:
 
 
 def write_fix_list(file: Path, paths: Iterable[str]) -> None:
-    """Writes one path a line, at one stroke: the file is there whole or not at all.
+    """Writes one path a line.
 
     Raises:
       UserError: it cannot be written.
     """
     # A name that holds a line break would read as two other files, which might then be removed.
     lines = [f'{path}\n' for path in paths if len(path.splitlines()) == 1]
-    half = file.with_name(f'.{file.name}.{os.getpid()}')
     try:
-        try:
-            # Names that are not UTF-8 are written with the bytes that they have on disk.
-            half.write_text(''.join(lines), encoding='utf-8', errors='surrogateescape')
-            half.replace(file)
-        finally:
-            half.unlink(missing_ok=True)
+        # Names that are not UTF-8 are written with the bytes that they have on disk.
+        write_whole(file, ''.join(lines), errors='surrogateescape')
     except OSError as error:
         raise UserError(f'cannot write --fix_list={file} ({error.strerror}): name another file') from error
 

@@ -20,10 +20,10 @@ from ssanet_jax.evaluation import report_answers, report_files, report_run
 from ssanet_jax.evaluation.curves import learning_curves
 from ssanet_jax.evaluation.mistakes import answer_all
 from ssanet_jax.evaluation.page import Section, page
-from ssanet_jax.evaluation.page_file import check_writable, write
 from ssanet_jax.evaluation.report_facts import Facts
 from ssanet_jax.evaluation.responses import Responses, check_comparable, measure_responses
 from ssanet_jax.training import experiment, run_files
+from ssanet_jax.whole_files import check_out, write_out
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     workdir = Path(_WORKDIR.value)
     run = experiment.load_run(workdir)
     out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'
-    check_writable(out)  # before minutes of work
+    check_out(out)  # before minutes of work
     dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
 
     console = Console(stderr=True)
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
             [Section(key, title, body(facts)) for key, title, body in SECTIONS],
             f'Written by ssanet_jax {ssanet_jax.__version__} on {date.today()}.',
         )
-    write(out, content)
+    write_out(out, content)
     print(f'report written: {out}')
 
 

@@ -9,8 +9,6 @@ import pytest
 from commands import changed, run_each, run_python
 from page_checks import check_page
 
-from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.page_file import write
 from ssanet_jax.evaluation.report_run import confidence_interval
 
 SECTIONS = 'results curves robustness keypoints sharing parts annotated responses confusion mistakes'.split()
@@ -197,22 +195,6 @@ def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
         cases[message] = [f'--workdir={copy}']
     check_errors(tmp_path, cases, 'def answer_all(*_): raise SystemExit(7)\nmodule.answer_all = answer_all')
     assert not list(tmp_path.glob('*/report.html'))
-
-
-def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
-    out = tmp_path / 'report.html'
-    write(out, 'first')
-    assert out.read_text() == 'first'
-
-    def full(self, *arguments, **options):
-        self.touch()
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(type(out), 'write_text', full)
-    with pytest.raises(UserError, match=r'cannot write .*report.html \(No space left on device\): make room'):
-        write(out, 'second')
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ['report.html'] and out.read_text() == 'first'
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from ssanet_jax.models.outputs import Description
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training import run_files
 from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
+from ssanet_jax.whole_files import write_whole
 
 _SYNC_BATCHES = 50  # what a killed process loses at most
 _CARRIED = ('label', 'index', 'skipped')  # of a batch, besides its images
@@ -262,9 +263,7 @@ class _File:
         with self._named():
             self._file.flush()
             os.fsync(self._file.fileno())
-            partial_note = self._note.with_suffix('.partial')
-            partial_note.write_text(json.dumps({'made_for': self._made_for, 'bytes': self._file.tell()}))
-            os.replace(partial_note, self._note)
+            write_whole(self._note, json.dumps({'made_for': self._made_for, 'bytes': self._file.tell()}))
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

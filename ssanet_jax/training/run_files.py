@@ -1,12 +1,12 @@
 """The JSON files of a work directory: written at one stroke, and read as files that anything may have happened to."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ssanet_jax import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.whole_files import write_whole
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
@@ -19,13 +19,7 @@ def write_json(path: Path, content: Any) -> None:
     Of several processes, which all must come here, one writes; the others wait until it is there.
     """
     if processes.leads():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'{path.name}.partial')
-        try:
-            partial.write_text(json.dumps(content, indent=2) + '\n')
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)  # of a disk that is full
+        write_whole(path, json.dumps(content, indent=2) + '\n')
     processes.wait_for_all(f'written {path}')
 
 

@@ -1,7 +1,6 @@
 """What a run tells while it runs: a progress bar, a line an epoch, TensorBoard events, and a history to read again."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -18,6 +17,7 @@ from tensorboardX import SummaryWriter
 from ssanet_jax import processes
 from ssanet_jax.data.pipeline import steps_in
 from ssanet_jax.evaluation.curves import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, read_history
+from ssanet_jax.whole_files import write_whole
 
 
 class History:
@@ -37,10 +37,7 @@ class History:
             return
         kept = [line for line in read_history(path) if line['step'] <= first]
         self._written = {(line['kind'], line['step']) for line in kept}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'{path.name}.partial')
-        partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-        os.replace(partial, path)  # at one stroke: a kill at this moment must not cost the whole history
+        write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._file = path.open('a')
 
     def add(self, kind: str, step: int, epoch: float, values: Mapping[str, float], **about: Any) -> None:
