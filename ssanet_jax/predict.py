@@ -108,7 +108,10 @@ def picture_names(files: list[Path]) -> dict[Path, str]:
 
 
 def describe(file: Path, shape: tuple[int, int], found: Recognition, run: experiment.Run, top: int) -> dict:
-    """One JSON line: boxes are `[y0, x0, y1, x1]` in pixels of the image, one a part."""
+    """One JSON line: boxes are `[y0, x0, y1, x1]` in pixels of the image, one a part.
+
+    `scale` and `orientation` are empty where the network chooses none.
+    """
     best = np.argsort(-found.probabilities)[:top]
     return {
         'file': str(file),

@@ -22,7 +22,7 @@ class Recognition(NamedTuple):
     label: int  # index of the predicted class
     probabilities: np.ndarray  # float32 [N], softmax of the summed logits
     boxes: np.ndarray  # float32 [K, 4], parts at the chosen scale, pixels of the input; [0, 4] without parts
-    scales: np.ndarray  # float32 [K], side of each box over that of its proposal
+    scales: np.ndarray  # float32 [K], side of each box over that of its proposal, where DSM takes part; else [0]
     orientations: list[str]  # of each part, where OP takes part
     proposals: np.ndarray  # float32 [K, 4], the parts before scale mining
 
@@ -62,8 +62,7 @@ class Recogniser:
                     label=int(probabilities[i].argmax()),
                     probabilities=probabilities[i],
                     boxes=boxes,
-                    # Unmined, every part keeps the size of its proposal.
-                    scales=self._factors[outputs.aligned_scale[i]] if self._mined else np.ones(len(boxes), np.float32),
+                    scales=self._factors[outputs.aligned_scale[i]] if self._mined else np.zeros(0, np.float32),
                     orientations=[ORIENTATIONS[o] for o in outputs.orientation[i]]
                     if outputs.orientation is not None
                     else [],
@@ -122,8 +121,7 @@ def keypoints_sheet(
     """
     rows = [[], []]
     for image, label, points, found in zip(images, labels, keypoints, recognise(images)):
-        ones = np.ones(len(found.proposals))
-        rows[0].append(draw_parts(image, found.proposals, ones, 'before scale mining', side, keypoints=points))
+        rows[0].append(draw_parts(image, found.proposals, (), 'before scale mining', side, keypoints=points))
         caption = f'after: {_caption(found.label, label, class_names)}'
         rows[1].append(
             draw_parts(

@@ -35,7 +35,7 @@ def parts(facts: Facts) -> Html:
         drawn = draw_parts(
             image,
             found.boxes,
-            found.scales if mined else (),
+            found.scales,
             side=SIDE,
             orientations=found.orientations,
             proposals=found.proposals if mined else None,

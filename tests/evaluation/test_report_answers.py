@@ -34,7 +34,7 @@ def recogniser(model, active):
         label=0,
         probabilities=np.float32([0.75, 0.25]),
         boxes=BOXES if located else BOXES[:0],
-        scales=np.float32([0.5] if 'scale_mining' in active else [1] * located),
+        scales=np.float32([0.5] if 'scale_mining' in active else []),
         orientations=orientations,
         proposals=PROPOSALS if located else PROPOSALS[:0],
     )
