@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks import alone, backbones, floor, memory, pipeline, solvers, torch_nts, training
+from benchmarks import alone, backbones, floor, memory, pipeline, solvers, startup, torch_nts, training
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
 from ssanet_jax import command
@@ -75,6 +75,7 @@ def parts(quick: bool, data_dir: str) -> list[Part]:
         Part('training', training.measure, training.Settings(**small)),
         Part('memory', memory.measure, memory.Settings(**small, **choose(batch=(1,), train_batch=(4,)))),
         Part('pipeline', pipeline.measure, pipeline.Settings(data_dir, **choose(images=96, rounds=3, steps=5))),
+        Part('startup', startup.measure, startup.Settings(**small)),
         Part('backbones', backbones.measure, backbones.Settings(**choose(size=128, batch=(1,), rounds=3))),
         Part('torch_nts', torch_nts.measure, torch_nts.Settings(**choose(size=128, batch=(1, 2)))),
     ]

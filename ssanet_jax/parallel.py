@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.batch_norm import shared_statistics
 
+T = TypeVar('T')
+
 DATA, CANDIDATE = 'data', 'candidate'
-
-
 AUTO = 'auto'
 HEADS = ('scale_mining', 'oriented_pooling')  # groups whose weights grow with the number of classes
 
@@ -180,9 +180,14 @@ def prefetch(
 
     The copies of the next `ahead` batches are under way while the devices work on this one.
     """
+    return look_ahead(((batch, shard_batch({name: batch[name] for name in names}, mesh)) for batch in batches), ahead)
+
+
+def look_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
+    """The same items, each when the next `ahead` have been asked for: what their making began goes on meanwhile."""
     queue = deque()
-    for batch in batches:
-        queue.append((batch, shard_batch({name: batch[name] for name in names}, mesh)))
+    for item in items:
+        queue.append(item)
         if len(queue) > ahead:
             yield queue.popleft()
     yield from queue

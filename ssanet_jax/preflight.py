@@ -23,14 +23,12 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssanet_jax import command, parallel
-from ssanet_jax.data.pipeline import check_sizes
 from ssanet_jax.errors import UserError
 from ssanet_jax.scaling import program, report
 from ssanet_jax.scaling.chips import Topology, parse_topology
 from ssanet_jax.scaling.examine import Report, examine
 from ssanet_jax.training import run_files
-from ssanet_jax.training.stages import check_stages
-from ssanet_jax.training.step import check_loss
+from ssanet_jax.training.settings import check_settings
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -58,9 +56,7 @@ def main(arguments: list[str]) -> None:
     topology = parse_topology(_TOPOLOGY.value)
     file = _writable(_JSON.value)
     classes = classes_of(config, _CLASSES.value)
-    check_stages(config.stages, config.optimizer)
-    check_loss(config.loss)
-    check_sizes(config.data)
+    check_settings(config)
     name, batch = (
         ('config.data.batch_size', config.data.batch_size) if _BATCH.value is None else ('--batch', _BATCH.value)
     )

@@ -1,6 +1,8 @@
 """Run by test_parallel.py on eight virtual devices: each case must agree with one device, or with `jax.pmap`."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 import chex
 import jax
@@ -8,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_config
 from flax import nnx
+from rich.console import Console
 
 from ssanet_jax import parallel
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.resnet import TinyResNet
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment, stages
+from ssanet_jax.training import experiment, loop, stages
 from ssanet_jax.training.step import TrainState, make_train_step
 
 SHAPES = ('8x1', '4x2', '2x4', '1x8')
@@ -143,8 +146,34 @@ def evaluation():
     assert dict(parallel.make_mesh(images=1).shape) == {'data': 1, 'candidate': 8}
 
 
+class Begun(Exception):
+    """A stage is about to take its first step."""
+
+
+def memory():
+    """When training begins, every device holds its share of the state, and the first one no more than that."""
+    config = tiny_config.get_config()
+    config.mesh.spread_heads = True
+    held = dict.fromkeys(jax.devices(), 0)
+
+    def begun(*_, **__):
+        for array in jax.live_arrays():
+            for shard in array.addressable_shards:
+                held[shard.device] += shard.data.nbytes
+        raise Begun
+
+    loop.train_batches = begun
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            loop.train(config, Path(folder), Console(quiet=True))
+        except Begun:
+            pass
+    least, *_, most = sorted(held.values())
+    assert 0 < most <= 1.01 * least, held
+
+
 if __name__ == '__main__':
     assert len(jax.devices()) == 8
     case = sys.argv[1]
-    {check.__name__: check for check in (steps, uneven, crops, spread_heads, candidate_map, evaluation)}[case]()
+    {check.__name__: check for check in (steps, uneven, crops, spread_heads, memory, candidate_map, evaluation)}[case]()
     print(case, 'agrees')

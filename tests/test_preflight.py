@@ -107,6 +107,10 @@ CASES = {
     'file in no folder': ([TINY, H100, '--json=nowhere/report.json'], ['--json=nowhere/report.json', 'folder']),
     'file is a folder': ([TINY, H100, '--json=tests'], ['--json=tests']),
     'even S': ([TINY, H100, '--config.model.scales=4'], ['config.model', 'scales must be odd']),
+    'a head that is not there': (
+        ['--config=configs/rows.py:demo:ablation/mac', H100, '--config.model.part_head=none'],
+        ['trains part_head', 'config.model.part_head is none'],
+    ),
     'wrong optimiser': ([TINY, H100, '--config.optimizer.name=lion'], ["'lion'", 'sgd, adamw']),
     'no libtpu': ([TINY, V5E], ['libtpu', "pip install '.[preflight]'"]),
 }

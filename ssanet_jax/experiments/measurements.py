@@ -78,11 +78,7 @@ def write_measurement(
     """Writes what was measured to `<name>.json` of the run, with what it was measured on, and returns that."""
     result['unreadable'] = unreadable(dataset.test, result['unreadable'])
     content = {'dataset': dataset.name, 'stage': run.stage} | result
-    path = workdir / f'{name}.json'
-    try:
-        run_files.write_json(path, content)
-    except OSError as error:
-        raise UserError(f'cannot write {path} ({error.strerror}): make room, or copy the run elsewhere') from error
+    run_files.write_json(workdir / f'{name}.json', content)
     return content
 
 

@@ -128,8 +128,8 @@ class SSANet(nnx.Module):
         )
 
         # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
-        jax.eval_shape(self.scale_mining, jax.ShapeDtypeStruct((1, parts, scales, length), jnp.float32))
-        jax.eval_shape(self.oriented_pooling, jax.ShapeDtypeStruct((1, parts, REGION, REGION, channels), jnp.float32))
+        _traced(self.scale_mining, (1, parts, scales, length))
+        _traced(self.oriented_pooling, (1, parts, REGION, REGION, channels))
 
         self.image_size = image_size
         self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
@@ -264,9 +264,7 @@ class SSANet(nnx.Module):
             return
         if self.every > 1:
             raise ValueError(f'the image size must be a multiple of {stride} to dilate {name}; got {image_size}')
-        graph, state = nnx.split(self.backbone)
-        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-        cells = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, images).shape[1]
+        cells = _traced(self.backbone, (1, image_size, image_size, 3)).shape[1]
         if cells != -(-image_size // stride):
             raise ValueError(f'the image size must be a multiple of {stride} for {name}; got {image_size}')
 
@@ -305,6 +303,12 @@ class SSANet(nnx.Module):
         """RoIAlign on the map of the image: `[B, R, 4]` -> `[B, R, size, size, C]`."""
         centre = self.backbone.centre(self.image_size)
         return roi_align(feature_map, boxes, size, self.backbone.stride, centre)
+
+
+def _traced(module: nnx.Module, shape: tuple[int, ...]) -> Any:
+    """The shapes that a module makes of a float32 array. Its weights are arguments: constants JAX would keep alive."""
+    graph, state = nnx.split(module)
+    return jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def _select(candidates: jax.Array, scale: jax.Array) -> jax.Array:

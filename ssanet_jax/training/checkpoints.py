@@ -74,11 +74,18 @@ class Checkpoints:
                     raise ValueError(f'{len(missing)} arrays are missing')
                 return step, {**empty, **items}
             except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
-                cause = error
+                chain = _chain(error)
+                # These are not the files' fault, which must not be taken for damaged and removed.
+                for e in chain:
+                    if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):
+                        raise e
+                if any(isinstance(e, PermissionError) or 'PERMISSION_DENIED' in str(e) for e in chain):
+                    raise UserError(f'no permission to read {self.directory}: ask for it, or read a copy') from error
+                cause = chain[-1]
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
-            f'differ ({type(_root(cause)).__name__}); restore the folder from a copy or remove it to '
+            f'differ ({type(cause).__name__}); restore the folder from a copy or remove it to '
             'train this stage anew'
         )
 
@@ -95,7 +102,9 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and its causes, the first one last."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ssanet_jax import processes
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import BASELINE, SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
 from ssanet_jax.training.checkpoints import Checkpoints
 from ssanet_jax.training.run_files import CONFIG_FILE, read_json, read_run, write_json
@@ -86,21 +86,6 @@ def filled_in(config: ConfigDict) -> ConfigDict:
     return with_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
 
 
-def check_run(config: ConfigDict) -> None:
-    """Raises `UserError` for settings of the run as a whole that make no sense."""
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f'config.seed={config.seed} must lie between 0 and 2**32 - 1')
-    for name in ('eval_epochs', 'checkpoint_steps'):
-        if config[name] < 0:
-            raise UserError(f'config.{name}={config[name]} must be 0 or more')
-    if config.model.part_head == 'none' and any(BASELINE in row.train for row in config.stages):
-        raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
-    if config.model.part_head == 'fpn' and any(row.cache for row in config.stages):
-        raise UserError(
-            'config.model.part_head=fpn reads whole maps, which no cache keeps: set the cache of stages to 0'
-        )
-
-
 class Locked(UserError):
     """Another process works in the directory."""
 
@@ -155,10 +140,7 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
     claimed = path.exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
     processes.wait_for_all('looked for a run')  # before any of them writes
     if not claimed:
-        try:
-            write_json(path, content)
-        except OSError as error:
-            raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
+        write_json(path, content)
     before = read_run(workdir)
     processes.wait_for_all('read the settings')  # before any of them changes one
     if before['class_names'] != content['class_names']:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -103,6 +104,8 @@ def cached_batches(
     batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
     steps = steps_in(row.cache, len(source), data.batch_size)
     file = _File(directory, process.index, _made_for(workdir, process.count, state))
+    if processes.leads():
+        _drop_others(directory, process.count)
     # The processes describe in step; what one of them has not, all do again.
     done = processes.gather([file.written // batch_bytes])[0]
     views = train_batches(source, data, seed=seed, epochs=row.cache, start=done * data.batch_size, process=process)
@@ -115,16 +118,18 @@ def cached_batches(
             soft_wrap=True,
         )
     with file.writing(done * batch_bytes):
+        batches = parallel.prefetch(views, mesh, ('image',))
+        described = ((batch, describe(on_device['image'])) for batch, on_device in batches)
         work = track(
-            parallel.prefetch(views, mesh, ('image',)),
+            parallel.look_ahead(described, 1),  # the devices describe while the host writes
             row.name,
             total=steps - done,
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        for number, (batch, on_device) in enumerate(work, done + 1):
-            file.append(layout.pack(jax.tree.map(_local, describe(on_device['image'])), batch))
+        for number, (batch, description) in enumerate(work, done + 1):
+            file.append(layout.pack(jax.tree.map(_local, description), batch))
             if number % _SYNC_BATCHES == 0 or number == steps:
                 file.sync()
     processes.wait_for_all(f'described for {row.name}')
@@ -175,7 +180,7 @@ def describe_program(model: SSANet, active: Collection[str], training: bool, mes
             map_candidates=partial(parallel.candidate_map, mesh=mesh),
         )
         if description.regions is not None:
-            # The maps of the whole image are large; the head that reads them is refused (`experiment.check_run`).
+            # The maps of the whole image are large; the head that reads them is refused (`settings.check_settings`).
             description = description._replace(regions=description.regions._replace(levels=()))
         return parallel.split_batch(description, mesh)
 
@@ -208,14 +213,28 @@ def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
 def _made_for(workdir: Path, count: int, state: TrainState) -> dict[str, Any]:
     """What descriptions depend on: those made for something else are worth nothing."""
     digest = hashlib.sha256((workdir / run_files.CONFIG_FILE).read_bytes())
-    # DSM is of the same checkpoint, and may be spread over devices of other processes.
-    for leaf in jax.tree.leaves(([state.params[group] for group in ('backbone', 'proposals')], state.stats)):
-        digest.update(np.asarray(leaf))
+    groups = [state.params[group] for group in ('backbone', 'proposals', 'scale_mining')]
+    digest.update(np.array(jax.tree.leaves(_fingerprints((groups, state.stats)))))
     return {'network': digest.hexdigest(), 'processes': count}
+
+
+@jax.jit
+def _fingerprints(tree: Any) -> Any:
+    """A number of 32 bits for each array; computed where they are, for DSM may be spread over many processes."""
+
+    def fingerprint(x):
+        bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32).ravel()
+        return jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1))
+
+    return jax.tree.map(fingerprint, tree)
 
 
 def _path(directory: Path, process: int) -> Path:
     return directory / f'features-{process}'
+
+
+def _note(directory: Path, process: int) -> Path:
+    return directory / f'{process}.json'
 
 
 def _check_room(directory: Path, needed: int, index: int) -> None:
@@ -227,12 +246,20 @@ def _check_room(directory: Path, needed: int, index: int) -> None:
         )
 
 
+def _drop_others(directory: Path, count: int) -> None:
+    """Deletes what processes wrote that are no longer among the `count` of now."""
+    kept = {path.name for number in range(count) for path in (_path(directory, number), _note(directory, number))}
+    for path in directory.iterdir():
+        if path.name not in kept and not path.name.endswith('.partial'):  # another process may be writing that
+            path.unlink()
+
+
 class _File:
     """The descriptions that one process wrote, and a note of how much of them has reached the disk."""
 
     def __init__(self, directory: Path, process: int, made_for: dict[str, Any]):
         directory.mkdir(parents=True, exist_ok=True)
-        self._path, self._note, self._made_for = _path(directory, process), directory / f'{process}.json', made_for
+        self._path, self._note, self._made_for = _path(directory, process), _note(directory, process), made_for
         self.written = self._noted()  # bytes
         if not self.written:
             self._path.unlink(missing_ok=True)  # the room that it takes is needed

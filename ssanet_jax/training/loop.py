@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -17,7 +18,6 @@ from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data import transforms
 from ssanet_jax.data.pipeline import (
     check_batch_fits,
-    check_sizes,
     eval_batches,
     steps_in,
     train_batches,
@@ -31,8 +31,8 @@ from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.training import experiment, feature_cache, run_files, settings
 from ssanet_jax.training.checkpoints import Checkpoints
-from ssanet_jax.training.stages import active_groups, check_stages
-from ssanet_jax.training.step import Metrics, TrainState, check_loss, make_train_step
+from ssanet_jax.training.stages import active_groups
+from ssanet_jax.training.step import Metrics, TrainState, make_train_step
 from ssanet_jax.training.writers import StageWriter
 
 EXAMPLES = 10  # test images in the picture of the parts
@@ -50,13 +50,12 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     """
     mesh = _training_mesh(config)
     # All that can be wrong with the settings is found before the work directory is claimed.
-    experiment.check_run(config)
-    check_stages(config.stages, config.optimizer)
-    check_loss(config.loss)
-    check_sizes(config.data)
+    settings.check_settings(config)
     dataset = datasets.load(config.data)
     check_batch_fits(dataset.train, config.data)
     model = experiment.build_model(config, len(dataset.class_names))
+    # On the host: the devices get what each is to hold, and the first one no copy of all of it besides.
+    nnx.update(model, jax.device_get(nnx.state(model)))
     config = experiment.with_preprocessing(config, model)
     with experiment.locked(workdir):
         return _train_stages(config, workdir, console, dataset, model, mesh)
@@ -211,6 +210,7 @@ def _train_stage(
             config, index, active, model, state, dataset.train, workdir, mesh, console
         )
     else:
+        feature_cache.remove(workdir, row.name)  # given up, maybe because the disk is full
         seen = 'image'
         batches = train_batches(
             dataset.train,
@@ -244,7 +244,7 @@ def _train_stage(
             if epoch_ends and config.eval_epochs and epoch % config.eval_epochs == 0 and step < total:
                 assess(writer)  # before the save, so that a run killed in between does it again
             if save:
-                position = {'seconds': seconds + time.monotonic() - began, 'examples': step * size}
+                position = {'seconds': seconds + time.monotonic() - began}
                 checkpoints.save(
                     step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
                 )
@@ -274,8 +274,10 @@ def _initial_state(
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
-    place = lambda tree: parallel.place(tree, mesh, config.mesh.spread_heads)
-    params, stats, opt = place(params), place(stats), place(optimizer.init(params))
+    spread = config.mesh.spread_heads
+    params, stats = (parallel.place(tree, mesh, spread) for tree in (params, stats))
+    where = parallel.shardings(jax.eval_shape(optimizer.init, params), mesh, spread)
+    opt = jax.jit(optimizer.init, out_shardings=where)(params)
     step, seconds = 0, 0.0
     if experiment.stage_steps(workdir, row.name):
         like = {'params': params, 'stats': stats, 'opt': opt, 'position': None}

@@ -17,9 +17,17 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file at one stroke, so that no reader ever sees half of it.
 
     Of several processes, which all must come here, one writes; the others wait until it is there.
+
+    Raises:
+      UserError: it cannot be written; then an earlier one is as it was.
     """
     if processes.leads():
-        write_whole(path, json.dumps(content, indent=2) + '\n')
+        try:
+            write_whole(path, json.dumps(content, indent=2) + '\n')
+        except OSError as error:
+            raise UserError(
+                f'cannot write {path} ({error.strerror}): make room, or see that this folder may be written to'
+            ) from error
     processes.wait_for_all(f'written {path}')
 
 

@@ -1,4 +1,4 @@
-"""Which settings a run has, and which of them may be others when it goes on or is evaluated."""
+"""Whether settings make sense, and which of a run's may be others when it goes on or is evaluated."""
 
 import json
 from collections.abc import Collection
@@ -7,14 +7,36 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssanet_jax.data.pipeline import check_sizes
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import BASELINE
 from ssanet_jax.training.run_files import read_run
+from ssanet_jax.training.stages import check_stages
+from ssanet_jax.training.step import check_loss
 
 # Where the data lies, how it is read and on which devices may change between two starts of one run; what is
 # learned may not.
 MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
 MOVABLE |= {'mesh.shape', 'mesh.spread_heads'}
 SHARED_BY = {'model.sharing', 'model.dilate', 'model.crop_size'}  # how regions share features; they hold no weights
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises `UserError` for settings that make no sense, as far as that shows without data and network."""
+    check_stages(config.stages, config.optimizer)
+    check_loss(config.loss)
+    check_sizes(config.data)
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f'config.seed={config.seed} must lie between 0 and 2**32 - 1')
+    for name in ('eval_epochs', 'checkpoint_steps'):
+        if config[name] < 0:
+            raise UserError(f'config.{name}={config[name]} must be 0 or more')
+    if config.model.part_head == 'none' and any(BASELINE in row.train for row in config.stages):
+        raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
+    if config.model.part_head == 'fpn' and any(row.cache for row in config.stages):
+        raise UserError(
+            'config.model.part_head=fpn reads whole maps, which no cache keeps: set the cache of stages to 0'
+        )
 
 
 def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:

@@ -6,8 +6,8 @@ from configs import common, cub, demo, rows
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.tables import ROWS, TABLES, row_config
 from ssanet_jax.models.ssanet import BASELINE, GROUPS
-from ssanet_jax.training import experiment
-from ssanet_jax.training.stages import active_groups, check_stages
+from ssanet_jax.training.settings import check_settings
+from ssanet_jax.training.stages import active_groups
 from ssanet_jax.training.step import stage_losses
 
 BASES = {
@@ -30,8 +30,7 @@ TRAINED = {
 @pytest.mark.parametrize('name', ROWS)
 def test_every_row_can_be_trained(name, base):
     config = row_config(BASES[base](), name)
-    check_stages(config.stages, config.optimizer)
-    experiment.check_run(config)
+    check_settings(config)
     last = len(config.stages) - 1
     assert active_groups(config.stages, last) == TRAINED.get(name, set(GROUPS))
     for index, row in enumerate(config.stages):

@@ -151,3 +151,24 @@ def test_none_at_all(tmp_path):
     with pytest.raises(UserError, match='no checkpoint in .*: train first') as error:
         restore(tmp_path / 'empty')
     assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected', 'said'),
+    [
+        (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), jax.errors.JaxRuntimeError, 'Out of memory'),
+        (PermissionError(13, 'Permission denied'), UserError, 'no permission to read .*checkpoints: ask for it'),
+    ],
+)
+def test_what_is_no_damage_is_not_taken_for_it(directory, monkeypatch, error, expected, said):
+    """Neither an older checkpoint nor the advice to remove the folder: the newest one is sound."""
+    checkpoints = Checkpoints(directory)
+
+    def fails(step, abstract):
+        raise ValueError('as Orbax wraps it') from error
+
+    monkeypatch.setattr(checkpoints._orbax, 'load_checkpointables', fails)
+    with pytest.raises(expected, match=said) as raised:
+        checkpoints.restore(items(0.0) | {'position': None})
+    checkpoints.close()
+    assert 'damaged' not in str(raised.value)

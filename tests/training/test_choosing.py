@@ -14,6 +14,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation import accuracy
 from ssanet_jax.training import experiment, loop
 from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import stage
 
 
@@ -153,4 +154,4 @@ def test_a_second_run_stays_out_of_the_work_directory(tmp_path):
 def test_settings_of_the_run_that_make_no_sense(tiny_config, field, value):
     tiny_config[field] = value
     with pytest.raises(UserError, match=f'config.{field}={value}'):
-        experiment.check_run(tiny_config)
+        check_settings(tiny_config)

@@ -1,0 +1,113 @@
+"""How long an evaluation takes from the start of its process to the answers of its first batch.
+
+    python -m benchmarks.startup                     # ResNet-50 at 448
+
+Starts `ssanet_jax.main --mode=evaluate` on a run with random weights on drawn birds, first with an empty compilation
+cache, then with what the first start left there; the median of the later starts counts. Each process ends when its
+first batch is answered, so that what counts is imports, checkpoint, data, compilation and one batch.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from benchmarks import alone
+from benchmarks.alone import setting
+from benchmarks.comparisons import Comparison, Findings
+from configs import demo
+from ssanet_jax.data import dataset as datasets
+from ssanet_jax.errors import UserError
+from ssanet_jax.experiments.timing import Say, silent
+from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.training import experiment
+from ssanet_jax.training.checkpoints import Checkpoints
+
+ROOT = Path(__file__).resolve().parent.parent
+# The program as it is, but for the clock: when the first batch is answered, it says so and ends.
+CLOCKED = """
+import os, runpy, time
+import jax
+from ssanet_jax.training import loop
+make = loop.make_count_correct
+
+def make_clocked(*arguments):
+    count = make(*arguments)
+
+    def count_and_end(*inputs):
+        jax.block_until_ready(count(*inputs))
+        print(time.time(), flush=True)
+        os._exit(0)
+
+    return count_and_end
+
+loop.make_count_correct = make_clocked
+runpy.run_module('ssanet_jax.main', run_name='__main__', alter_sys=True)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is started."""
+
+    backbone: str = setting('resnet50', 'Name of the backbone.')
+    size: int = setting(448, 'Side of the images, pixels.', least=32)
+    batch: int = setting(16, 'Images in the first batch.')
+    rounds: int = setting(3, 'Later starts; their median counts.')
+
+
+def measure(settings: Settings, say: Say = silent) -> Findings:
+    """The first start over the later ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        say('writing a run')
+        config = write_run(settings, Path(folder) / 'run')
+        start = lambda: seconds_to_first_batch(config, Path(folder) / 'run', Path(folder) / 'cache')
+        say('first start')
+        first = start()
+        later = []
+        for number in range(settings.rounds):
+            say(f'later start {number + 1} of {settings.rounds}')
+            later.append(start())
+    where = f'to the first batch of an evaluation, {settings.backbone}, {settings.size}, batch {settings.batch}'
+    line = alone.command_line('startup', settings)
+    return Findings([Comparison('first start', 'later start', where, line, (first, statistics.median(later)))])
+
+
+def write_run(settings: Settings, workdir: Path) -> ConfigDict:
+    """A run of full SSANet that looks finished, with random weights; returns its configuration."""
+    config = demo.get_config()
+    config.data.update(train_count=16, test_count=settings.batch, eval_batch_size=settings.batch)
+    config.data.update(size=settings.size, resize=settings.size, image_size=settings.size)
+    config.model.update(backbone=settings.backbone)
+    dataset = datasets.load(config.data)
+    model = experiment.build_model(config, len(dataset.class_names))
+    experiment.open_workdir(workdir, experiment.with_preprocessing(config, model), dataset.class_names, dataset.digest)
+    _, params, stats = split_model(model)
+    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, config.stages[-1].name), writes=True)
+    checkpoints.save(1, {'params': params, 'stats': stats, 'position': {'seconds': 0.0}})
+    checkpoints.close()
+    return config
+
+
+def seconds_to_first_batch(config: ConfigDict, workdir: Path, cache: Path) -> float:
+    """Starts a process on a run of `write_run`, with its compiled programs in `cache`."""
+    command = [sys.executable, '-c', CLOCKED, '--config=configs/demo.py', f'--workdir={workdir}', '--mode=evaluate']
+    for name in ('train_count', 'test_count', 'eval_batch_size', 'size', 'resize', 'image_size'):
+        command.append(f'--config.data.{name}={config.data[name]}')
+    environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(cache), 'JAX_PLATFORMS': jax.default_backend()}
+    began = time.time()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f'the evaluation did not start: {done.stderr.strip()[-300:]}')
+    return float(done.stdout.split()[-1]) - began
+
+
+if __name__ == '__main__':
+    alone.run('startup', Settings, measure)
