@@ -77,14 +77,15 @@ class SSANet(nnx.Module):
         dtype: str = 'float32',
         rngs: nnx.Rngs,
     ):
+        for name, value, allowed in (
+            ('sharing', sharing, get_args(Sharing)),
+            ('fusion', fusion, ('parts', 'global+parts')),
+            ('features', features, ('pooled', 'flat')),
+        ):
+            if value not in allowed:
+                raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
         if not 1 <= parts <= proposals:
             raise ValueError(f'parts must lie between 1 and proposals = {proposals}; got {parts}')
-        if sharing not in get_args(Sharing):
-            raise ValueError(f"sharing must be 'none', 'part' or 'image', not {sharing!r}")
-        if fusion not in ('parts', 'global+parts'):
-            raise ValueError(f"fusion must be 'parts' or 'global+parts', not {fusion!r}")
-        if features not in ('pooled', 'flat'):
-            raise ValueError(f"features must be 'pooled' or 'flat', not {features!r}")
         if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
             raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
         if not 0 < nms_iou <= 1:
@@ -93,34 +94,24 @@ class SSANet(nnx.Module):
             raise ValueError(f'patch and grid must be at least 1; got {patch} and {grid}')
         candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
 
+        self.image_size = image_size
+        self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
+        self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
+        self.remat, self.fuse_global = remat, fusion == 'global+parts'
+
         self.backbone = backbones.build_backbone(backbone, rngs, jnp.dtype(dtype), dilate)
         channels = self.backbone.features
         # The proposal network reads every other cell of a dilated map, which are those that the map had before.
         self.every = 2 if dilate else 1
         self.anchor_stride = self.every * self.backbone.stride
-        anchors = len(anchor_boxes(image_size, self.anchor_stride))
-        self._check_map(image_size, backbone)
-        if proposals > anchors:
-            raise ValueError(
-                f'proposals must be at most {anchors}, the boxes of an image of {image_size}; got {proposals}'
-            )
-        if sharing == 'none' and dilate:
-            raise ValueError("dilate is for sharing='part' and 'image': those of 'none' fill a map anyway")
-        if sharing == 'none' and crop_size != REGION * self.backbone.stride:
-            raise ValueError(
-                f'crop_size must be {REGION * self.backbone.stride}, for a {REGION} x {REGION} map of {backbone}; '
-                f'got {crop_size}'
-            )
-        if sharing == 'part' and (crop_size < 1 or crop_size % self.anchor_stride):
-            raise ValueError(f'crop_size must be a multiple of {self.anchor_stride} for {backbone}; got {crop_size}')
+        self._check_regions(backbone, part_head)
+        self._check_map(backbone)
         self.proposals = ProposalNetwork(channels, rngs=rngs)
         self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)
         self.image_classifier = nnx.Linear(channels, classes, rngs=rngs)
         length = channels * REGION**2 if features == 'flat' else channels
         self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
         self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
-        if part_head == 'fpn' and sharing != 'image':
-            raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
         # The last to draw its weights, so that the other groups start alike with any head.
         levels = self.backbone.pyramid_features
         self.part_head = (
@@ -130,12 +121,6 @@ class SSANet(nnx.Module):
         # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
         _traced(self.scale_mining, (1, parts, scales, length))
         _traced(self.oriented_pooling, (1, parts, REGION, REGION, channels))
-
-        self.image_size = image_size
-        self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
-        self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
-        self.remat = remat
-        self.fuse_global = fusion == 'global+parts'
 
     def __call__(
         self,
@@ -257,16 +242,38 @@ class SSANet(nnx.Module):
     def _mine(self, phi: jax.Array) -> scale_mining.ScaleResponse:
         return self.scale_mining(phi.astype(jnp.float32))
 
-    def _check_map(self, image_size: int, name: str) -> None:
+    def _check_map(self, backbone: str) -> None:
         """Raises `ValueError` where the backbone drops a rim of the image, which the anchors would then miss."""
-        stride = self.anchor_stride
-        if image_size % stride == 0:
+        stride, size = self.anchor_stride, self.image_size
+        if size % stride == 0:
             return
         if self.every > 1:
-            raise ValueError(f'the image size must be a multiple of {stride} to dilate {name}; got {image_size}')
-        cells = _traced(self.backbone, (1, image_size, image_size, 3)).shape[1]
-        if cells != -(-image_size // stride):
-            raise ValueError(f'the image size must be a multiple of {stride} for {name}; got {image_size}')
+            raise ValueError(f'the image size must be a multiple of {stride} to dilate {backbone}; got {size}')
+        cells = _traced(self.backbone, (1, size, size, 3)).shape[1]
+        if cells != -(-size // stride):
+            raise ValueError(f'the image size must be a multiple of {stride} for {backbone}; got {size}')
+
+    def _check_regions(self, backbone: str, part_head: str) -> None:
+        """Raises `ValueError` for regions that cannot be proposed, or described in the way asked for."""
+        anchors = len(anchor_boxes(self.image_size, self.anchor_stride))
+        if self.proposal_count > anchors:
+            raise ValueError(
+                f'proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
+                f'got {self.proposal_count}'
+            )
+        if self.sharing == 'none' and self.every > 1:
+            raise ValueError("dilate is for sharing='part' and 'image': those of 'none' fill a map anyway")
+        side = REGION * self.backbone.stride
+        if self.sharing == 'none' and self.crop_size != side:
+            raise ValueError(
+                f'crop_size must be {side}, for a {REGION} x {REGION} map of {backbone}; got {self.crop_size}'
+            )
+        if self.sharing == 'part' and (self.crop_size < 1 or self.crop_size % self.anchor_stride):
+            raise ValueError(
+                f'crop_size must be a multiple of {self.anchor_stride} for {backbone}; got {self.crop_size}'
+            )
+        if part_head == 'fpn' and self.sharing != 'image':
+            raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)

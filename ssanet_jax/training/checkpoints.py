@@ -78,7 +78,7 @@ class Checkpoints:
                 # These are not the files' fault, which must not be taken for damaged and removed.
                 for e in chain:
                     if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):
-                        raise e
+                        raise e from None
                 if any(isinstance(e, PermissionError) or 'PERMISSION_DENIED' in str(e) for e in chain):
                     raise UserError(f'no permission to read {self.directory}: ask for it, or read a copy') from error
                 cause = chain[-1]

@@ -205,21 +205,13 @@ def _train_stage(
     pending: list[tuple[int, Metrics]] = []
     skipped: set[int] = set()
     if row.cache and step < total:
-        seen = 'description'
-        batches = feature_cache.cached_batches(
-            config, index, active, model, state, dataset.train, workdir, mesh, console
-        )
+        seen, source = 'description', dataset.train
+        batches = feature_cache.cached_batches(config, index, active, model, state, source, workdir, mesh, console)
     else:
         feature_cache.remove(workdir, row.name)  # given up, maybe because the disk is full
-        seen = 'image'
-        batches = train_batches(
-            dataset.train,
-            config.data,
-            seed=config.seed + index,
-            epochs=row.epochs,
-            start=step * size,
-            process=processes.current(),
-        )
+        seen, process = 'image', processes.current()
+        seed, start = config.seed + index, step * size
+        batches = train_batches(dataset.train, config.data, seed=seed, epochs=row.epochs, start=start, process=process)
 
     def assess(writer: StageWriter) -> None:
         result = _evaluate(count_correct, state.params, state.stats, chosen_on, config, evaluation_mesh)
