@@ -39,9 +39,7 @@ def main(arguments: list[str]) -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
     if arguments:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
-    path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
-    name = '_'.join(filter(None, (Path(path).stem, variant)))
-    series = Series(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{name}'))
+    series = Series(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{command.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for seed in seeds:

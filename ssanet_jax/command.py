@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags
@@ -15,7 +16,7 @@ from ml_collections.config_flags import config_flags
 
 from ssanet_jax.errors import UserError
 
-CACHE = Path('~/.cache/ssanet_jax').expanduser()
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -30,18 +31,16 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        # Most likely one of the others is gone. Waiting for it at the exit would only take longer.
-        print(
-            f'error: the work with the other processes broke off ({" ".join(str(error).split())[:200]}): start all of '
-            'them again, training goes on from the last checkpoint',
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
     except Exception as error:
+        if short := _memory_shortage(error):
+            _leave(short, 2)
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            # Most likely one of the others is gone.
+            _leave(
+                f'error: the work with the other processes broke off ({" ".join(str(error).split())[:200]}): start all '
+                'of them again, training goes on from the last checkpoint',
+                1,
+            )
         if not _disk_is_full(error):
             raise
         print(
@@ -53,6 +52,44 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print('interrupted: give the same command again; a training goes on from its last checkpoint', file=sys.stderr)
         sys.exit(130)
+
+
+def config_name() -> str:
+    """What a run of the configuration given with --config is called: `cub_paper` for configs/cub.py:paper.
+
+    It names a folder, so that anything in a variant but letters, digits, '_', '-' and '.' becomes '_'.
+    """
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+    return '_'.join(filter(None, (Path(path).stem, re.sub(r'[^\w.-]+', '_', variant))))
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    """Ends the process, at once where it is one of several: at the exit it would only wait for the others."""
+    print(line, file=sys.stderr, flush=True)
+    if jax.process_count() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _memory_shortage(error: BaseException | None) -> str | None:
+    """The line to end with, if a device without enough memory is at the bottom of it."""
+    while error is not None:
+        message = str(error)
+        # Other things than memory are exhausted too, such as the length of a message to another process.
+        if (
+            isinstance(error, jax.errors.JaxRuntimeError)
+            and 'RESOURCE_EXHAUSTED' in message
+            and re.search('memory|allocat', message, re.IGNORECASE)
+        ):
+            amount = re.search(r'(?:allocat\w+|Used) (\d+(?:\.\d+)?) ?([KMGT]?)', message)
+            asked = f' ({float(amount[1]) * _UNITS[amount[2]] / 2**30:.2f} GiB were asked for)' if amount else ''
+            return (
+                f"error: the device's memory does not suffice{asked}: set a smaller config.data.batch_size "
+                '(config.data.eval_batch_size if it broke off in an evaluation), config.model.sharing=image, '
+                'config.model.remat=True or config.model.dtype=bfloat16, and see that no other program is on the device'
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -174,6 +211,14 @@ def _wrong_field(argv: list[str]) -> str | None:
 
 def _use_compilation_cache() -> None:
     """Keeps compiled programs between starts, unless the user's environment says where or not at all."""
-    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-        jax.config.update('jax_compilation_cache_dir', str(CACHE / 'compiled'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
+        return
+    given = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    try:
+        # The XDG specification has a relative path ignored.
+        cache = (given if given.is_absolute() else Path('~/.cache').expanduser()) / 'ssanet_jax' / 'compiled'
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a container's user may have no home, or none that can be written to
+        return
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -20,7 +20,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of the run; by default runs/ and the name of the configuration.'
+    'workdir', None, 'Folder of the run; by default runs/ and the name of the configuration, such as runs/cub_paper.'
 )
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.'
@@ -37,8 +37,7 @@ def main(arguments: list[str]) -> None:
         raise command.UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
     processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-    workdir = Path(_WORKDIR.value or f'runs/{name}')
+    workdir = Path(_WORKDIR.value or f'runs/{command.config_name()}')
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         settings.check_overrides(workdir, config, overrides.keys())

@@ -4,9 +4,12 @@
 
 Writes `predictions.jsonl`, one line an image (class, probabilities, boxes of the parts in pixels
 of the image, the scale and orientation chosen for each), and a picture of the parts beside it,
-`folder_photo.jpg.png` for `folder/photo.jpg`.
+`folder_photo.jpg.png` for `folder/photo.jpg`. The lines stand in `predictions.jsonl.partial` until
+all images are recognised.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -46,7 +49,7 @@ def main(arguments: list[str]) -> None:
     run = experiment.load_run(Path(_WORKDIR.value))
     recogniser = Recogniser(run.model, run.active, min(BATCH, len(files)))  # one alone has all devices
     unreadable = []
-    with _open(out) as lines:
+    with _written(out) as lines:
         for first in track(range(0, len(files), BATCH), 'recognising', console=console, transient=True):
             images = list(_readable(files[first : first + BATCH], unreadable))
             inputs = [for_evaluation(image, run.config.data) for _, image in images]
@@ -141,12 +144,24 @@ def _unique(file: Path, name: str) -> str:
     return f'{digest}_{os.fsencode(name)[-LONGEST_NAME:].decode(errors="ignore")}'
 
 
-def _open(out: Path) -> TextIO:
+@contextlib.contextmanager
+def _written(out: Path) -> Iterator[TextIO]:
+    """Takes the lines of `predictions.jsonl`, which is there when all are: until then an earlier one stays."""
+    path = out / 'predictions.jsonl'
+    partial = path.with_name(f'{path.name}.partial')
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return (out / 'predictions.jsonl').open('w')
+        if path.is_dir():  # which would show only at the end
+            raise IsADirectoryError(errno.EISDIR, f'{path.name} is a folder')
+        lines = partial.open('w')
     except OSError as error:
         raise UserError(f'cannot write in {out} ({error.strerror}): give another --out') from error
+    try:
+        with lines:
+            yield lines
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

@@ -44,6 +44,19 @@ def table(tmp_path_factory):
     return root, done
 
 
+def test_each_variant_has_a_folder_of_its_own(tmp_path):
+    expected = {'configs/demo.py': 'runs/ablate/demo', 'configs/demo.py:ablation': 'runs/ablate/demo_ablation'}
+    before = """
+def series(config, root):
+    raise module.UserError(root)
+module.Series = series
+"""
+    ended = run_each('ssanet_jax.ablate', {config: [f'--config={config}'] for config in expected}, tmp_path, before)
+    assert {config: case.stderr for config, case in ended.items()} == {
+        config: f'error: {folder}\n' for config, folder in expected.items()
+    }
+
+
 @pytest.mark.slow
 def test_goes_on_after_a_kill(table):
     root, done = table

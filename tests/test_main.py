@@ -82,6 +82,7 @@ CASES = {
     'unknown set': ([TINY, '--config.data.name=dogs'], ["'dogs'", 'config.data.name', 'toy_birds']),
     'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
     'missing data folder': ([CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
+    'home of nobody': ([CUB, '--config.data.dir=~nosuchuser/x'], ['data.dir=~nosuchuser/x', 'nobody', 'the full path']),
     'not CUB': ([CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
     'zero images': (
         [CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'],
@@ -173,6 +174,30 @@ def python(script: str) -> str:
 
 def test_the_package_imports_without_jax():
     assert python('import sys, ssanet_jax; print("jax" in sys.modules, ssanet_jax.__version__)').startswith('False 0.')
+
+
+def test_starting_loads_no_matplotlib():
+    """Pictures are drawn at the end, and only its font is used: a quarter of a second of each start."""
+    assert python('import sys, ssanet_jax.main; print("matplotlib" in sys.modules)') == 'False'
+
+
+def test_each_variant_has_a_folder_of_its_own(tmp_path):
+    """The configuration's, unless --workdir names one."""
+    expected = {
+        'configs/demo.py': 'runs/demo',
+        'configs/demo.py:joint': 'runs/demo_joint',
+        'configs/rows.py:demo:ablation/op': 'runs/rows_demo_ablation_op',
+    }
+    before = """
+def train(config, workdir, console):
+    print(workdir)
+    return {'accuracy': 1, 'examples': 1}
+module.loop.train = train
+"""
+    cases = {config: [f'--config={config}'] for config in expected}
+    ended = run_each('ssanet_jax.main', cases | {'given': [*cases['configs/demo.py'], '--workdir=x']}, tmp_path, before)
+    folders = {config: case.stdout.splitlines()[0] for config, case in ended.items()}
+    assert folders == expected | {'given': 'x'}
 
 
 def test_importing_the_loop_starts_no_backend():

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import ROOT, changed, run_python
 
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
@@ -69,6 +69,27 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
 
 
+@pytest.mark.parametrize('end, left', [('1 / 0', set()), ('os.kill(os.getpid(), 9)', {'predictions.jsonl.partial'})])
+def test_what_is_broken_off_leaves_the_earlier_lines(finished_run, photos, tmp_path, end, left):
+    earlier = '{"file": "an earlier image"}\n'
+    (tmp_path / 'predictions.jsonl').write_text(earlier)
+    before = f"""
+import os
+def save(path, picture):
+    {end}
+module.save_picture = save
+"""
+    arguments = [f'--workdir={finished_run.workdir}', f'--out={tmp_path}', photos / '3.png']
+    done = run_python(changed('ssanet_jax.predict', before), *arguments)
+    assert done.returncode not in (0, 2), done.stderr
+    assert (tmp_path / 'predictions.jsonl').read_text() == earlier
+    assert {path.name for path in tmp_path.iterdir()} == {'predictions.jsonl'} | left
+    done = predict(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert '3.png' in (tmp_path / 'predictions.jsonl').read_text()
+    assert not list(tmp_path.glob('*.partial'))
+
+
 def test_every_image_has_its_own_picture_and_no_picture_is_an_image(finished_run, photos, tmp_path):
     image = (photos / '3.png').read_bytes()
     for name in ('x.png', 'x.bmp', 'l' * 240 + '.png'):
@@ -102,12 +123,14 @@ def test_bad_arguments(finished_run, tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').touch()
     (tmp_path / 'photo.png').touch()
+    (tmp_path / 'taken' / 'predictions.jsonl').mkdir(parents=True)
     for arguments, message in (
         ((f'--workdir={tmp_path / "nothing"}', tmp_path / 'absent.jpg'), 'does not exist'),
         ((f'--workdir={tmp_path / "nothing"}', ROOT / 'docs'), 'holds no run'),
         ((f'--workdir={finished_run.workdir}', tmp_path / 'empty'), 'no image'),
         ((f'--workdir={finished_run.workdir}',), 'no image'),
         ((f'--workdir={finished_run.workdir}', f'--out={tmp_path / "file"}', tmp_path / 'photo.png'), 'another --out'),
+        ((f'--workdir={finished_run.workdir}', f'--out={tmp_path / "taken"}', tmp_path / 'photo.png'), 'is a folder'),
         ((f'--workdir={finished_run.workdir}', f'--out={tmp_path}', tmp_path), 'give another --out'),
         ((tmp_path,), '--workdir is missing: Folder of a trained run; see --help'),
     ):

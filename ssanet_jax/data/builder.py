@@ -27,7 +27,7 @@ from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
-from ssanet_jax.data.listing import SPLITS, Listing, Record
+from ssanet_jax.data.listing import SPLITS, Listing, Record, expanded
 from ssanet_jax.data.transforms import resize_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
@@ -54,7 +54,7 @@ def prepare(listing: Listing, config: Any) -> Dataset:
 
     Raises:
       UserError: a split without images, an image that is not on disk, a prepared copy that
-        cannot be written or has been damaged.
+        cannot be written or has been damaged, a home folder that nobody has.
     """
     name, records = listing.name, listing.records
     counts = {split: sum(record.split == split for record in records) for split in SPLITS}
@@ -62,7 +62,7 @@ def prepare(listing: Listing, config: Any) -> Dataset:
         if not count:
             raise UserError(f'{listing.root} lists no {split} images: check config.data.dir')
     side = config.resize if config.get('shrink') else None
-    place = pathlib.Path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR).expanduser()
+    place = expanded(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
     place = place / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
         builder = _prepared_builder(place, listing, side)
@@ -111,7 +111,7 @@ class _PreparedSplit:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = dict(self._records[index])
-        example['file'] = example['file'].decode()
+        example['file'] = example['file'].decode(errors='surrogateescape')
         example['label'] = np.int32(example['label'])
         image = decode_image(example['image'], example['file'])
         example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
@@ -151,7 +151,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features['keypoints'] = tfds.features.Tensor(shape=first.keypoints.shape, dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self._listing.name,
+            description=self._listing.name.encode(errors='replace').decode(),  # a folder's need not be UTF-8
             features=tfds.features.FeaturesDict(features),
             # The published order makes an example's index mean something to a reader; the
             # training pipeline shuffles anyway.
@@ -174,7 +174,8 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example = {
                 'image': image.data,
                 'label': record.label,
-                'file': record.path,
+                # As bytes: a name need not be UTF-8, and Python then has no text of it that Text would take.
+                'file': record.path.encode(errors='surrogateescape'),
                 'cut_bottom': image.cut_bottom,
             }
             if record.box is not None:

@@ -45,7 +45,7 @@ def read(config: Any) -> listing.Listing:
     root = listing.existing_dir(config, _WHAT)
     table = None
     if config.get('csv'):
-        table = root / pathlib.Path(config.csv).expanduser()
+        table = root / listing.expanded(config.csv, 'config.data.csv')
     class_names, records, note, left_out = read_records(root, config.get('split_seed') or 0, table)
     notes = ([table.name] if table else []) + ([note] if note else [])
     name = root.name + (f' ({", ".join(notes)})' if notes else '')

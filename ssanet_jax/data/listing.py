@@ -64,14 +64,33 @@ def existing_dir(config: Any, what: str) -> pathlib.Path:
       what: what the folder should hold, for the message: 'the extracted CUB_200_2011 folder'.
 
     Raises:
-      UserError: the field is empty or names no folder.
+      UserError: the field is empty or names no folder, or nobody whose home it starts from.
     """
     if not config.get('dir'):
         raise UserError(f'config.data.dir is not set: set it to {what}')
-    root = pathlib.Path(config.dir).expanduser()
+    root = expanded(config.dir, 'config.data.dir')
     if not root.is_dir():
         raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
     return root.resolve()
+
+
+def expanded(path: str, field: str) -> pathlib.Path:
+    """Returns a path whose ``~`` or ``~NAME`` is replaced by the home folder that it stands for.
+
+    Args:
+      path: as the user wrote it.
+      field: where, for the message: 'config.data.dir'.
+
+    Raises:
+      UserError: there is no such user, or no home.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        start = pathlib.Path(path).parts[0]
+        raise UserError(
+            f"{field}={path} starts with {start}, which is nobody's home here: give the full path"
+        ) from error
 
 
 def find_root(folder: pathlib.Path, markers: Sequence[str], what: str) -> pathlib.Path:

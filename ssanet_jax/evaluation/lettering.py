@@ -3,7 +3,6 @@
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,6 +12,8 @@ SMALLEST = 9  # pixels; below that nobody reads it
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # for its font alone, which a quarter of a second at every start would be too much for
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf', size)
 
 

@@ -44,7 +44,9 @@ def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, di
       `interpolation` ('bilinear' or 'bicubic': how the images that its public weights learned from were resized).
       `pyramid(images)` gives the maps of every resolution, finest first, as `feature_pyramid.Level`: the last map
       before each step of 2, and at the end the map itself; `pyramid_features` are their channels. With `dilate` the
-      last two levels have the same stride. Switch BatchNorm with `.train()` and `.eval()`; not every family has one.
+      last two levels have the same stride. `remat` (False) may be set to True: the backward pass then computes the
+      blocks again, which keeps less (`rematerialisation.py`). Switch BatchNorm with `.train()` and `.eval()`; not every
+      family has one.
 
     Raises:
       ValueError: there is no backbone of that name.

@@ -14,10 +14,10 @@ from ssanet_jax.training.run_files import read_run
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 
-# Where the data lies, how it is read and on which devices may change between two starts of one run; what is
-# learned may not.
+# Where the data lies, how it is read, on which devices and in how much of their memory may change between two starts
+# of one run; what is learned may not.
 MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
-MOVABLE |= {'mesh.shape', 'mesh.spread_heads'}
+MOVABLE |= {'mesh.shape', 'mesh.spread_heads', 'model.remat'}
 SHARED_BY = {'model.sharing', 'model.dilate', 'model.crop_size'}  # how regions share features; they hold no weights
 
 

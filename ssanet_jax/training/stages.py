@@ -83,7 +83,7 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
             raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join((*GROUPS, BASELINE))}')
         if row.epochs < 1:
             raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
-        if not re.fullmatch(r'\w[\w.-]*', row.name):
+        if not re.fullmatch(r'\w+', row.name):
             raise UserError(f'a stage is named {row.name!r}: use letters, digits and _, for it names a folder too')
         for group, factor in row.train.items():
             if not factor > 0:

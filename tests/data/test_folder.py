@@ -11,8 +11,8 @@ from data_samples import make_config, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssanet_jax.data import dataset, folder
-from ssanet_jax.errors import UserError
+from ssanet_jax.data import dataset, folder, pipeline
+from ssanet_jax.errors import UnreadableImage, UserError
 
 
 @pytest.fixture
@@ -40,6 +40,45 @@ def test_train_and_test_folders(root, config):
     ]
     assert [int(data.train[i]['label']) for i in range(3)] == [0, 1, 1]
     assert set(data.test[0]) == {'image', 'label', 'file'}
+
+
+def test_names_that_are_not_utf8(root, config):
+    """Linux takes any bytes for a name, such as the é of older archives; Python shows them as surrogates."""
+    latin, utf8 = os.fsdecode(b'\xe9ta.jpg'), 'été.jpg'
+    for file in ('train/owl/1.jpg', f'train/owl/{utf8}', 'test/owl/2.jpg'):
+        write_image(root / file)
+    try:
+        os.replace(root / 'train/owl/1.jpg', root / 'train/owl' / latin)
+        (root / 'test/owl' / latin).write_bytes(b'no image')
+        root = root.rename(root.with_name(os.fsdecode(b's\xe9t')))
+    except OSError:
+        pytest.skip('this file system takes UTF-8 names only')
+    config.dir = str(root)
+    for data in (dataset.load(config), dataset.load(config)):  # as it is written, and found again
+        names = [data.train[i]['file'] for i in range(2)]
+        assert sorted(names) == sorted(f'train/owl/{name}' for name in (latin, utf8))
+        assert all((root / name).is_file() for name in names)
+        index = names.index(f'train/owl/{utf8}')
+        assert data.train._records[index]['file'] == b'train/owl/\xc3\xa9t\xc3\xa9.jpg'  # as earlier copies have it
+        with pytest.raises(UnreadableImage, match=f'test/owl/{latin}'):
+            [data.test[i] for i in range(2)]
+    config.batch_size = 2
+    (batch,) = pipeline.train_batches(data.train, config, seed=0, epochs=1)
+    assert sorted(batch['index']) == [0, 1]
+    assert pipeline.unreadable(data.test, range(2))
+    (root / 'train/owl' / latin).unlink()
+    os.symlink(root / 'nowhere', root / 'train/owl' / latin)
+    with pytest.raises(UserError, match=f'train/owl/{latin} is listed but missing'):
+        dataset.load(config)
+
+
+@pytest.mark.parametrize('field', ['dir', 'csv', 'prepared_dir'])
+def test_a_home_that_nobody_has(root, config, field):
+    for file in ('train/owl/1.jpg', 'test/owl/2.jpg'):
+        write_image(root / file)
+    config[field] = '~nosuchuser/x'
+    with pytest.raises(UserError, match=f'config.data.{field}=~nosuchuser/x .* ~nosuchuser, .*: give the full path'):
+        dataset.load(config)
 
 
 def test_a_replaced_file_is_noticed(root, config):

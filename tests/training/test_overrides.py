@@ -5,7 +5,7 @@ from commands import run_each
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.errors import UserError
-from ssanet_jax.training import experiment, settings
+from ssanet_jax.training import experiment, run_files, settings
 
 
 @pytest.fixture
@@ -74,3 +74,13 @@ def test_the_command_says_so_in_one_line(workdir, tmp_path):
         (line,) = stderr.splitlines()
         assert line.startswith('error: ') and message in line
     assert sorted(workdir.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+    'name, value', [('model.remat', True), ('mesh.spread_heads', True), ('data.eval_batch_size', 4)]
+)
+def test_a_run_that_ran_out_of_memory_may_go_on_with_less(tiny_config, workdir, name, value):
+    before = run_files.read_run(workdir)['config']
+    assert settings.changed_settings(before, changed(tiny_config, {name: value})) == []
+    tiny_config.model.sharing = 'part'  # which trains another network
+    assert settings.changed_settings(before, tiny_config) == ['model.sharing']

@@ -36,6 +36,8 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
         ((row(train={}),), "'first' trains nothing"),
         ((row(name='fine'), row(epochs=0)), "'first' has 0 epochs"),
         ((row(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
+        ((row(name='results.json'),), "named 'results.json': use letters, digits and _"),  # another file of the run
+        ((row(name='../first'),), 'use letters, digits and _'),
     ],
 )
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
