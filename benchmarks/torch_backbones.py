@@ -1,9 +1,12 @@
 """ResNet-50 and EfficientNet-Lite0 in PyTorch, with random weights: what the project's own are timed against."""
 
+import itertools
+
 import jax
 import torch
 from torch import nn
 from torch.nn.functional import pad
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ssanet_jax.models.efficientnet_lite import STAGES
 
@@ -47,6 +50,19 @@ def resnet50() -> nn.Module:
             layers.append(Bottleneck(channels, width, stride if index == 0 else 1))
             channels = 4 * width
     return nn.Sequential(*layers)
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Folds every BatchNorm that follows a convolution in an `nn.Sequential` into its filters, for prediction alone.
+
+    Args:
+      network: in eval mode; it is changed.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            for index, (conv, norm) in enumerate(itertools.pairwise(list(module))):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 class InvertedResidual(nn.Module):

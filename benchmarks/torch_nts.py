@@ -3,9 +3,10 @@
     python -m benchmarks.torch_nts --batch=1 --batch=16     # needs the extra torch-parity
 
 Prediction with ResNet-50 at 448. PyTorch does the work of NTS-Net: one pass of the image, six crops of it resized to
-224 (bilinear) and passed in one batch, and the classifier on the concatenation; in eval mode and inference mode,
-channels last, with the number of threads that is quickest here. SSANet is whole, with `sharing='image'`, made ready to
-predict (`models/inference.py`). Both in one process, in turns; the median of the rounds counts.
+224 (bilinear) and passed in one batch, and the classifier on the concatenation; in inference mode, with BatchNorm
+folded into the convolutions as in ours, channels last, with the number of threads that is quickest here and, on a GPU,
+the kernels that are (`cudnn.benchmark`). SSANet is whole, with `sharing='image'`, made ready to predict
+(`models/inference.py`). Both in one process, in turns; the median of the rounds counts.
 
 The comparison favours PyTorch: its boxes are given, where SSANet proposes its own and suppresses overlaps, and its
 images come normalised, where SSANet takes bytes. `--compile` adds the same network through `torch.compile`, which

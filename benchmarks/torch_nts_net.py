@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from benchmarks.torch_backbones import device, resnet50, wait
+from benchmarks.torch_backbones import device, fold_norms, resnet50, wait
 
 PROPOSALS = 6  # NTS-Net passes all of them through the backbone, and reads the first four
 PARTS = 4
@@ -57,14 +57,19 @@ class NTSNet(nn.Module):
 
 
 def predicting(size: int, classes: int, batch: int, *, compiled: bool) -> Callable[[], object]:
-    """A call of NTS-Net on random images: eval mode, channels last, on the device that JAX has.
+    """A call of NTS-Net on random images: BatchNorm folded, channels last, on the device that JAX has.
+
+    On a GPU its float32 products are TF32's, as JAX's are by default, and cuDNN tries its kernels for the quickest.
 
     Args:
       size, classes, batch: of the network and its images.
       compiled: by `torch.compile`, which needs a C++ compiler on a CPU; else as it is written.
     """
-    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX's float32 products by default
-    network = NTSNet(size, classes).eval().to(device(), memory_format=torch.channels_last)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    network = NTSNet(size, classes).eval()
+    fold_norms(network)
+    network = network.to(device(), memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size, device=device()).to(memory_format=torch.channels_last)
     if compiled:
         network = torch.compile(network)

@@ -1,5 +1,4 @@
-# What the scripts of this folder share. They read it from the root of the repository, where they must be started:
-# SLURM runs a copy of its script that lies elsewhere.
+# What the scripts of this folder share.
 
 fail() {
   printf 'error: %s\n' "$*" >&2
@@ -35,6 +34,8 @@ read_arguments() {  # why the processes' own flags are not taken, and the argume
     esac
     flags+=("$argument")
   done
+  # Not before: --help works everywhere.
+  [[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py is not here: start this from the root of the repository'
 }
 
 check_run() {  # an example of a folder for the run

@@ -16,12 +16,9 @@
 
 set -euo pipefail
 
-if [[ ! -f ssanet_jax/main.py ]]; then
-  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
-  exit 2
-fi
+here=${0%"${0##*/}"}  # the folder of this script, and a slash
 # shellcheck source=launch/common.bash
-source launch/common.bash
+source "${here:-./}common.bash"
 
 free_port() {  # a port on which nobody answers
   local port

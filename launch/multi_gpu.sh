@@ -13,16 +13,14 @@
 #   PYTHON                interpreter (.venv/bin/python where there is one, else python3)
 #
 # Example:
-#   launch/multi_gpu.sh --config=configs/cub.py:paper --workdir=runs/cub --config.data.dir=CUB_200_2011
+#   launch/multi_gpu.sh --config=configs/cub.py:paper --workdir=runs/cub \
+#     --config.data.dir=CUB_200_2011 --config.model.pretrained=resnet50.pth
 
 set -euo pipefail
 
-if [[ ! -f ssanet_jax/main.py ]]; then
-  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
-  exit 2
-fi
+here=${0%"${0##*/}"}  # the folder of this script, and a slash
 # shellcheck source=launch/common.bash
-source launch/common.bash
+source "${here:-./}common.bash"
 
 read_arguments 'for several processes' "$@"
 check_run runs/NAME

@@ -11,8 +11,8 @@
 #
 # Every step may be given again: it does only what is missing. So the cure for most troubles, a lost connection or a
 # closed laptop too, is the same command again: the training on the workers does not depend on this script.
-# The data folder goes into the bucket as well: --config.data.dir=shared/CUB_200_2011. Each worker makes its own
-# prepared copy.
+# The data folder goes into the bucket as well, and the file of public weights: --config.data.dir=shared/CUB_200_2011
+# --config.model.pretrained=shared/resnet50.pth. Each worker makes its own prepared copy of the data.
 #
 # Variables:
 #   PROJECT      your Google Cloud project (no default)
@@ -30,17 +30,15 @@
 #
 # Example:
 #   export PROJECT=birds ZONE=us-west4-a BUCKET=birds-runs
-#   launch/tpu_vm.sh --config=configs/cub.py:paper --workdir=shared/runs/cub --config.data.dir=shared/CUB_200_2011
+#   launch/tpu_vm.sh --config=configs/cub.py:paper --workdir=shared/runs/cub \
+#     --config.data.dir=shared/CUB_200_2011 --config.model.pretrained=shared/resnet50.pth
 #   launch/tpu_vm.sh delete
 
 set -euo pipefail
 
-if [[ ! -f ssanet_jax/main.py ]]; then
-  echo 'error: ssanet_jax/main.py is not here: start this from the root of the repository' >&2
-  exit 2
-fi
+here=${0%"${0##*/}"}  # the folder of this script, and a slash
 # shellcheck source=launch/common.bash
-source launch/common.bash
+source "${here:-./}common.bash"
 
 run() {
   if $dry_run; then show "$@"; else "$@"; fi

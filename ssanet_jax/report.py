@@ -99,6 +99,9 @@ def gather(
     results = report_files.read_result(
         workdir / run_files.RESULTS_FILE, report_files.RESULTS, report_files.RESULTS_DEFAULTS
     )
+    best = None  # of a training under way
+    if results is None:
+        best = report_files.read_result(workdir / run.stage / 'best.json', {'step': report_files.COUNT}, {})
     measured = report_run.read_measured(workdir)
     begun = {name: experiment.stage_steps(workdir, name) for name in stages}
     curves = learning_curves(workdir, run.config.stages)
@@ -113,6 +116,7 @@ def gather(
         results=results,
         stages=ended,
         steps={name: steps[-1] for name, steps in begun.items() if steps},
+        chosen=best['step'] if best else None,
         measured=measured,
         curves=curves,
         damaged=damaged,

@@ -51,9 +51,12 @@ class Sandbox:
         (self.folder / 'ssanet_jax/main.py').touch()
 
     def start(self, script: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
+        path = LAUNCH / script  # or a copy of one that lies elsewhere
+        if cwd == ROOT and path.is_relative_to(ROOT):
+            path = path.relative_to(ROOT)
         environment = {'PATH': str(self.bin), 'LOG': str(self.log), 'HOME': str(self.folder), **variables}
         return subprocess.Popen(
-            [BASH, str((LAUNCH / script).relative_to(ROOT)) if cwd == ROOT else str(LAUNCH / script), *arguments],
+            [BASH, str(path), *arguments],
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -130,6 +130,7 @@ def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdi
         (workdir / name).unlink()
     for path in workdir.glob('*/history.jsonl'):
         path.unlink()
+    (workdir / 'part_tuning/best.json').write_text('{"accuracy": 0.5, "step": 4}')  # with validation images
     changes = """
 def moved(config):
     assert config.dir == 'elsewhere'
@@ -142,6 +143,7 @@ module.experiment.load_run = lambda path: dataclasses.replace(load_run(path), ac
     assert done.returncode == 0, done.stderr
     page = check_page((workdir / 'report.html').read_text())
     assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
+    assert 'about its network at step 4, the best so far on the validation images.' in page.text
     assert 'accuracy so far' in page.text and 'This run noted no history' in page.text
     assert 'This network looks for no parts.' in page.text and 'Oriented pooling takes no part' in page.text
     assert ['part_tuning', '1', '8 of 8', '', '', '', '', ''] in page.cells

@@ -21,6 +21,7 @@ class Facts(NamedTuple):
     results: dict[str, Any] | None  # `results.json`; None while the training is not finished
     stages: dict[str, dict[str, Any]]  # `evaluation.json` of each stage that is finished
     steps: dict[str, int]  # done in each stage that has begun
+    chosen: int | None  # step of the run's network where validation images chose it so far; None: the newest
     measured: dict[str, dict[str, Any]]  # 'robustness', 'keypoints', where they were measured
     curves: Curves | None
     damaged: list[str]  # what the curves lack, in words

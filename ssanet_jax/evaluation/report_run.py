@@ -59,9 +59,12 @@ def _unfinished(facts: Facts) -> list[Html]:
     number = 1 + [row['name'] for row in rows].index(facts.run.stage)
     step, total = facts.steps[facts.run.stage], _steps(facts, rows[number - 1])
     where = 'is over' if facts.run.finished else f'is at step {step:,} of {total:,}'
+    network = 'its newest checkpoint'
+    if facts.chosen is not None:
+        network = f'its network at step {facts.chosen:,}, the best so far on the validation images'
     message = (
         f'The training of this run is not finished: stage {number} of {len(rows)}, {facts.run.stage}, {where}. '
-        'What follows is about the network so far.'
+        f'What follows is about {network}.'
     )
     return [paragraph(message, class_='notice')]
 

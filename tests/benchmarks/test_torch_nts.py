@@ -1,10 +1,15 @@
 """The work of NTS-Net in PyTorch is the work that it should be."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip('torch', reason='needs the extra torch-parity')
 
+from torch import nn  # noqa: E402
+
 from benchmarks import torch_nts_net  # noqa: E402
+from benchmarks.torch_backbones import fold_norms, resnet50  # noqa: E402
 from benchmarks.torch_nts_net import NTSNet, predicting, set_best_threads  # noqa: E402
 
 
@@ -47,3 +52,40 @@ def test_the_quickest_number_of_threads_stays(monkeypatch):
 
 def test_a_call_predicts():
     assert predicting(64, 5, 1, compiled=False)().shape == (1, 5)
+
+
+def test_folded_is_the_same_network_without_batchnorm():
+    torch.manual_seed(0)
+    network = resnet50().eval()
+    for module in network.modules():  # as after a training, so that each number counts
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.2, 0.2),
+            ):
+                values.uniform_(low, high)
+    folded = copy.deepcopy(network)
+    fold_norms(folded)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 53
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        expected, found = network(images), folded(images)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def test_what_is_timed_is_folded_and_picks_its_kernels(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    seen = []
+    monkeypatch.setattr(torch_nts_net.NTSNet, 'forward', lambda network, images: seen.append((network, images)))
+    predicting(64, 5, 1, compiled=False)()
+    ((network, images),) = seen
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 53 and all(conv.bias is not None for conv in convolutions)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    last = torch.channels_last
+    assert all(x.is_contiguous(memory_format=last) for x in (images, *(conv.weight for conv in convolutions)))
+    assert torch.backends.cudnn.benchmark

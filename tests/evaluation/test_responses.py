@@ -191,11 +191,12 @@ def test_a_network_from_end_to_end_is_drawn(run):
     assert found.cosines[OTHER] == pytest.approx(found.cosines[MAP], abs=1e-4)
     np.testing.assert_allclose(found.other_maps, found.maps, atol=1e-4)
 
+    names = ['<wren>', '<robin>', '<owl>', '<tit>']
     for responses_, columns in ((found, 4), (found._replace(other_maps=None), 3)):
-        root = ElementTree.fromstring(responses_svg(responses_, ['<wren>', 'robin', 'owl', 'tit']))
+        root = ElementTree.fromstring(responses_svg(responses_, names))
         svg = '{http://www.w3.org/2000/svg}'
         assert len(list(root.iter(f'{svg}image'))) == 2
-        assert '<wren>' in root.find(f'{svg}title').text or found.label
+        assert names[found.label] in root.find(f'{svg}title').text
         bars = [path.get('d').count('z') for path in root.iter(f'{svg}path') if path.get('fill')]
         assert bars == [54, 54, 27, 27, 49, 49, 49, 49][: 2 * columns]
         heights = [

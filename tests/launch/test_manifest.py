@@ -123,8 +123,8 @@ def problems(jobset: dict) -> list[str]:
     check((ROOT / flags['config'].partition(':')[0]).is_file(), 'configuration')
     mounts = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
     check(set(mounts) == {volume['name'] for volume in pod['volumes']}, 'volumes')
-    for flag in ('workdir', 'config.data.dir'):
-        check(any(flags[flag].startswith(f'{path}/') for path in mounts.values()), f'{flag} on a volume')
+    for flag in ('workdir', 'config.data.dir', 'config.model.pretrained'):
+        check(any(flags.get(flag, '').startswith(f'{path}/') for path in mounts.values()), f'{flag} on a volume')
     return found
 
 
@@ -163,6 +163,7 @@ SLIPS = [
     ((*CONTAINER, 'resources', 'limits', 'google.com/tpu'), 8),
     ((*CONTAINER, 'command', 3), '--config=configs/nowhere.py'),
     ((*CONTAINER, 'command', 4), '--workdir=/tmp/run'),
+    ((*CONTAINER, 'command', 6), None),  # random weights
     ((*CONTAINER, 'env', 0, 'value'), 'ssanet-hosts-0-1.ssanet:8476'),
     ((*CONTAINER, 'env', 1, 'value'), '8'),
     ((*CONTAINER, 'env', 2, 'valueFrom', 'fieldRef', 'fieldPath'), 'metadata.name'),

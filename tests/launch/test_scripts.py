@@ -47,6 +47,25 @@ def test_help_says_every_variable(script, sandbox):
     assert '#SBATCH -' not in done.stdout
 
 
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_works_from_everywhere(script, sandbox):
+    expected = sandbox.run(script, '--help').stdout
+    for folder, name in (
+        (sandbox.folder, str(LAUNCH / script)),
+        (LAUNCH, script),
+        (LAUNCH, f'./{script}'),
+        (ROOT / 'docs', f'../launch/{script}'),
+    ):
+        done = subprocess.run(
+            [BASH, name, *EVERY[script][0], '--help'],
+            cwd=folder,
+            env={'PATH': str(sandbox.bin)},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, ''), (folder, name)
+
+
 def gcloud(*words: str) -> list[str]:
     return ['gcloud', 'compute', 'tpus', *words]
 

@@ -1,9 +1,10 @@
 """slurm.sbatch: it submits itself as the variables say, and goes back into the queue before its time is over."""
 
 import re
+import shutil
 import signal
 
-from launch_sandbox import CONFIG, DIR, FLAG, GOOD, LAUNCH, wait_until
+from launch_sandbox import CONFIG, DIR, FLAG, GOOD, LAUNCH, TRAIN, wait_until
 
 
 def test_slurm_submits_itself(sandbox):
@@ -12,6 +13,22 @@ def test_slurm_submits_itself(sandbox):
     done = sandbox.run('slurm.sbatch', CONFIG, DIR, FLAG, PYTHON=python, NODES='3')
     assert done.returncode == 0, done.stderr
     assert sandbox.calls()[1:] == [['sbatch', '--nodes=3', 'launch/slurm.sbatch', CONFIG, DIR, FLAG]]
+
+
+def test_slurm_runs_a_copy_that_lies_elsewhere(sandbox):
+    spool = sandbox.folder / 'slurm_script'
+    shutil.copy(LAUNCH / 'slurm.sbatch', spool)
+    sandbox.tool('srun', 'exit 4')
+    python = str(sandbox.tool('python'))
+    variables = {'PYTHON': python, 'SLURM_JOB_ID': '77'}
+    done = sandbox.run(str(spool), CONFIG, DIR, FLAG, **variables)
+    assert done.returncode == 4, done.stderr
+    assert sandbox.calls()[-1][0] == 'srun' and sandbox.calls()[-1][-len(TRAIN) :] == TRAIN
+
+    calls = len(sandbox.calls())
+    done = sandbox.run(str(spool), CONFIG, DIR, FLAG, cwd=sandbox.folder, **variables)  # sent off from another folder
+    assert done.returncode == 2 and len(sandbox.calls()) == calls
+    assert re.fullmatch(r'error: .*start this from the root of the repository\n', done.stderr), done.stderr
 
 
 def test_slurm_options_of_script_and_variables_agree():

@@ -106,6 +106,7 @@ def test_each_keeps_its_promises(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype('float32')}
     assert len(module.mean) == len(module.std) == 3
     assert module.interpolation in ('bilinear', 'bicubic')
+    assert module.remat is False
 
 
 def test_an_unknown_name_lists_the_choices():

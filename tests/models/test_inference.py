@@ -1,5 +1,7 @@
 """What is prepared for prediction says what the trained network says."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -92,8 +94,16 @@ def test_half_precision_is_rounded_once(images):
     """The program of a prepared network holds no conversion of filters."""
     model = network(dtype='bfloat16')
     ready = prepared(model)
-    kernels = [m.kernel[...].dtype for _, m in nnx.iter_modules(ready.backbone) if hasattr(m, 'kernel')]
-    assert kernels and set(kernels) == {jnp.dtype('bfloat16')}
+    kernels = [m.kernel[...] for _, m in nnx.iter_modules(ready.backbone) if hasattr(m, 'kernel')]
+    assert kernels and {kernel.dtype for kernel in kernels} == {jnp.dtype('bfloat16')}
+
+    def rounded_filters(model):
+        graph, params, stats = split_model(model)
+        program = jax.jit(lambda *weights: merge_model(graph, *weights)(images)).lower(params, stats).as_text()
+        rounded = re.findall(r'convert %\S+ : \(tensor<([\dx]+)xf32>\) -> tensor<\1xbf16>', program)
+        return [shape for shape in rounded if shape in {'x'.join(map(str, kernel.shape)) for kernel in kernels}]
+
+    assert len(rounded_filters(model)) >= len(kernels) and not rounded_filters(ready)
     one, other = predict(model, images), predict(ready, images)
     np.testing.assert_allclose(other.image_logits, one.image_logits, rtol=0.05, atol=0.05)
 

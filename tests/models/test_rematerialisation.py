@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.backbones import BACKBONES, build_backbone
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 SIZE = 64
 REMAT = jax.make_jaxpr(jax.checkpoint(lambda x: x))(0.0).eqns[0].primitive.name
 SETTINGS = dict(backbone='resnet_tiny', parts=2, proposals=3, scales=3, crop_size=56)
+
+# Class or function -> the first name that it stands behind.
+ONE_OF_EACH = {getattr(build, 'func', build): name for name, build in reversed(BACKBONES.items())}
 
 
 def gradient(sharing, remat, images):
@@ -51,3 +54,19 @@ def test_every_block_of_every_family(name, blocks, dilate):
     call = lambda state, x: nnx.merge(graph, state)(x)
     program = jax.make_jaxpr(call)(state, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32))
     assert sum(equation.primitive.name == REMAT for equation in program.eqns) == blocks
+
+
+@pytest.mark.parametrize('name', ONE_OF_EACH.values())
+def test_no_family_forgets_it(name):
+    """Also one that nobody counted the blocks of above: its gradient computes more than once what it is told to."""
+
+    def program(remat):
+        model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))
+        model.eval()
+        model.remat = remat
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        loss = lambda params, rest, x: jnp.square(nnx.merge(graph, params, rest, copy=True)(x)).sum()
+        images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+        return str(jax.make_jaxpr(jax.grad(loss))(params, rest, images))
+
+    assert REMAT in program(True) and REMAT not in program(False)
