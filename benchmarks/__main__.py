@@ -77,7 +77,7 @@ def parts(quick: bool, data_dir: str) -> list[Part]:
         Part('pipeline', pipeline.measure, pipeline.Settings(data_dir, **choose(images=96, rounds=3, steps=5))),
         Part('startup', startup.measure, startup.Settings(**small)),
         Part('backbones', backbones.measure, backbones.Settings(**choose(size=128, batch=(1,), rounds=3))),
-        Part('torch_nts', torch_nts.measure, torch_nts.Settings(**choose(size=128, batch=(1, 2)))),
+        Part('torch_nts', torch_nts.measure, torch_nts.Settings(**choose(size=128, batch=(1, 2), compile=False))),
     ]
 
 

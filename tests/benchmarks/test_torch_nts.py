@@ -8,7 +8,7 @@ torch = pytest.importorskip('torch', reason='needs the extra torch-parity')
 
 from torch import nn  # noqa: E402
 
-from benchmarks import torch_nts_net  # noqa: E402
+from benchmarks import torch_nts, torch_nts_net  # noqa: E402
 from benchmarks.torch_backbones import fold_norms, resnet50  # noqa: E402
 from benchmarks.torch_nts_net import NTSNet, predicting, set_best_threads  # noqa: E402
 
@@ -89,3 +89,20 @@ def test_what_is_timed_is_folded_and_picks_its_kernels(monkeypatch):
     last = torch.channels_last
     assert all(x.is_contiguous(memory_format=last) for x in (images, *(conv.weight for conv in convolutions)))
     assert torch.backends.cudnn.benchmark
+
+
+def test_without_a_compiler_the_other_row_stays(monkeypatch):
+    def without(size, classes, batch, *, compiled):
+        def fails():
+            raise RuntimeError('no C++ compiler\nfound')
+
+        return fails if compiled else lambda: None
+
+    monkeypatch.setattr(torch_nts_net, 'predicting', without)
+    monkeypatch.setattr(torch_nts_net, 'set_best_threads', lambda once: 2)
+    found = torch_nts.measure(torch_nts.Settings((1,), 64, 3, 1)).comparisons
+    assert [(row.first, row.seconds is None) for row in found] == [
+        (torch_nts.THEIRS, False),
+        (torch_nts.COMPILED, True),
+    ]
+    assert found[1].remark == 'no C++ compiler found' and found[1].command == found[0].command
