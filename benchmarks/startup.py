@@ -97,11 +97,12 @@ def write_run(settings: Settings, workdir: Path) -> ConfigDict:
 
 
 def seconds_to_first_batch(config: ConfigDict, workdir: Path, cache: Path) -> float:
-    """Starts a process on a run of `write_run`, with its compiled programs in `cache`."""
+    """Starts a process on a run of `write_run`, with the user's cache folder at `cache`."""
     command = [sys.executable, '-c', CLOCKED, '--config=configs/demo.py', f'--workdir={workdir}', '--mode=evaluate']
     for name in ('train_count', 'test_count', 'eval_batch_size', 'size', 'resize', 'image_size'):
         command.append(f'--config.data.{name}={config.data[name]}')
-    environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(cache), 'JAX_PLATFORMS': jax.default_backend()}
+    environment = os.environ | {'XDG_CACHE_HOME': str(cache), 'JAX_PLATFORMS': jax.default_backend()}
+    environment.pop('JAX_COMPILATION_CACHE_DIR', None)  # it would come first
     began = time.time()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
