@@ -25,8 +25,8 @@ def test_command_line_names_what_is_no_default():
     assert alone.command_line('solvers', settings) == line
     line = 'python -m benchmarks.backbones --model=resnet50 --batch=4'
     assert alone.command_line('backbones', backbones.Settings(model=('resnet50',), batch=(4,))) == line
-    line = 'python -m benchmarks.torch_nts --compile=True'
-    assert alone.command_line('torch_nts', torch_nts.Settings(compile=True)) == line
+    line = 'python -m benchmarks.torch_nts --compile=False'
+    assert alone.command_line('torch_nts', torch_nts.Settings(compile=False)) == line
 
 
 def test_command_prints_its_table_and_writes_its_figures(tmp_path):
