@@ -17,7 +17,7 @@ from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Findings, at_least, compare
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
-from ssanet_jax.models.scale_mining import circular_response, real_spectrum, scales_first, spectral_response
+from ssanet_jax.models.scale_mining import circular_response, filter_spectrum, spectral_response
 
 # (scales, classes, parts, channels) -> the project's target for circulant / fourier: that of the large batch.
 TARGETS = {
@@ -61,7 +61,7 @@ def competitors(scales: int, classes: int, parts: int, channels: int) -> dict[st
     for solver in ('circulant', 'fourier'):
         respond = jax.jit(partial(circular_response, solver=solver))
         found[solver] = lambda respond=respond: jax.block_until_ready(respond(features, weights))
-    respond, spectrum = jax.jit(spectral_response), scales_first(real_spectrum(weights))
+    respond, spectrum = jax.jit(spectral_response), filter_spectrum(weights)
     found['ready'] = lambda: jax.block_until_ready(respond(features, spectrum))
     return found
 

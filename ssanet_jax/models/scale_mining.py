@@ -35,7 +35,7 @@ def circular_response(features: jax.Array, weights: jax.Array, solver: Solver = 
         shifted = (jnp.arange(scales)[:, None] + jnp.arange(scales)) % scales  # [r, n]
         return jnp.einsum('...nk,crnk->...cr', features, weights[:, shifted])
     if solver == 'fourier':
-        return spectral_response(features, scales_first(real_spectrum(weights)))
+        return spectral_response(features, filter_spectrum(weights))
     raise ValueError(f"solver must be 'fourier' or 'circulant', not {solver!r}")
 
 
@@ -49,13 +49,22 @@ def real_spectrum(x: jax.Array) -> jax.Array:
     return jnp.concatenate([z.real[..., :1, :], pairs.reshape(*z.shape[:-2], -1, z.shape[-1])], -2)
 
 
-def scales_first(spectrum: jax.Array) -> jax.Array:
-    """`[..., N, S, D] -> [..., S, N, D]`: each frequency of all filters in one piece, as its product reads it."""
-    return jnp.swapaxes(spectrum, -3, -2)
+class FilterSpectrum(NamedTuple):
+    """The spectrum of N filters, each frequency of all of them in one piece, as its product reads it."""
+
+    constant: jax.Array  # [..., N, D], frequency 0
+    real: jax.Array  # [..., (S - 1) / 2, N, D], of the others
+    imag: jax.Array  # [..., (S - 1) / 2, N, D]
 
 
-def spectral_response(features: jax.Array, spectrum: jax.Array) -> jax.Array:
-    """`circular_response` by filters transformed before: `[..., S, D]`, `[S, N, D]` -> `[..., N, S]`.
+def filter_spectrum(weights: jax.Array) -> FilterSpectrum:
+    """`[..., N, S, D]` -> its spectrum."""
+    rows = jnp.swapaxes(real_spectrum(weights), -3, -2)  # [..., S, N, D]
+    return FilterSpectrum(rows[..., 0, :, :], rows[..., 1::2, :, :], rows[..., 2::2, :, :])
+
+
+def spectral_response(features: jax.Array, spectrum: FilterSpectrum) -> jax.Array:
+    """`circular_response` by filters transformed before: `[..., S, D]` -> `[..., N, S]`.
 
     The sum over channels comes first, so that one inverse transform of length S serves all of them. Of the
     (S + 1) / 2 products of spectra the first is real, and the others take four real ones: 9 for S = 5, where the
@@ -63,15 +72,16 @@ def spectral_response(features: jax.Array, spectrum: jax.Array) -> jax.Array:
 
     Args:
       features: `[..., S, D]`, phi.
-      spectrum: `scales_first(real_spectrum(w))`.
+      spectrum: `filter_spectrum(w)`, of `[N, S, D]`.
     """
     phi = real_spectrum(features)
     *batch, scales, channels = phi.shape
-    constant = jnp.einsum('...k,ck->...c', phi[..., 0, :], spectrum[0])
+    constant = jnp.einsum('...k,ck->...c', phi[..., 0, :], spectrum.constant)
     phi = phi[..., 1:, :].reshape(*batch, -1, 2, channels)  # [..., f, (Re, Im), D]
     turned = jnp.stack([-phi[..., 1, :], phi[..., 0, :]], -2)
     both = jnp.stack([phi, turned], -3)  # [..., f, q, (Re, Im), D]: what gives Re and Im of conj(phi) w
-    product = sum(jnp.einsum('...fqk,fck->...cfq', both[..., z, :], spectrum[1 + z :: 2]) for z in (0, 1))
+    filters = (spectrum.real, spectrum.imag)
+    product = sum(jnp.einsum('...fqk,fck->...cfq', both[..., z, :], filters[z]) for z in (0, 1))
     product = jax.lax.complex(product[..., 0], product[..., 1])
     return jnp.fft.irfft(jnp.concatenate([constant[..., None], product], -1), n=scales, axis=-1)
 
@@ -110,13 +120,19 @@ class ScaleMining(nnx.Module):
     def transform(self) -> None:
         """Turns the weights into their spectrum, once, for prediction alone."""
         if self.solver == 'fourier' and not self.transformed:
-            self.weights.set_value(scales_first(real_spectrum(self.weights[...])))
+            # In pieces: slices of one array would be copied in each call.
+            spectrum = filter_spectrum(self.weights[...])
+            self.weights = nnx.Dict({name: nnx.Param(piece) for name, piece in spectrum._asdict().items()})
             self.transformed = True
 
     def __call__(self, phi: jax.Array) -> ScaleResponse:
         """Features `[B, K, S, D]` -> logits and the shifts of the predicted class."""
-        respond = spectral_response if self.transformed else partial(circular_response, solver=self.solver)
-        response = jax.vmap(respond, in_axes=(1, 0), out_axes=1)(phi, self.weights[...])  # [B, K, N, S]
+        if self.transformed:
+            respond = spectral_response
+            weights = FilterSpectrum(*(self.weights[name][...] for name in FilterSpectrum._fields))
+        else:
+            respond, weights = partial(circular_response, solver=self.solver), self.weights[...]
+        response = jax.vmap(respond, in_axes=(1, 0), out_axes=1)(phi, weights)  # [B, K, N, S]
         logits = response.max(-1).sum(1) + self.bias[...]  # [B, N]
         predicted = logits.argmax(-1)
         of_predicted = jnp.take_along_axis(response, predicted[:, None, None, None], axis=2)[:, :, 0]  # [B, K, S]
