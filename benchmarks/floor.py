@@ -83,7 +83,7 @@ def measure(settings: Settings, say: Say = silent) -> Findings:
     for batch in settings.batch:
         programs = sharing.load_all(settings, batch, say)
         runs = {name: program.run for name, program in programs.items()}
-        times = take_turns(runs | probes, settings.rounds, say)
+        times = take_turns(runs | probes, sharing.rounds_at(settings, batch), say)
         speeds = {name: works[name] / times[name] for name in probes}
         rates = Rates(speeds[MATRIX], speeds[COPY])
         floors = {name: floor(program.cost, rates) for name, program in programs.items()}
