@@ -58,7 +58,7 @@ class FilterSpectrum(NamedTuple):
 
 
 def filter_spectrum(weights: jax.Array) -> FilterSpectrum:
-    """`[..., N, S, D]` -> its spectrum."""
+    """Filters of Eq. 7, `[..., N, S, D]` with S odd, along their scales: float32, as `real_spectrum` has it."""
     rows = jnp.swapaxes(real_spectrum(weights), -3, -2)  # [..., S, N, D]
     return FilterSpectrum(rows[..., 0, :, :], rows[..., 1::2, :, :], rows[..., 2::2, :, :])
 
