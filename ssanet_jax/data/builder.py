@@ -123,6 +123,11 @@ class _PreparedSplit:
         return example
 
 
+class _RecordInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: our sets are not in TFDS's bucket, and looking leaves an empty temporary folder each time."""
+
+
 class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes a list of records; everything particular to a set is in its arguments."""
 
@@ -149,7 +154,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features['box'] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         if first.keypoints is not None:
             features['keypoints'] = tfds.features.Tensor(shape=first.keypoints.shape, dtype=np.float32)
-        return tfds.core.DatasetInfo(
+        return _RecordInfo(
             builder=self,
             description=self._listing.name.encode(errors='replace').decode(),  # a folder's need not be UTF-8
             features=tfds.features.FeaturesDict(features),

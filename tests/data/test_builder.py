@@ -85,6 +85,15 @@ def test_annotations_shrink_with_their_image(listing, config):
     np.testing.assert_array_equal(dataset.test.labels, [3])
 
 
+def test_nothing_stays_in_the_temporary_folder(listing, config, tmp_path, monkeypatch):
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(temporary))
+    for _ in range(2):  # written, then opened
+        builder.prepare(listing, config)
+    assert not list(temporary.iterdir())
+
+
 def test_another_size_is_another_copy(listing, config, tmp_path):
     first = builder.prepare(listing, config)
     config.resize = 48
