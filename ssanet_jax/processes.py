@@ -1,17 +1,23 @@
 """The processes that train together: how they find each other, and who speaks for them."""
 
+import itertools
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from ssanet_jax.data.pipeline import Process
 from ssanet_jax.errors import UserError
 
 # A process that says nothing for so long is taken for dead, and the others end.
 _SILENCE_SECONDS = 30
+# How long the living wait for each other, milliseconds: one may have a whole data set to prepare.
+_LONGEST_WAIT = 24 * 3600 * 1000
+_waits = itertools.count()  # the coordinator counts at each name once
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> None:
@@ -85,6 +91,7 @@ def gather(numbers: Iterable[int]) -> list[int]:
     """The numbers of all processes, sorted, each once."""
     mine = np.array(sorted(set(numbers)), np.int32)
     if jax.process_count() > 1:
+        wait_for_all('gather')
         longest = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
         padded = np.concatenate([mine, np.full(longest - len(mine), -1, np.int32)])
         mine = multihost_utils.process_allgather(padded)
@@ -92,6 +99,18 @@ def gather(numbers: Iterable[int]) -> list[int]:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come to the point of this name."""
+    """Returns when every process has come to the point of this name, or raises when one has died.
+
+    The coordinator counts them: between CPUs, a collective operation gives up on whoever is 30 seconds behind.
+    """
+    multihost.get_barrier_sync_fn()(key=f'{name} ({next(_waits)})', timeout_ms=_LONGEST_WAIT)
+
+
+def compile_together(program: jax.stages.Wrapped, *arguments: Any) -> None:
+    """Returns when every process has compiled `program` for these arguments; the next call finds it ready.
+
+    Otherwise the first to be ready would wait for the others within the program, and there not for long.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        program.lower(*arguments).compile()
+        wait_for_all('compiled')

@@ -82,6 +82,8 @@ def evaluate(
     counts: dict[str, Any] = {}
     unreadable: list[int] = []
     for batch, on_device in parallel.prefetch(batches, mesh, ('image', 'label', 'index', 'mask', 'skipped')):
+        if not counts:
+            processes.compile_together(count_correct, params, stats, on_device)
         new = count_correct(params, stats, on_device)
         counts = {name: counts.get(name, 0) + value for name, value in new.items()}
         unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
 from ssanet_jax.whole_files import write_whole
 
 _SYNC_BATCHES = 50  # what a killed process loses at most
+_DESCRIBE = ('backbone', 'proposals', 'scale_mining')  # groups whose weights a description depends on
 _CARRIED = ('label', 'index', 'skipped')  # of a batch, besides its images
 
 
@@ -97,13 +98,16 @@ def cached_batches(
     row, data = config.stages[index], config.data
     seed, process = config.seed + index, processes.current()
     training = ranks_proposals(stage_losses(active, row.train, config.loss.weights))
-    describe = partial(describe_program(model, active, training, mesh), state.params, state.stats)
-    layout = _layout(jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(data.image_size,) * 2, 3), np.uint8)))
+    describe = describe_program(model, active, training, mesh)
+    network = state.params, state.stats
+    layout = _layout(
+        jax.eval_shape(describe, *network, jax.ShapeDtypeStruct((1, *(data.image_size,) * 2, 3), np.uint8))
+    )
 
     directory = folder(workdir, row.name)
     batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
     steps = steps_in(row.cache, len(source), data.batch_size)
-    file = _File(directory, process.index, _made_for(workdir, process.count, state))
+    file = _File(directory, process.index, _made_for(workdir, process.count, row, layout, state))
     if processes.leads():
         _drop_others(directory, process.count)
     # The processes describe in step; what one of them has not, all do again.
@@ -119,7 +123,7 @@ def cached_batches(
         )
     with file.writing(done * batch_bytes):
         batches = parallel.prefetch(views, mesh, ('image',))
-        described = ((batch, describe(on_device['image'])) for batch, on_device in batches)
+        described = _described(describe, network, batches)
         work = track(
             parallel.look_ahead(described, 1),  # the devices describe while the host writes
             row.name,
@@ -187,6 +191,18 @@ def describe_program(model: SSANet, active: Collection[str], training: bool, mes
     return describe
 
 
+def _described(
+    describe: Callable[..., Description],
+    network: tuple[Any, Any],
+    batches: Iterable[tuple[dict[str, Any], dict[str, Any]]],
+) -> Iterator[tuple[dict[str, Any], Description]]:
+    """Each batch with its descriptions, on which the devices are still at work."""
+    for number, (batch, on_device) in enumerate(batches):
+        if not number:
+            processes.compile_together(describe, *network, on_device['image'])
+        yield batch, describe(*network, on_device['image'])
+
+
 def _layout(example: Description) -> _Row:
     """The row of a description, given as shapes `[1, ...]`."""
     leaves, structure = jax.tree.flatten(example)
@@ -210,11 +226,15 @@ def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
     return lambda place: int(first[place // images % views, order[place]])
 
 
-def _made_for(workdir: Path, count: int, state: TrainState) -> dict[str, Any]:
-    """What descriptions depend on: those made for something else are worth nothing."""
+def _made_for(workdir: Path, count: int, row: ConfigDict, layout: _Row, state: TrainState) -> dict[str, Any]:
+    """What descriptions depend on: those made for something else are worth nothing.
+
+    The groups that train are not among it: they move, and a resumed stage begins with others than it described with.
+    """
     digest = hashlib.sha256((workdir / run_files.CONFIG_FILE).read_bytes())
-    groups = [state.params[group] for group in ('backbone', 'proposals', 'scale_mining')]
-    digest.update(np.array(jax.tree.leaves(_fingerprints((groups, state.stats)))))
+    digest.update(str(layout.dtype.descr).encode())
+    frozen = {group: params for group, params in state.params.items() if group in _DESCRIBE and group not in row.train}
+    digest.update(np.array(jax.tree.leaves(_fingerprints((frozen, state.stats)))))
     return {'network': digest.hexdigest(), 'processes': count}
 
 

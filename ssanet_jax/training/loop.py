@@ -220,6 +220,8 @@ def _train_stage(
 
     with StageWriter(console, workdir / row.name, row, images, size, step, split) as writer:
         for batch, on_device in parallel.prefetch(batches, mesh, (seen, 'label')):
+            if step == first:
+                processes.compile_together(train_step, state, on_device)
             with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
                 state, metrics = train_step(state, on_device)
             step += 1

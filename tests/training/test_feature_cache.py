@@ -133,6 +133,8 @@ def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, t
     setting.config.data.update(threads=0, prefetch=0)
     with pytest.raises(RuntimeError, match='pulled the plug'):
         setting.cached(Counted(setting.dataset.train, 60))
+    with (feature_cache.folder(setting.workdir, setting.row.name) / 'features-0').open('ab') as file:
+        file.write(b'\1' * 1000)  # what was written and not noted, when a process is killed
     again = Counted(setting.dataset.train, 1000)
     resumed = list(setting.cached(again))
     assert again.read <= 128 - 32  # of 16 batches at least four were there
@@ -140,6 +142,25 @@ def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, t
     chex.assert_trees_all_equal(resumed, list(whole.cached()))
     # Whole now: nothing is read any more, not even for a run that begins anew.
     assert list(setting.cached(Counted(setting.dataset.train, 0)))
+
+
+def test_statistics_make_another_network(setting):
+    list(setting.cached())
+    setting.stats = jax.tree.map(lambda x: 1.1 * x, setting.stats)
+    again = Counted(setting.dataset.train, 1000)
+    list(setting.cached(again))
+    assert again.read >= 2 * len(again)
+
+
+def test_groups_that_train_may_have_moved(tmp_path, tiny_config):
+    """As in a stage that trains scale mining on frozen parts, when it goes on from its own checkpoint."""
+    tiny_config.stages[INDEX].update(cache=2, epochs=3)
+    tiny_config.stages[INDEX].train = dict(scale_mining=0.1, image_classifier=1)
+    check_stages(tiny_config.stages, tiny_config.optimizer)
+    setting = Setting(tmp_path, tiny_config)
+    first = list(setting.cached())
+    setting.params = {**setting.params, 'scale_mining': jax.tree.map(lambda x: 1.1 * x, setting.params['scale_mining'])}
+    chex.assert_trees_all_equal(list(setting.cached(Counted(setting.dataset.train, 0))), first)
 
 
 @pytest.mark.parametrize('group', ['backbone', 'proposals', 'scale_mining'])
