@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,9 +109,11 @@ def locked(workdir: Path) -> Iterator[None]:
         raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(directory)
         raise Locked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
+    except OSError as error:  # some network file systems have no locks
+        logging.warning('%s cannot be locked (%s): see to it that one run alone trains there', workdir, error.strerror)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """What a run does with held-out images and with images that cannot be read."""
 
+import errno
 import io
 import json
 
@@ -155,3 +156,12 @@ def test_settings_of_the_run_that_make_no_sense(tiny_config, field, value):
     tiny_config[field] = value
     with pytest.raises(UserError, match=f'config.{field}={value}'):
         check_settings(tiny_config)
+
+
+def test_without_locks_a_run_trains_all_the_same(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr('fcntl.flock', refuse)
+    with experiment.locked(tmp_path / 'run'):
+        assert 'cannot be locked (Function not implemented)' in caplog.text
