@@ -21,6 +21,7 @@ from benchmarks.comparisons import Findings, machine
 from benchmarks.networks import BACKBONE, WAYS, Size
 from configs import common
 from ssanet_jax.experiments.timing import Say, silent
+from ssanet_jax.models.backbones import BACKBONES
 from ssanet_jax.scaling.program import make_mesh, make_step
 
 MIB = 2**20
@@ -33,7 +34,7 @@ class Settings:
     batch: tuple[int, ...] = setting((1, 16), 'Images a call of prediction.')
     train_batch: tuple[int, ...] = setting((16,), 'Images a training step.')
     sharing: tuple[str, ...] = setting(WAYS, 'The ways to share features.', choices=WAYS)
-    backbone: str = setting('resnet50', 'Name of the backbone.')
+    backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
     size: int = setting(448, 'Side of the images, pixels.', least=32)
     classes: int = setting(200, 'Number of classes.', least=2)
 

@@ -17,6 +17,7 @@ from benchmarks.comparisons import Comparison, Findings, at_least, at_most, comp
 from benchmarks.networks import BACKBONE, NETWORKS, Size
 from benchmarks.programs import Program
 from ssanet_jax.experiments.timing import Say, silent, take_turns
+from ssanet_jax.models.backbones import BACKBONES
 
 # (first, second, target); the targets are for ResNet-50 at 448, batch 1 and 16.
 PAIRS = (
@@ -33,7 +34,7 @@ class Settings:
     """What is compared."""
 
     batch: tuple[int, ...] = setting((1, 16), 'Images a call.')
-    backbone: str = setting('resnet50', 'Name of the backbone.')
+    backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
     size: int = setting(448, 'Side of the images, pixels.', least=32)
     classes: int = setting(200, 'Number of classes.', least=2)
     rounds: int = setting(3, 'Rounds, three times as many for single images; the median counts.')

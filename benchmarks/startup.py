@@ -26,6 +26,7 @@ from configs import demo
 from ssanet_jax.data import dataset as datasets
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent
+from ssanet_jax.models.backbones import BACKBONES
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.training import experiment
 from ssanet_jax.training.checkpoints import Checkpoints
@@ -57,7 +58,7 @@ runpy.run_module('ssanet_jax.main', run_name='__main__', alter_sys=True)
 class Settings:
     """What is started."""
 
-    backbone: str = setting('resnet50', 'Name of the backbone.')
+    backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
     size: int = setting(448, 'Side of the images, pixels.', least=32)
     batch: int = setting(16, 'Images in the first batch.')
     rounds: int = setting(3, 'Later starts; their median counts.')

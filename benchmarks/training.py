@@ -23,6 +23,7 @@ from benchmarks.programs import Program
 from configs import common
 from ssanet_jax import parallel
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
+from ssanet_jax.models.backbones import BACKBONES
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.training import experiment
 from ssanet_jax.training.feature_cache import describe_program
@@ -46,7 +47,7 @@ class Settings:
     """What is compared."""
 
     batch: int = setting(4, 'Images a step.')
-    backbone: str = setting('resnet50', 'Name of the backbone.')
+    backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
     size: int = setting(448, 'Side of the images, pixels.', least=32)
     sharing: str = setting('image', 'Where the features of regions come from.', choices=WAYS)
     classes: int = setting(200, 'Number of classes.', least=2)

@@ -85,8 +85,8 @@ def _memory_shortage(error: BaseException | None) -> str | None:
             asked = f' ({float(amount[1]) * _UNITS[amount[2]] / 2**30:.2f} GiB were asked for)' if amount else ''
             return (
                 f"error: the device's memory does not suffice{asked}: set a smaller config.data.batch_size "
-                '(config.data.eval_batch_size if it broke off in an evaluation), config.model.sharing=image, '
-                'config.model.remat=True or config.model.dtype=bfloat16, and see that no other program is on the device'
+                '(config.data.eval_batch_size if it broke off in an evaluation), config.model.sharing=image '
+                'or config.model.dtype=bfloat16, and see that no other program is on the device'
             )
         error = error.__cause__ or error.__context__
     return None

@@ -63,7 +63,7 @@ def test_too_little_memory_is_one_line(processes):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: the device's memory does not suffice (16384.00 GiB were asked for): set a smaller ")
-    fields = ('data.batch_size', 'data.eval_batch_size', 'model.sharing=image', 'model.remat=True')
+    fields = ('data.batch_size', 'data.eval_batch_size', 'model.sharing=image', 'model.dtype=bfloat16')
     for field in (*fields, 'model.dtype=bfloat16'):
         assert f'config.{field}' in line
 
