@@ -32,7 +32,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, shape: str = AUTO, im
     Raises:
       UserError: the shape is no shape, is not of these devices, or parts a process from its images.
     """
-    devices = jax.devices() if devices is None else devices
+    # Together by process: on a TPU slice their own order may go along the rows of chips, over several hosts.
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     data, candidate = _mesh_shape(devices, shape, images)
     return Mesh(np.array(devices).reshape(data, candidate), (DATA, CANDIDATE), axis_types=(AxisType.Auto,) * 2)
 

@@ -47,6 +47,14 @@ def test_candidates_stay_within_a_process(images, expected):
         parallel._mesh_shape(devices, '1x8', images)
 
 
+def test_a_row_of_the_mesh_is_of_one_process(monkeypatch):
+    """Though the devices come in the order of a slice of 4 x 4 chips, whose hosts hold 2 x 2 each."""
+    devices = [types.SimpleNamespace(process_index=index // 8 * 2 + index % 4 // 2) for index in range(16)]
+    monkeypatch.setattr(parallel, 'Mesh', lambda array, *_, **__: array)
+    rows = parallel.make_mesh(devices, '4x4')
+    assert [{device.process_index for device in row} for row in rows] == [{0}, {1}, {2}, {3}]
+
+
 @pytest.mark.parametrize('shape', ['', '8', '0x8', '2x', 'x', '-1x8', '2x2x2', 'all'])
 def test_no_shape(shape):
     with pytest.raises(UserError, match=f'config.mesh.shape={shape}: give auto'):
