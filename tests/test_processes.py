@@ -10,7 +10,6 @@ import chex
 import jax
 import pytest
 from commands import ROOT, train_command
-from ml_collections import ConfigDict
 
 from ssanet_jax import processes
 from ssanet_jax.errors import UserError
@@ -50,8 +49,9 @@ def networks(workdir):
     """The weights that each stage ended with."""
     run = experiment.load_run(workdir)
     _, params, stats = split_model(run.model)
-    stages = [ConfigDict(row) for row in run.config.stages]
-    return [experiment.restore_network(workdir, stages, index, params, stats) for index in range(len(stages))]
+    return [
+        experiment.restore_network(workdir, stage['name'], params, stats, groups=params) for stage in run.config.stages
+    ]
 
 
 @pytest.fixture(scope='module')

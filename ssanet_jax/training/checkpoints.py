@@ -69,9 +69,8 @@ class Checkpoints:
             try:
                 with ocp.Context(pytree_options=_PARTIAL):
                     items = self._orbax.load_checkpointables(step, abstract)
-                missing = [leaf for leaf in jax.tree.leaves(items) if isinstance(leaf, jax.ShapeDtypeStruct)]
-                if missing:  # a partial load leaves what it does not find as it was described
-                    raise ValueError(f'{len(missing)} arrays are missing')
+                if missing := _missing(items):
+                    raise ValueError(f'it lacks {", ".join(missing)}')
                 return step, {**empty, **items}
             except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
                 chain = _chain(error)
@@ -85,7 +84,7 @@ class Checkpoints:
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
-            f'differ ({type(cause).__name__}); restore the folder from a copy or remove it to '
+            f'differ ({cause if type(cause) is ValueError else type(cause).__name__}); restore the folder from a copy or remove it to '
             'train this stage anew'
         )
 
@@ -96,6 +95,13 @@ class Checkpoints:
 
 def _is_empty(tree: Any) -> bool:
     return tree is not None and not jax.tree.leaves(tree)
+
+
+def _missing(items: dict[str, Any]) -> list[str]:
+    """Names such as `params/backbone` of what the checkpoint does not have; a partial load leaves it abstract."""
+    leaves = jax.tree_util.tree_leaves_with_path(items)
+    paths = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+    return sorted({'/'.join(str(key.key) for key in path[:2]) for path in paths})
 
 
 def _abstract(tree: Any) -> Any:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +189,12 @@ def load_run(workdir: Path) -> Run:
             break
     else:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
-    # Without drawing random weights first: all that takes part in the prediction is filled, the rest stays zero.
+    # Built without drawing random weights: the checkpoint must hold every group, frozen ones too.
     model = nnx.eval_shape(lambda: build_model(config, len(content['class_names']), pretrained=False))
     graph, *shapes = split_model(model)
     params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     stages = [ConfigDict(row) for row in config.stages]
-    model = merge_model(graph, *restore_network(workdir, stages, index, params, stats))
+    model = merge_model(graph, *restore_network(workdir, name, params, stats, groups=params))
     finished = (workdir / name / 'evaluation.json').exists()
     return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name, finished)
 
@@ -274,22 +274,25 @@ def restore_stage(workdir: Path, stage: str, like: dict[str, Any]) -> tuple[int,
 
 
 def restore_network(
-    workdir: Path, stages: Sequence[ConfigDict], index: int, params: dict[str, Any], stats: dict[str, Any]
+    workdir: Path, stage: str, params: dict[str, Any], stats: dict[str, Any], *, groups: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The network that stage `index` hands on: the one that validation chose, else its newest.
+    """The network that a stage hands on: the one that validation chose, else its newest.
 
     Args:
-      workdir, stages: of the run.
-      params, stats: of a network as it was built; groups that no stage has trained by then stay so.
+      workdir, stage: of the run.
+      params, stats: of a network as it was built.
+      groups: groups of parameters to restore. All of them must be in the checkpoint; the others are returned as
+        they were built.
 
     Returns:
       (params, stats).
+
+    Raises:
+      UserError: the checkpoint lacks one of the groups, or cannot be read.
     """
-    name = stages[index].name
-    best = _best_dir(workdir, name)
-    trained = {group: params[group] for group in active_groups(stages, index)}
-    like = {'params': trained, 'stats': stats}
-    items = _restore(best if _steps(best) else checkpoint_dir(workdir, name), like)[1]
+    best = _best_dir(workdir, stage)
+    like = {'params': {group: params[group] for group in groups}, 'stats': stats}
+    items = _restore(best if _steps(best) else checkpoint_dir(workdir, stage), like)[1]
     return params | items['params'], items['stats']
 
 

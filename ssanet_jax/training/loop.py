@@ -263,8 +263,8 @@ def _initial_state(
 ) -> tuple[TrainState, float]:
     """Where a stage starts, and the seconds already spent on it.
 
-    Its own newest checkpoint, if an earlier start left one; else the network of the stage before, as
-    far as that was trained; else the network as it was built.
+    Its own newest checkpoint, if an earlier start left one; else the network of the stage before; else the network as
+    it was built.
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
@@ -279,7 +279,12 @@ def _initial_state(
         params, stats, opt = items['params'], items['stats'], items['opt']
         seconds = items['position']['seconds']
     elif index:
-        params, stats = experiment.restore_network(workdir, config.stages, index - 1, params, stats)
+        # The backbone may have been frozen so far. Heads that no stage has trained yet start as they were built: a
+        # stage taken over from another run of an ablation may have other heads, or heads of another shape.
+        groups = {'backbone'} | active_groups(config.stages, index - 1)
+        params, stats = experiment.restore_network(
+            workdir, config.stages[index - 1].name, params, stats, groups=groups
+        )
     return TrainState(params, stats, opt, parallel.replicate(np.int32(step), mesh)), seconds
 
 

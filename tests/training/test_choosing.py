@@ -24,8 +24,7 @@ def _items(value):
 
 
 def _handed_on(workdir):
-    stages = [stage('one', epochs=1, rate=1, train={'w': 1})]
-    params, stats = experiment.restore_network(workdir, stages, 0, **jax.device_put(_items(0)))
+    params, stats = experiment.restore_network(workdir, 'one', **jax.device_put(_items(0)), groups={'w'})
     return {'params': params, 'stats': stats}
 
 

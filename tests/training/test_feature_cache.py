@@ -326,7 +326,7 @@ def test_a_run_killed_while_it_keeps_descriptions_ends_as_one_on_images(tmp_path
     ends, losses = [], []
     for path in (tmp_path / 'images', workdir):
         _, params, stats = split_model(experiment.load_run(path).model)
-        ends.append(experiment.restore_network(path, tiny_config.stages, INDEX, params, stats)[0])
+        ends.append(experiment.restore_network(path, 'oriented_pooling', params, stats, groups=params)[0])
         history = [json.loads(line) for line in (path / 'oriented_pooling' / 'history.jsonl').read_text().splitlines()]
         losses.append([line['values']['loss/total'] for line in history if 'loss/total' in line['values']])
     for group in ('oriented_pooling', 'image_classifier'):
