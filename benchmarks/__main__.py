@@ -21,10 +21,10 @@ from absl import flags
 from benchmarks import alone, backbones, floor, memory, pipeline, solvers, startup, torch_nts, training
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
-from ssanet_jax import command
+from ssanet_jax import cli
+from ssanet_jax.cli import check_out
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say
-from ssanet_jax.whole_files import check_out
 
 
 class Part(NamedTuple):
@@ -108,4 +108,4 @@ def measure_all(chosen: Sequence[Part], say: Say) -> tuple[dict[str, Findings], 
 if __name__ == '__main__':
     for field in dataclasses.fields(Settings):
         alone.define(field)
-    command.run(main)
+    cli.run(main)

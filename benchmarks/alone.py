@@ -20,11 +20,11 @@ from absl import flags
 from rich.console import Console
 
 from benchmarks.comparisons import Comparison, Findings, summary, table_of_ratios, versions
-from ssanet_jax import command
+from ssanet_jax import cli
+from ssanet_jax.cli import check_out, write_out
+from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say
-from ssanet_jax.training import experiment
-from ssanet_jax.whole_files import check_out, write_out
 
 flags.disclaim_key_flags()  # those below belong to the command that asks for them
 
@@ -54,7 +54,7 @@ def run(name: str, settings: type, measure: Callable[[Any, Say], Findings]) -> N
     for field in dataclasses.fields(settings):
         define(field)
     flags.DEFINE_string('out', None, 'JSON file for the figures.')
-    command.run(partial(_main, name, settings, measure))
+    cli.run(partial(_main, name, settings, measure))
 
 
 def _main(name: str, settings: type, measure: Callable[[Any, Say], Findings], arguments: list[str]) -> None:
@@ -121,7 +121,7 @@ def write(out: Path, findings: Mapping[str, Findings], seconds: float) -> None:
     """
     rows: list[Comparison] = [row for found in findings.values() for row in found.comparisons]
     content = {
-        'device': experiment.device_kind(),
+        'device': device_kind(),
         'platform': jax.default_backend(),
         'versions': versions(),
         'wall_seconds': seconds,

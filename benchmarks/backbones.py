@@ -20,8 +20,8 @@ from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings, compare
 from benchmarks.programs import why_no_torch
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
-from ssanet_jax.models import depthwise
-from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.backbones import depthwise
+from ssanet_jax.models.backbones.registry import build_backbone
 
 LITE, RESNET = 'efficientnet_lite0', 'resnet50'
 FORWARD = 'forward'

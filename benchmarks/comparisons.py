@@ -8,7 +8,7 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
-from ssanet_jax.training import experiment
+from ssanet_jax.distributed.sharding import device_kind
 
 
 class Target(NamedTuple):
@@ -118,7 +118,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 
 def machine() -> str:
     """The device and the versions of what ran on it."""
-    return ', '.join([experiment.device_kind(), *(f'{name} {number}' for name, number in versions().items())])
+    return ', '.join([device_kind(), *(f'{name} {number}' for name, number in versions().items())])
 
 
 def versions() -> dict[str, str]:

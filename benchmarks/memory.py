@@ -21,8 +21,8 @@ from benchmarks.comparisons import Findings, machine
 from benchmarks.networks import BACKBONE, WAYS, Size
 from configs import common
 from ssanet_jax.experiments.timing import Say, silent
-from ssanet_jax.models.backbones import BACKBONES
-from ssanet_jax.scaling.program import make_mesh, make_step
+from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.preflight.program import make_mesh, make_step
 
 MIB = 2**20
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.programs import Program
-from ssanet_jax import parallel
+from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
-from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.sharing import REGION
 from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
@@ -43,7 +43,7 @@ def lower(name: str, size: Size) -> jax.stages.Lowered:
     """
     model = nnx.eval_shape(lambda: _build(name, size))
     groups = ('image_classifier',) if name == BACKBONE else GROUPS
-    predict = make_predict(model, groups, parallel.make_mesh(jax.devices()[:1]))
+    predict = make_predict(model, groups, sharding.make_mesh(jax.devices()[:1]))
     images = jax.ShapeDtypeStruct((size.batch, size.size, size.size, 3), jnp.uint8)
     # The weights and images are arguments: a constant would be worked on by the compiler.
     return jax.jit(lambda *inputs: predict(*inputs).logits).lower(*split_model(model)[1:], images)

@@ -25,13 +25,14 @@ from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
 from configs import common, cub
-from ssanet_jax import parallel
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.dataset import Subset
 from ssanet_jax.data.pipeline import train_batches
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent, take_turns
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment
+from ssanet_jax.runs.run import build_model, with_preprocessing
 from ssanet_jax.training.step import TrainState, make_train_step
 
 RESIZE, CROP, BATCH = 512, 448, 16
@@ -63,10 +64,10 @@ def compare_reading(settings: Settings, say: Say) -> Comparison:
     config = common.get_config().data
     config.update(dir=settings.data_dir, shrink=False, resize=RESIZE, image_size=CROP, batch_size=BATCH, threads=0)
     config.interpolation = 'bilinear'  # as Pillow below
-    source = datasets.load(config).train
+    source = load_dataset(config).train
     files = [Path(settings.data_dir) / source[index]['file'] for index in range(min(settings.images, len(source)))]
     files = files[: len(files) // BATCH * BATCH]
-    chosen = datasets.Subset(source, np.arange(len(files)))
+    chosen = Subset(source, np.arange(len(files)))
 
     def ours() -> None:
         for _ in train_batches(chosen, config, seed=0, epochs=1):
@@ -109,17 +110,17 @@ def measure_waiting(settings: Settings, say: Say) -> Comparison:
     """The share of a training step that goes into waiting for the next batch."""
     config = cub.get_config()
     config.data.dir = settings.data_dir
-    dataset = datasets.load(config.data)
-    model = experiment.build_model(config, len(dataset.class_names))
-    config = experiment.with_preprocessing(config, model)
+    dataset = load_dataset(config.data)
+    model = build_model(config, len(dataset.class_names))
+    config = with_preprocessing(config, model)
     row, size = config.stages[0], config.data.batch_size
     row.cache = 0  # every step reads its images
-    mesh = parallel.make_mesh()
+    mesh = sharding.make_mesh()
     optimizer, step = make_train_step(model, row, frozenset(row.train), config, len(dataset.train) / size, mesh)
     _, params, stats = split_model(model)
-    state = TrainState(*parallel.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
+    state = TrainState(*sharding.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
     batches = train_batches(dataset.train, config.data, seed=0, epochs=row.epochs)
-    ready = parallel.prefetch(batches, mesh, ('image', 'label'))
+    ready = sharding.prefetch(batches, mesh, ('image', 'label'))
     say(f'watching {settings.steps} training steps')
     waited = worked = 0.0
     for number in itertools.count(-2):  # the first two compile and fill the queue

@@ -17,7 +17,7 @@ from benchmarks.comparisons import Comparison, Findings, at_least, at_most, comp
 from benchmarks.networks import BACKBONE, NETWORKS, Size
 from benchmarks.programs import Program
 from ssanet_jax.experiments.timing import Say, silent, take_turns
-from ssanet_jax.models.backbones import BACKBONES
+from ssanet_jax.models.backbones.registry import BACKBONES
 
 # (first, second, target); the targets are for ResNet-50 at 448, batch 1 and 16.
 PAIRS = (

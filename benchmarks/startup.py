@@ -23,13 +23,14 @@ from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
 from configs import demo
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent
-from ssanet_jax.models.backbones import BACKBONES
+from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment
-from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
+from ssanet_jax.runs.run import build_model, with_preprocessing
+from ssanet_jax.runs.workdir import open_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 # The program as it is, but for the clock: when the first batch is answered, it says so and ends.
@@ -87,11 +88,11 @@ def write_run(settings: Settings, workdir: Path) -> ConfigDict:
     config.data.update(train_count=16, test_count=settings.batch, eval_batch_size=settings.batch)
     config.data.update(size=settings.size, resize=settings.size, image_size=settings.size)
     config.model.update(backbone=settings.backbone)
-    dataset = datasets.load(config.data)
-    model = experiment.build_model(config, len(dataset.class_names))
-    experiment.open_workdir(workdir, experiment.with_preprocessing(config, model), dataset.class_names, dataset.digest)
+    dataset = load_dataset(config.data)
+    model = build_model(config, len(dataset.class_names))
+    open_workdir(workdir, with_preprocessing(config, model), dataset.class_names, dataset.digest)
     _, params, stats = split_model(model)
-    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, config.stages[-1].name), writes=True)
+    checkpoints = Checkpoints(checkpoint_dir(workdir, config.stages[-1].name), writes=True)
     checkpoints.save(1, {'params': params, 'stats': stats, 'position': {'seconds': 0.0}})
     checkpoints.close()
     return config

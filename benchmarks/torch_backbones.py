@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ssanet_jax.models.efficientnet_lite import STAGES
+from ssanet_jax.models.backbones.efficientnet_lite import STAGES
 
 
 def device() -> torch.device:

@@ -21,13 +21,12 @@ from benchmarks.comparisons import Findings, at_most, compare
 from benchmarks.networks import WAYS, crop_size
 from benchmarks.programs import Program
 from configs import common
-from ssanet_jax import parallel
+from ssanet_jax.distributed import sharding
 from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
-from ssanet_jax.models.backbones import BACKBONES
+from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment
+from ssanet_jax.runs.run import active_groups, build_model
 from ssanet_jax.training.feature_cache import describe_program
-from ssanet_jax.training.stages import active_groups
 from ssanet_jax.training.step import TrainState, make_train_step
 
 PLAIN = 'plain fine-tuning'
@@ -87,24 +86,24 @@ def steps(settings: Settings, say: Say = silent) -> dict[str, Program]:
     cases = {PLAIN: (plain, frozenset(plain.train))}
     cases |= {row.name: (row, active_groups(config.stages, index)) for index, row in enumerate(config.stages)}
 
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    model = experiment.build_model(config, settings.classes, pretrained=False)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    model = build_model(config, settings.classes, pretrained=False)
     _, params, stats = split_model(model)
-    batch = parallel.replicate(random_batch(settings), mesh)
+    batch = sharding.replicate(random_batch(settings), mesh)
     found = {}
     for name, (row, active) in cases.items():
         say(f'compiling {name}')
         optimizer, step = make_train_step(model, row, active, config, 100.0, mesh)
         # A copy of its own: a step gives its state away.
         state = TrainState(*jax.tree.map(jnp.copy, (params, stats, optimizer.init(params))), np.int32(0))
-        compiled = step.lower(parallel.replicate(state, mesh), batch).compile()
-        found[name] = Program(_taking(compiled, parallel.replicate(state, mesh), batch), compiled)
+        compiled = step.lower(sharding.replicate(state, mesh), batch).compile()
+        found[name] = Program(_taking(compiled, sharding.replicate(state, mesh), batch), compiled)
         if name == SECOND:
             say(f'compiling {CACHED}')
             describe = describe_program(model, active, False, mesh)
             kept = {'description': describe(params, stats, batch['image']), 'label': batch['label']}
-            compiled = step.lower(parallel.replicate(state, mesh), kept).compile()
-            found[CACHED] = Program(_taking(compiled, parallel.replicate(state, mesh), kept), compiled)
+            compiled = step.lower(sharding.replicate(state, mesh), kept).compile()
+            found[CACHED] = Program(_taking(compiled, sharding.replicate(state, mesh), kept), compiled)
     return found
 
 

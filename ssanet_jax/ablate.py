@@ -17,11 +17,12 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax import command
+from ssanet_jax import cli
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.series import FIGURES, MEASUREMENTS, Figure, Line, Series, collect, measure_rows, train_rows
 from ssanet_jax.experiments.tables import TABLES
-from ssanet_jax.training import experiment, run_files
+from ssanet_jax.runs.files import RESULTS_FILE, write_json
+from ssanet_jax.runs.workdir import Locked, locked
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
 _TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
@@ -39,23 +40,23 @@ def main(arguments: list[str]) -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
     if arguments:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
-    series = Series(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{command.config_name()}'))
+    series = Series(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for seed in seeds:
         try:
-            with experiment.locked(series.seed_dir(seed)):
+            with locked(series.seed_dir(seed)):
                 train_rows(series, table.rows, seed, notes)
                 measure_rows(series, table.rows, seed, _MEASURE.value, notes)
-        except experiment.Locked:
+        except Locked:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
-    files = {run_files.RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
+    files = {RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
     found = {figure.name: collect(series, table.rows, seeds, figure) for figure in FIGURES}
     found = {figure: lines for figure, lines in found.items() if lines}
     asked = [figure.name for figure in FIGURES if figure.file in files and figure.name in found]
     print_tables(table.title, {name: found[name] for name in asked})
-    run_files.write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
+    write_json(series.root / f'table_{_TABLE.value}.json', as_json(found))
     runs = sum(len(line.values) for line in found.get('accuracy', []))
     print(f'{runs} of {len(seeds) * len(table.rows)} runs are finished: see {series.root}')
 
@@ -122,4 +123,4 @@ def as_json(found: dict[str, list[Line]]) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

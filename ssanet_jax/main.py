@@ -13,8 +13,10 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from ssanet_jax import command, processes
-from ssanet_jax.training import loop, settings
+from ssanet_jax import cli
+from ssanet_jax.distributed import processes
+from ssanet_jax.runs.compatibility import check_overrides
+from ssanet_jax.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -34,13 +36,13 @@ flags.mark_flag_as_required('config')
 def main(arguments: list[str]) -> None:
     """Runs the mode; the last line on stdout is the accuracy."""
     if arguments:
-        raise command.UserError(f'{arguments[0]!r} is no flag: see --help')
+        raise cli.UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
     processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    workdir = Path(_WORKDIR.value or f'runs/{command.config_name()}')
+    workdir = Path(_WORKDIR.value or f'runs/{cli.config_name()}')
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
-        settings.check_overrides(workdir, config, overrides.keys())
+        check_overrides(workdir, config, overrides.keys())
     work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
     results = work(config, workdir, Console(stderr=True, quiet=not processes.leads()))
     if processes.leads():
@@ -48,4 +50,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

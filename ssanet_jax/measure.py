@@ -19,8 +19,8 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from ssanet_jax import command
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax import cli
+from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.robustness import ORIGINAL
 from ssanet_jax.experiments.measurements import (
@@ -31,8 +31,8 @@ from ssanet_jax.experiments.measurements import (
     measure_robustness,
     write_measurement,
 )
-from ssanet_jax.experiments.sharing_ways import GLOBAL_POOLING, measure_sharing
-from ssanet_jax.training import experiment
+from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING, measure_sharing
+from ssanet_jax.runs.run import Run, dataset_of, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
     workdir = Path(_WORKDIR.value)
-    run = experiment.load_run(workdir)
-    dataset = experiment.dataset_of(run, workdir, _DATA_DIR.value)
+    run = load_run(workdir)
+    dataset = dataset_of(run, workdir, _DATA_DIR.value)
 
     names = [_ONLY.value] if _ONLY.value else [name for name in MEASUREMENTS if name != 'sharing']  # it takes long
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -169,7 +169,7 @@ def _sharing_line(result: dict[str, Any]) -> str:
 class Measurement(NamedTuple):
     """One of the things that can be measured of a run."""
 
-    measure: Callable[[experiment.Run, datasets.Dataset], dict[str, Any]]
+    measure: Callable[[Run, Dataset], dict[str, Any]]
     table: Callable[[dict[str, Any]], Table]
     line: Callable[[dict[str, Any]], str]
     unreadable: str  # what becomes of images that cannot be read
@@ -193,4 +193,4 @@ MEASUREMENTS = {
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

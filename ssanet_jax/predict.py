@@ -23,13 +23,13 @@ from absl import flags
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import command
+from ssanet_jax import cli
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.figures import draw_parts, save_picture
-from ssanet_jax.evaluation.recognise import Recogniser, Recognition
-from ssanet_jax.training import experiment
+from ssanet_jax.evaluation.drawing import draw_parts, save_picture
+from ssanet_jax.evaluation.recognition import Recogniser, Recognition
+from ssanet_jax.runs.run import Run, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _OUT = flags.DEFINE_string('out', 'predictions', 'Folder to write to.')
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     files = find_images(arguments, out)
     pictures = picture_names(files)
     console = Console(stderr=True)
-    run = experiment.load_run(Path(_WORKDIR.value))
+    run = load_run(Path(_WORKDIR.value))
     recogniser = Recogniser(run.model, run.active, min(BATCH, len(files)))  # one alone has all devices
     unreadable = []
     with _written(out) as lines:
@@ -110,7 +110,7 @@ def picture_names(files: list[Path]) -> dict[Path, str]:
     }
 
 
-def describe(file: Path, shape: tuple[int, int], found: Recognition, run: experiment.Run, top: int) -> dict:
+def describe(file: Path, shape: tuple[int, int], found: Recognition, run: Run, top: int) -> dict:
     """One JSON line: boxes are `[y0, x0, y1, x1]` in pixels of the image, one a part.
 
     `scale` and `orientation` are empty where the network chooses none.
@@ -165,4 +165,4 @@ def _written(out: Path) -> Iterator[TextIO]:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

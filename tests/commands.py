@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[1]
 # fork could break.
 _SERVER = """
 import importlib, json, os, sys, traceback
-from ssanet_jax import command
+from ssanet_jax import cli
 given = json.load(sys.stdin)
 module = importlib.import_module(given['module'])
+if hasattr(module, '__path__'):  # a package, started by its __main__
+    module = importlib.import_module(given['module'] + '.__main__')
 exec(given['before'])
 codes = {}
 for name, (arguments, stem) in given['cases'].items():
@@ -27,7 +29,7 @@ for name, (arguments, stem) in given['cases'].items():
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
         sys.argv = [given['module'], *arguments]
         try:
-            command.run(module.main)
+            cli.run(module.main)
             code = 0
         except SystemExit as error:
             code = error.code or 0
@@ -73,8 +75,11 @@ def run_python(
 
 def changed(module: str, before: str) -> tuple[str, str]:
     """For `run_python`: a command, after Python that changes something of it, where `module` is the command's."""
-    start = f'import importlib\nfrom ssanet_jax import command\nmodule = importlib.import_module({module!r})\n'
-    return ('-c', f'{start}{before}\ncommand.run(module.main)')
+    start = (
+        f'import importlib\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
+        "if hasattr(module, '__path__'):\n    module = importlib.import_module(module.__name__ + '.__main__')\n"
+    )
+    return ('-c', f'{start}{before}\ncli.run(module.main)')
 
 
 def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, before: str = '') -> dict[str, Ended]:

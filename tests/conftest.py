@@ -19,6 +19,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
 import pytest
+from data_folders import cub_folder  # noqa: F401, a fixture
 
 jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
 jax.config.update(

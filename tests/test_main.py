@@ -7,7 +7,7 @@ import pytest
 from commands import Ended, run_each, run_python
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
-from ssanet_jax.training import experiment
+from ssanet_jax.runs.workdir import open_workdir
 
 TINY = '--config=tests/tiny_config.py'
 CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
@@ -130,7 +130,7 @@ def prepared(tmp: Path) -> None:
         config = tiny_config.get_config()
         config.seed = 1 if name == 'other' else 0
         config.data.interpolation = 'bilinear'  # as the backbone asks
-        experiment.open_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
+        open_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
     for name in ('other', 'classes', 'damaged'):  # runs that have begun
         (tmp / name / 'scale_mining' / 'checkpoints' / '3').mkdir(parents=True)
     (tmp / 'damaged' / 'config.json').write_text('{"config": {')

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from commands import changed, run_each, run_python
 
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.evaluation.keypoints import in_input_pixels, summarise
-from ssanet_jax.evaluation.recognise import Recogniser
-from ssanet_jax.training import experiment
+from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.runs.run import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,9 @@ MODULE = 'ssanet_jax.measure'
 # Another data set than the run's.
 CHANGED_DATA = """
 import dataclasses
-load = module.datasets.load
-module.datasets.load = lambda config: dataclasses.replace(load(config), {changes})
+from ssanet_jax.runs import run as runs
+load = runs.load_dataset
+runs.load_dataset = lambda config: dataclasses.replace(load(config), {changes})
 """
 
 
@@ -44,8 +45,8 @@ def test_measures_robustness_and_key_points(workdir):
     assert re.search(r'  crown +│ +\d+ +\d+ │ +\d+ +\d+ │ +\d+ │', done.stdout), 'two parts, in one line'
 
     # The parts after scale mining, image by image.
-    run = experiment.load_run(workdir)
-    test = datasets.load(run.config.data).test
+    run = load_run(workdir)
+    test = load_dataset(run.config.data).test
     images = [test[i]['image'] for i in range(30)]
     boxes = np.stack([found.boxes for found in Recogniser(run.model, run.active)(images)])
     annotations = [in_input_pixels(test[i], run.config.data) for i in range(30)]
@@ -91,12 +92,13 @@ def test_a_run_without_parts_and_data_that_moved(workdir):
     """As a run with global pooling: no proposals, and robustness is all there is to measure."""
     changes = """
 import dataclasses
-load, load_run = module.datasets.load, module.experiment.load_run
+from ssanet_jax.runs import run as runs
+load, load_run = runs.load_dataset, module.load_run
 def moved(config):
     assert config.dir == 'elsewhere'
     return load(config)
-module.datasets.load = moved
-module.experiment.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+runs.load_dataset = moved
+module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
     ['backbone', 'image_classifier']))
 """
     done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, changes))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from commands import ROOT, changed, run_python
 
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
-from ssanet_jax.evaluation.recognise import Recogniser
+from ssanet_jax.evaluation.recognition import Recogniser
 from ssanet_jax.predict import find_images, picture_names
-from ssanet_jax.training import experiment
+from ssanet_jax.runs.run import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def predict(*arguments):
 def photos(tmp_path_factory, finished_run):
     """Nine test images as files, one of them in a sub-folder, one wider than high, and one that is no image."""
     folder = tmp_path_factory.mktemp('photos')
-    test = datasets.load(experiment.load_run(finished_run.workdir).config.data).test
+    test = load_dataset(load_run(finished_run.workdir).config.data).test
     (folder / 'more').mkdir()
     for i in range(9):
         image = cv2.resize(test[i]['image'], (192, 96)) if i == 3 else test[i]['image']
@@ -48,7 +48,7 @@ def test_predict_writes_a_line_and_a_picture_an_image(finished_run, photos, tmp_
     assert [line['file'] for line in lines] == [str(photos / f'{i}.png') for i in range(8)] + [
         str(photos / 'more/8.png')
     ]
-    run = experiment.load_run(finished_run.workdir)
+    run = load_run(finished_run.workdir)
     images = [cv2.imread(line['file'])[..., ::-1] for line in lines]
     found = list(Recogniser(run.model, run.active, batch_size=1)([for_evaluation(i, run.config.data) for i in images]))
     for line, one in zip(lines, found):
@@ -63,7 +63,7 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     done = predict(f'--workdir={finished_run.workdir}', f'--out={tmp_path}', photos / '3.png')
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, (tmp_path / 'predictions.jsonl').read_text().splitlines())
-    run = experiment.load_run(finished_run.workdir)
+    run = load_run(finished_run.workdir)
     squeezed = for_evaluation(cv2.imread(str(photos / '3.png'))[..., ::-1], run.config.data)  # 192 x 96 -> 64 x 64
     (found,) = Recogniser(run.model, run.active)([squeezed])
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
-
-# Readers of published folders: each has `read(config) -> Listing`. They are imported by name on demand,
-# so that a run on one set never needs another set's dependencies (SciPy's .mat reader for Cars, for one).
-READERS = {
-    'cub': 'ssanet_jax.data.cub',
-    'cars': 'ssanet_jax.data.cars',
-    'aircraft': 'ssanet_jax.data.aircraft',
-    'folder': 'ssanet_jax.data.folder',
-}
 
 
 @runtime_checkable
@@ -66,46 +55,6 @@ class Dataset:
     """Name of each of the examples' key points; empty for a set that has none."""
     digest: str = ''
     """Of the files' names, labels and splits, for sets that are read from files."""
-
-
-def read_listing(config: Any) -> Listing:
-    """Lists the images of a real data set, without reading one.
-
-    Args:
-      config: the ``data`` section of a config. ``config.name`` picks the reader; the reader's
-        module says which other fields it takes (all take ``dir``).
-
-    Raises:
-      UserError: unknown name, or whatever the reader finds wrong with the files.
-    """
-    if config.name not in READERS:
-        known = ', '.join(['toy_birds', *READERS])
-        raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {known}')
-    return importlib.import_module(READERS[config.name]).read(config)
-
-
-def load(config: Any) -> Dataset:
-    """Reads the data set that a config asks for, after preparing it if this is the first time.
-
-    Args:
-      config: the ``data`` section of a config; see `read_listing`.
-
-    Returns:
-      The data set. Images are read and decoded only as examples are asked for.
-
-    Raises:
-      UserError: unknown name, or whatever is wrong with the files.
-    """
-    if config.name == 'toy_birds':
-        from ssanet_jax.data import toy_birds
-
-        dataset = toy_birds.load(config)
-    else:
-        from ssanet_jax.data import builder
-
-        dataset = builder.prepare(read_listing(config), config)
-    share = config.get('validation', 0)
-    return hold_out(dataset, share, config.get('split_seed', 0)) if share else dataset
 
 
 class Subset:

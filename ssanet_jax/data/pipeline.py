@@ -17,24 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
 
 from ssanet_jax.data import transforms
 from ssanet_jax.data.dataset import Source
+from ssanet_jax.distributed.processes import Process
 from ssanet_jax.errors import UnreadableImage, UserError
 
 Batch = dict[str, np.ndarray]
 READABLE = -1  # of `skipped`, where nothing had to be skipped
-
-
-class Process(NamedTuple):
-    """Which of the processes that train together this one is."""
-
-    index: int = 0
-    count: int = 1
 
 
 ALONE = Process()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ssanet_jax import parallel
+from ssanet_jax.distributed import sharding
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
@@ -33,9 +33,9 @@ class AlignedMaps:
     """
 
     def __init__(self, model: SSANet, active: Collection[str], batch_size: int):
-        mesh = parallel.make_mesh(jax.local_devices(), images=batch_size)
+        mesh = sharding.make_mesh(jax.local_devices(), images=batch_size)
         graph, params, stats = split_model(prepared(model))
-        self._weights = parallel.replicate((params, stats), mesh)
+        self._weights = sharding.replicate((params, stats), mesh)
         self._batch_size = batch_size
 
         @jax.jit
@@ -43,9 +43,9 @@ class AlignedMaps:
             network = merge_model(graph, params, stats)
             pooling, reads = network.oriented_pooling, {*active, 'oriented_pooling'}
             description = network.describe(
-                parallel.split_batch(images, mesh),
+                sharding.split_batch(images, mesh),
                 active=reads,
-                map_candidates=partial(parallel.candidate_map, mesh=mesh),
+                map_candidates=partial(sharding.candidate_map, mesh=mesh),
             )
             outputs = network.classify(description, active=reads)
             maps = description.aligned_maps

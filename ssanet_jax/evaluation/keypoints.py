@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ssanet_jax import parallel
 from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import Batch, eval_batches
 from ssanet_jax.data.transforms import to_input_pixels
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 
 
@@ -88,7 +88,7 @@ def keypoint_distances(
     found: list[dict[str, np.ndarray]] = []
     unreadable: list[int] = []
     without = 0
-    for batch, on_device in parallel.prefetch(batches, mesh, ('image',)):
+    for batch, on_device in sharding.prefetch(batches, mesh, ('image',)):
         boxes = {name: np.asarray(value) for name, value in locate(on_device['image']).items()}
         there = batch['mask'] & (batch['skipped'] < 0)
         usable = (batch['keypoints'][..., 2] > 0).any(-1)  # never without an image

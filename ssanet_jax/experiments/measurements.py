@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import parallel
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import Batch, eval_batches, steps_in, unreadable
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
@@ -20,13 +20,14 @@ from ssanet_jax.evaluation.robustness import robustness
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment, run_files
+from ssanet_jax.runs.files import write_json
+from ssanet_jax.runs.run import Run
 
 BEFORE, AFTER = 'before scale mining', 'after scale mining'
 CENTRE = 'centre of the image'  # where photographers put the object: what any box has to be nearer than
 
 
-def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
+def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
     """`robustness` of a run's prediction on the test set.
 
     Args:
@@ -40,7 +41,7 @@ def measure_robustness(run: experiment.Run, dataset: Dataset, seed: int = 0) -> 
     return robustness(lambda images: predict(images).logits, batches, mesh, seed)
 
 
-def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
+def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
     """`keypoint_distances` of a run's parts on the test set, with the names of the key points."""
     check_parts(run, dataset)
     mesh = _mesh(run)
@@ -60,37 +61,35 @@ def measure_keypoints(run: experiment.Run, dataset: Dataset) -> dict[str, Any]:
     return about | keypoint_distances(locate, batches, mesh)
 
 
-def check_parts(run: experiment.Run, dataset: Dataset) -> None:
+def check_parts(run: Run, dataset: Dataset) -> None:
     """Raises `UserError` for a run or a data set whose parts cannot be held against key points."""
     check_keypoints(dataset)
     check_proposals(run)
 
 
-def check_proposals(run: experiment.Run) -> None:
+def check_proposals(run: Run) -> None:
     """Raises `UserError` for a network that looks for no parts, and so describes no regions."""
     if 'proposals' not in run.active:
         raise UserError(f'the network of stage {run.stage} looks for no parts: measure a run that trains proposals')
 
 
-def write_measurement(
-    workdir: Path, name: str, run: experiment.Run, dataset: Dataset, result: dict[str, Any]
-) -> dict[str, Any]:
+def write_measurement(workdir: Path, name: str, run: Run, dataset: Dataset, result: dict[str, Any]) -> dict[str, Any]:
     """Writes what was measured to `<name>.json` of the run, with what it was measured on, and returns that."""
     result['unreadable'] = unreadable(dataset.test, result['unreadable'])
     content = {'dataset': dataset.name, 'stage': run.stage} | result
-    run_files.write_json(workdir / f'{name}.json', content)
+    write_json(workdir / f'{name}.json', content)
     return content
 
 
-def _mesh(run: experiment.Run) -> Mesh:
-    return parallel.make_mesh(images=run.config.data.eval_batch_size)
+def _mesh(run: Run) -> Mesh:
+    return sharding.make_mesh(images=run.config.data.eval_batch_size)
 
 
-def network(run: experiment.Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
+def network(run: Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     """The run's network as a function of images alone."""
     model = prepared(run.model)
     _, params, stats = split_model(model)
-    params, stats = parallel.replicate((params, stats), mesh)
+    params, stats = sharding.replicate((params, stats), mesh)
     predict = make_predict(model, run.active, mesh)
     return lambda images: predict(params, stats, images)
 

@@ -8,20 +8,17 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.keypoints import check_keypoints
-from ssanet_jax.experiments.measurements import (
-    AFTER,
-    BEFORE,
-    measure_keypoints,
-    measure_robustness,
-    write_measurement,
-)
+from ssanet_jax.experiments.measurements import AFTER, BEFORE, measure_keypoints, measure_robustness, write_measurement
+from ssanet_jax.experiments.paired_comparison import Comparison, Summary, compare, summarise
 from ssanet_jax.experiments.shared_stages import take_over
-from ssanet_jax.experiments.statistics import Comparison, Summary, compare, summarise
 from ssanet_jax.experiments.tables import Row, row_config
-from ssanet_jax.training import experiment, loop, run_files, settings
+from ssanet_jax.runs.compatibility import changed_settings
+from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
+from ssanet_jax.runs.run import dataset_of, filled_in, load_run
+from ssanet_jax.training import loop
 
 MEASUREMENTS = {'robustness': measure_robustness, 'keypoints': measure_keypoints}
 
@@ -55,13 +52,13 @@ def train_rows(series: Series, rows: Sequence[Row], seed: int, console: Console)
         config.seed = seed
         workdir = series.workdir(row, seed)
         if dataset is None:
-            dataset = datasets.load(config.data)
+            dataset = load_dataset(config.data)
         if finished(workdir, config, dataset.digest):
             continue
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
-        runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{run_files.CONFIG_FILE}'))]
+        runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{CONFIG_FILE}'))]
         try:
-            taken = take_over(experiment.filled_in(config), workdir, runs, dataset.digest)
+            taken = take_over(filled_in(config), workdir, runs, dataset.digest)
             if taken:
                 console.print(f'taken over: {", ".join(taken)}', highlight=False)
             loop.train(config, workdir, console)
@@ -76,10 +73,10 @@ def finished(workdir: Path, config: ConfigDict, images: str) -> bool:
     Raises:
       UserError: it has, but with other settings or images than these.
     """
-    if not (workdir / run_files.RESULTS_FILE).exists():
+    if not (workdir / RESULTS_FILE).exists():
         return False
-    run = run_files.read_run(workdir)
-    changed = settings.changed_settings(run['config'], config)
+    run = read_run(workdir)
+    changed = changed_settings(run['config'], config)
     if run['images'] != images:
         changed.append('data set')
     if changed:
@@ -95,10 +92,10 @@ def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence
         workdir = series.workdir(row, seed)
         last = row_config(series.config, row.name).stages[-1].name
         missing = [name for name in names if not _measured(workdir / f'{name}.json', last)]
-        if not missing or not (workdir / run_files.RESULTS_FILE).exists():
+        if not missing or not (workdir / RESULTS_FILE).exists():
             continue
-        run = experiment.load_run(workdir)
-        dataset = experiment.dataset_of(run, workdir, series.config.data.dir)
+        run = load_run(workdir)
+        dataset = dataset_of(run, workdir, series.config.data.dir)
         for name in missing:
             if name == 'keypoints':
                 check_keypoints(dataset)
@@ -111,7 +108,7 @@ def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence
 
 def _measured(path: Path, stage: str) -> bool:
     """Whether a file holds what `measure_rows` would measure: of the last stage, and on the same angles."""
-    content = run_files.read_json(path, _CURE) or {}
+    content = read_json(path, _CURE) or {}
     return content.get('stage') == stage and content.get('seed', 0) == 0
 
 
@@ -139,7 +136,7 @@ def _accuracy_of(change: str) -> Callable[[dict[str, Any]], float]:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure('accuracy', run_files.RESULTS_FILE, lambda content: content['accuracy'], True),
+    Figure('accuracy', RESULTS_FILE, lambda content: content['accuracy'], True),
     *(
         Figure(change, 'robustness.json', _accuracy_of(change), True)
         for change in ('rotated by 90', 'rotated by 180', 'rotated by 270', 'rotated at random', 'reduced')
@@ -166,7 +163,7 @@ def collect(series: Series, rows: Sequence[Row], seeds: Sequence[int], figure: F
     """One figure of all runs that have it, row by row; rows without any are left out."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
-        contents = {seed: run_files.read_json(series.workdir(row, seed) / figure.file, _CURE) for seed in seeds}
+        contents = {seed: read_json(series.workdir(row, seed) / figure.file, _CURE) for seed in seeds}
         values = {
             seed: _number(figure, content, series.workdir(row, seed))
             for seed, content in contents.items()

@@ -10,8 +10,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssanet_jax.models.ssanet import BASELINE
-from ssanet_jax.training import run_files, settings
-from ssanet_jax.training.stages import active_groups
+from ssanet_jax.runs.compatibility import MOVABLE
+from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.run import active_groups
 from ssanet_jax.training.step import stage_losses
 
 # Settings of the network that matter only where one of these groups takes part.
@@ -43,7 +44,7 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
         used |= stage_losses(active_groups(config.stages, number), row.train, config.loss.weights).keys()
     config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in used}
     identity = json.loads(config.to_json_best_effort())
-    for name in settings.MOVABLE:
+    for name in MOVABLE:
         section, field = name.split('.')
         identity[section].pop(field, None)
     return identity
@@ -55,7 +56,7 @@ def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images:
     The files are linked where the file system can, so that they take no room: a finished stage is only read.
 
     Args:
-      config: of the run, with everything filled in (`experiment.with_preprocessing`).
+      config: of the run, with everything filled in (`with_preprocessing`).
       workdir: of the run. One that has been claimed stays as it is; what an attempt left that was killed before it
         claimed anything is removed.
       others: work directories of other runs.
@@ -64,12 +65,12 @@ def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images:
     Returns:
       The names of the stages taken over.
     """
-    if (workdir / run_files.CONFIG_FILE).exists():
+    if (workdir / CONFIG_FILE).exists():
         return []
     for row in config.stages:
         shutil.rmtree(workdir / row.name, ignore_errors=True)
     taken: list[str] = []
-    runs = [(path, run_files.read_run(path)) for path in others if path != workdir]
+    runs = [(path, read_run(path)) for path in others if path != workdir]
     donors = [(path, ConfigDict(run['config'])) for path, run in runs if run['images'] == images]
     for index, row in enumerate(config.stages):
         identity = stage_identity(config, index)

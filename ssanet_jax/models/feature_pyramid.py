@@ -5,7 +5,6 @@ each enriched by the coarser ones that know more, and each region read from the 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +13,6 @@ from flax import nnx
 from ssanet_jax.models.sharing import roi_align
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16  # a box as large as ImageNet's crops belongs to this stride
-
-
-class Level(NamedTuple):
-    """One map of a backbone, and where its cells lie: plain numbers, unless a compiled function returned them.
-
-    One centre serves both axes: images are square.
-    """
-
-    map: jax.Array  # [B, h, w, C]
-    stride: int  # pixels from one cell to the next
-    centre: float  # the input's pixel over which the first cell is centred
 
 
 class FeaturePyramid(nnx.Module):

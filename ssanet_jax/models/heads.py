@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.feature_pyramid import FeaturePyramid, Level, pyramid_align
+from ssanet_jax.models.backbones.base import Level
+from ssanet_jax.models.feature_pyramid import FeaturePyramid, pyramid_align
 
 SPP_BINS = (4, 3, 2, 1)  # He et al., TPAMI 2015: the pyramid of 30 bins
 FPN_LEVELS = 3  # the coarsest ones: strides 8, 16 and 32, as Lin et al. have above their finest

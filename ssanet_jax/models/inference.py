@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.batch_norm import fold_norms
+from ssanet_jax.models.backbones.batch_norm import fold_norms
 from ssanet_jax.models.ssanet import SSANet
 
 

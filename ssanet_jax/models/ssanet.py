@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models import backbones, candidates, oriented_pooling, scale_mining
+from ssanet_jax.models import candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
+from ssanet_jax.models.backbones import registry
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Description, Outputs
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
@@ -25,7 +26,7 @@ class SSANet(nnx.Module):
     Args:
       classes: N.
       image_size: side of the input, pixels.
-      backbone: name in `backbones.BACKBONES`.
+      backbone: name in `registry.BACKBONES`.
       parts: K, the parts used for recognition.
       proposals: M >= K, the boxes ranked in training.
       scales: S, odd.
@@ -99,7 +100,7 @@ class SSANet(nnx.Module):
         self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
         self.remat, self.fuse_global = remat, fusion == 'global+parts'
 
-        self.backbone = backbones.build_backbone(backbone, rngs, jnp.dtype(dtype), dilate)
+        self.backbone = registry.build_backbone(backbone, rngs, jnp.dtype(dtype), dilate)
         channels = self.backbone.features
         # The proposal network reads every other cell of a dilated map, which are those that the map had before.
         self.every = 2 if dilate else 1

@@ -27,15 +27,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import track
 
-from ssanet_jax import parallel, processes
 from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
+from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.outputs import Description
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.training import run_files
+from ssanet_jax.runs.files import CONFIG_FILE, write_whole
 from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
-from ssanet_jax.whole_files import write_whole
 
 _SYNC_BATCHES = 50  # what a killed process loses at most
 _DESCRIBE = ('backbone', 'proposals', 'scale_mining')  # groups whose weights a description depends on
@@ -122,10 +121,10 @@ def cached_batches(
             soft_wrap=True,
         )
     with file.writing(done * batch_bytes):
-        batches = parallel.prefetch(views, mesh, ('image',))
+        batches = sharding.prefetch(views, mesh, ('image',))
         described = _described(describe, network, batches)
         work = track(
-            parallel.look_ahead(described, 1),  # the devices describe while the host writes
+            sharding.look_ahead(described, 1),  # the devices describe while the host writes
             row.name,
             total=steps - done,
             console=console,
@@ -178,15 +177,15 @@ def describe_program(model: SSANet, active: Collection[str], training: bool, mes
     @jax.jit
     def describe(params, stats, images):
         description = merge_model(graph, params, stats).describe(
-            parallel.split_batch(images, mesh),
+            sharding.split_batch(images, mesh),
             active=active,
             training=training,
-            map_candidates=partial(parallel.candidate_map, mesh=mesh),
+            map_candidates=partial(sharding.candidate_map, mesh=mesh),
         )
         if description.regions is not None:
-            # The maps of the whole image are large; the head that reads them is refused (`settings.check_settings`).
+            # The maps of the whole image are large; the head that reads them is refused (`check_settings`).
             description = description._replace(regions=description.regions._replace(levels=()))
-        return parallel.split_batch(description, mesh)
+        return sharding.split_batch(description, mesh)
 
     return describe
 
@@ -231,7 +230,7 @@ def _made_for(workdir: Path, count: int, row: ConfigDict, layout: _Row, state: T
 
     The groups that train are not among it: they move, and a resumed stage begins with others than it described with.
     """
-    digest = hashlib.sha256((workdir / run_files.CONFIG_FILE).read_bytes())
+    digest = hashlib.sha256((workdir / CONFIG_FILE).read_bytes())
     digest.update(str(layout.dtype.descr).encode())
     frozen = {group: params for group, params in state.params.items() if group in _DESCRIBE and group not in row.train}
     digest.update(np.array(jax.tree.leaves(_fingerprints((frozen, state.stats)))))

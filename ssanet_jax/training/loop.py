@@ -13,27 +13,28 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import ssanet_jax
-from ssanet_jax import parallel, processes
-from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data import transforms
-from ssanet_jax.data.pipeline import (
-    check_batch_fits,
-    eval_batches,
-    steps_in,
-    train_batches,
-    unreadable,
-)
+from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.pipeline import check_batch_fits, eval_batches, steps_in, train_batches, unreadable
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.distributed import processes, sharding
+from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
-from ssanet_jax.evaluation.figures import save_picture
-from ssanet_jax.evaluation.recognise import Recogniser, evenly, parts_sheet
+from ssanet_jax.evaluation.drawing import save_picture
+from ssanet_jax.evaluation.recognition import Recogniser, evenly, parts_sheet
 from ssanet_jax.models.inference import prepared
 from ssanet_jax.models.ssanet import SSANet, split_model
-from ssanet_jax.training import experiment, feature_cache, run_files, settings
-from ssanet_jax.training.checkpoints import Checkpoints
-from ssanet_jax.training.stages import active_groups
+from ssanet_jax.runs.best import Best
+from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
+from ssanet_jax.runs.compatibility import settings_of
+from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_json, write_json
+from ssanet_jax.runs.run import Run, active_groups, build_model, load_run, with_preprocessing
+from ssanet_jax.runs.workdir import locked, open_workdir
+from ssanet_jax.training import feature_cache
+from ssanet_jax.training.settings import check_settings
+from ssanet_jax.training.stage_logger import StageWriter
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
-from ssanet_jax.training.writers import StageWriter
 
 EXAMPLES = 10  # test images in the picture of the parts
 FETCH_STEPS = 20  # metrics are fetched this often, so that the host seldom waits for the device
@@ -50,14 +51,14 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     """
     mesh = _training_mesh(config)
     # All that can be wrong with the settings is found before the work directory is claimed.
-    settings.check_settings(config)
-    dataset = datasets.load(config.data)
+    check_settings(config)
+    dataset = load_dataset(config.data)
     check_batch_fits(dataset.train, config.data)
-    model = experiment.build_model(config, len(dataset.class_names))
+    model = build_model(config, len(dataset.class_names))
     # On the host: the devices get what each is to hold, and the first one no copy of all of it besides.
     nnx.update(model, jax.device_get(nnx.state(model)))
-    config = experiment.with_preprocessing(config, model)
-    with experiment.locked(workdir):
+    config = with_preprocessing(config, model)
+    with locked(workdir):
         return _train_stages(config, workdir, console, dataset, model, mesh)
 
 
@@ -65,16 +66,16 @@ def _train_stages(
     config: ConfigDict,
     workdir: Path,
     console: Console,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     model: SSANet,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
-    experiment.open_workdir(workdir, config, dataset.class_names, dataset.digest)
+    open_workdir(workdir, config, dataset.class_names, dataset.digest)
     held_out = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     console.print(
         f'{dataset.name}: {len(dataset.train)} training{held_out} and {len(dataset.test)} test images '
         f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} '
-        f'on {experiment.device_kind()}',
+        f'on {device_kind()}',
         highlight=False,
         soft_wrap=True,
     )
@@ -83,9 +84,9 @@ def _train_stages(
     for index, row in enumerate(config.stages):
         path = workdir / row.name / 'evaluation.json'
         if not path.exists():
-            run_files.write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
+            write_json(path, _train_stage(config, index, model, dataset, workdir, mesh, console))
         feature_cache.remove(workdir, row.name)
-        stages[row.name] = run_files.read_json(path, run_files.TRAIN_AGAIN)
+        stages[row.name] = read_json(path, TRAIN_AGAIN)
     final = stages[row.name]
     if dataset.validation is not None:
         final = _test_once(config, workdir, dataset, _evaluation_mesh(config), console)
@@ -101,10 +102,10 @@ def _train_stages(
         'backbone': config.model.backbone,
         'pretrained': config.model.pretrained,
         'image_size': config.data.image_size,
-        'device': experiment.device_kind(),
+        'device': device_kind(),
         'versions': {'ssanet_jax': ssanet_jax.__version__, 'jax': jax.__version__},
     }
-    run_files.write_json(workdir / run_files.RESULTS_FILE, results)
+    write_json(workdir / RESULTS_FILE, results)
     _draw_examples(workdir, dataset, config)
     return results
 
@@ -119,9 +120,9 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
       UserError: if there is no trained network, or the data has other classes.
     """
     mesh = _evaluation_mesh(config)
-    run = experiment.load_run(workdir)
-    config = settings.settings_of(run.config, config)
-    dataset = datasets.load(config.data)
+    run = load_run(workdir)
+    config = settings_of(run.config, config)
+    dataset = load_dataset(config.data)
     if dataset.class_names != run.class_names:
         raise UserError(
             f'{workdir} was trained on other classes than {dataset.name} has: check --config and config.data'
@@ -133,27 +134,27 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
         soft_wrap=True,
     )
     result = _evaluate_run(run, dataset, config, mesh, console)
-    run_files.write_json(workdir / 'evaluation.json', result)
+    write_json(workdir / 'evaluation.json', result)
     return result
 
 
 def _test_once(
-    config: ConfigDict, workdir: Path, dataset: datasets.Dataset, mesh: jax.sharding.Mesh, console: Console
+    config: ConfigDict, workdir: Path, dataset: Dataset, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
     """The accuracy on the test set of the network that validation chose; read again, not measured again."""
     path = workdir / 'test.json'
     if not path.exists():
-        run_files.write_json(path, _evaluate_run(experiment.load_run(workdir), dataset, config, mesh, console))
-    return run_files.read_json(path, run_files.TRAIN_AGAIN)
+        write_json(path, _evaluate_run(load_run(workdir), dataset, config, mesh, console))
+    return read_json(path, TRAIN_AGAIN)
 
 
 def _evaluate_run(
-    run: experiment.Run, dataset: datasets.Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
+    run: Run, dataset: Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         model = prepared(run.model)
         _, params, stats = split_model(model)
-        params, stats = parallel.replicate((params, stats), mesh)
+        params, stats = sharding.replicate((params, stats), mesh)
         count_correct = make_count_correct(model, run.active, mesh)
         result = _evaluate(count_correct, params, stats, dataset.test, config, mesh)
     for problem in result['unreadable']:
@@ -165,7 +166,7 @@ def _evaluate(
     count_correct: Callable[..., dict[str, jax.Array]],
     params: dict[str, Any],
     stats: dict[str, Any],
-    source: datasets.Source,
+    source: Source,
     config: ConfigDict,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _train_stage(
     config: ConfigDict,
     index: int,
     model: SSANet,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     workdir: Path,
     mesh: jax.sharding.Mesh,
     console: Console,
@@ -200,8 +201,8 @@ def _train_stage(
     split, chosen_on = ('test', dataset.test) if dataset.validation is None else ('validation', dataset.validation)
 
     began = time.monotonic()
-    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, row.name), writes=True)
-    best = experiment.Best(workdir, row.name, chooses=dataset.validation is not None)
+    checkpoints = Checkpoints(checkpoint_dir(workdir, row.name), writes=True)
+    best = Best(workdir, row.name, chooses=dataset.validation is not None)
     pending: list[tuple[int, Metrics]] = []
     skipped: set[int] = set()
     if row.cache and step < total:
@@ -219,7 +220,7 @@ def _train_stage(
         best.consider(step, result, state.params, state.stats)
 
     with StageWriter(console, workdir / row.name, row, images, size, step, split) as writer:
-        for batch, on_device in parallel.prefetch(batches, mesh, (seen, 'label')):
+        for batch, on_device in sharding.prefetch(batches, mesh, (seen, 'label')):
             if step == first:
                 processes.compile_together(train_step, state, on_device)
             with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
@@ -269,28 +270,26 @@ def _initial_state(
     row = config.stages[index]
     _, params, stats = split_model(model)
     spread = config.mesh.spread_heads
-    params, stats = (parallel.place(tree, mesh, spread) for tree in (params, stats))
-    where = parallel.shardings(jax.eval_shape(optimizer.init, params), mesh, spread)
+    params, stats = (sharding.place(tree, mesh, spread) for tree in (params, stats))
+    where = sharding.shardings(jax.eval_shape(optimizer.init, params), mesh, spread)
     opt = jax.jit(optimizer.init, out_shardings=where)(params)
     step, seconds = 0, 0.0
-    if experiment.stage_steps(workdir, row.name):
+    if stage_steps(workdir, row.name):
         like = {'params': params, 'stats': stats, 'opt': opt, 'position': None}
-        step, items = experiment.restore_stage(workdir, row.name, like)
+        step, items = restore_stage(workdir, row.name, like)
         params, stats, opt = items['params'], items['stats'], items['opt']
         seconds = items['position']['seconds']
     elif index:
         # The backbone may have been frozen so far. Heads that no stage has trained yet start as they were built: a
         # stage taken over from another run of an ablation may have other heads, or heads of another shape.
         groups = {'backbone'} | active_groups(config.stages, index - 1)
-        params, stats = experiment.restore_network(
-            workdir, config.stages[index - 1].name, params, stats, groups=groups
-        )
-    return TrainState(params, stats, opt, parallel.replicate(np.int32(step), mesh)), seconds
+        params, stats = restore_network(workdir, config.stages[index - 1].name, params, stats, groups=groups)
+    return TrainState(params, stats, opt, sharding.replicate(np.int32(step), mesh)), seconds
 
 
-def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict) -> None:
+def _draw_examples(workdir: Path, dataset: Dataset, config: ConfigDict) -> None:
     """Draws the parts on test images at even distances, so that nobody picks them."""
-    run = experiment.load_run(workdir)
+    run = load_run(workdir)
     chosen = []
     for index in evenly(EXAMPLES, len(dataset.test)):
         with contextlib.suppress(UnreadableImage):  # reported by the evaluation
@@ -306,14 +305,14 @@ def _draw_examples(workdir: Path, dataset: datasets.Dataset, config: ConfigDict)
 
 def _training_mesh(config: ConfigDict) -> jax.sharding.Mesh:
     _evaluation_mesh(config)  # what is wrong with it should be found now
-    mesh = parallel.make_mesh(shape=config.mesh.shape, images=config.data.batch_size)
-    parallel.check_batch(config.data.batch_size, mesh, 'config.data.batch_size')
+    mesh = sharding.make_mesh(shape=config.mesh.shape, images=config.data.batch_size)
+    sharding.check_batch(config.data.batch_size, mesh, 'config.data.batch_size')
     return mesh
 
 
 def _evaluation_mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    mesh = parallel.make_mesh(images=config.data.eval_batch_size)
-    parallel.check_batch(config.data.eval_batch_size, mesh, 'config.data.eval_batch_size')
+    mesh = sharding.make_mesh(images=config.data.eval_batch_size)
+    sharding.check_batch(config.data.eval_batch_size, mesh, 'config.data.eval_batch_size')
     return mesh
 
 

@@ -1,24 +1,12 @@
 """Whether settings make sense, and which of a run's may be others when it goes on or is evaluated."""
 
-import json
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.pipeline import check_sizes
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE
-from ssanet_jax.training.run_files import read_run
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
-
-# Where the data lies, how it is read, on which devices and in how much of their memory may change between two starts
-# of one run; what is learned may not.
-MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
-MOVABLE |= {'mesh.shape', 'mesh.spread_heads', 'model.remat'}
-SHARED_BY = {'model.sharing', 'model.dilate', 'model.crop_size'}  # how regions share features; they hold no weights
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -37,77 +25,3 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(
             'config.model.part_head=fpn reads whole maps, which no cache keeps: set the cache of stages to 0'
         )
-
-
-def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
-    """Paths of the settings in which a configuration differs from that of a run, those that may change left out.
-
-    Args:
-      before: `read_run(...)['config']`.
-      config: one that still leaves open what the backbone's weights decide agrees with any answer.
-    """
-    changed = _differences(before, json.loads(config.to_json_best_effort())) - MOVABLE
-    return sorted(changed - ({'data.interpolation'} if not config.data.interpolation else set()))
-
-
-def settings_of(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
-    """The settings to evaluate a run with: its own, except where the data lies and how it is read.
-
-    Raises:
-      UserError: if `given` asks for other images, another split or another preparation of them.
-    """
-    theirs = given.data.copy_and_resolve_references()
-    theirs.interpolation = theirs.interpolation or trained.data.interpolation
-    free = {name.removeprefix('data.') for name in MOVABLE} | {'csv', 'name', 'level', 'batch_size'}
-    changed = sorted(_differences(trained.data.to_dict(), json.loads(theirs.to_json_best_effort())) - free)
-    if changed:
-        raise UserError(
-            f'the run has another {", ".join(f"config.data.{name}" for name in changed)}: evaluate with its settings'
-        )
-    config = trained.copy_and_resolve_references()
-    config.data = theirs
-    return config
-
-
-def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str]) -> None:
-    """Refuses what evaluating a run could only ignore: its network is what it was trained to be.
-
-    The other fields of a configuration file may differ, as its defaults do; what was typed on the command line was
-    meant.
-
-    Args:
-      workdir: of the run.
-      config: as given, overrides included.
-      overrides: paths of the fields that were set on the command line, such as 'model.sharing'.
-
-    Raises:
-      UserError: one of them is not what the run was trained with. Those of `data` are for `settings_of` to judge;
-        `MOVABLE` ones are free.
-    """
-    changed = changed_settings(read_run(workdir)['config'], config)
-    inside = lambda path, whole: path == whole or path.startswith((f'{whole}.', f'{whole}['))
-    refused = sorted(
-        name
-        for name in overrides
-        if not inside(name, 'data') and any(inside(name, path) or inside(path, name) for path in changed)
-    )
-    if not refused:
-        return
-    named = ', '.join(f'config.{name}' for name in refused)
-    cure = f'leave {"it" if len(refused) == 1 else "them"} out'
-    if SHARED_BY & set(refused):
-        cure += f'; python -m ssanet_jax.measure --workdir={workdir} --only=sharing tries every way to share features'
-    raise UserError(f'{workdir} holds a run with another {named}, and is evaluated as it was trained: {cure}')
-
-
-def _differences(a: Any, b: Any, path: str = '') -> set[str]:
-    """Paths at which two JSON trees differ, the settings of a run and those given now."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        # What the first does not have yet, an earlier version's run, was off.
-        shared = {key for key in a.keys() | b.keys() if key in a or b[key] not in (0, '', 'none')}
-        found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in shared]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        found = [_differences(x, y, f'{path}[{i}]') for i, (x, y) in enumerate(zip(a, b))]
-    else:
-        return set() if a == b else {path}
-    return set().union(*found)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE, GROUPS
+from ssanet_jax.runs.run import active_groups
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
@@ -120,11 +121,6 @@ def _check_cache(row: ConfigDict, active: Collection[str]) -> None:
             f'stage {row.name!r} has cache={row.cache}: of its {row.epochs} epochs each reads one view, so give at '
             f'most as many, or 0'
         )
-
-
-def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
-    """The groups trained by the end of stage `index`: the rest is random, and stays out."""
-    return frozenset(group for row in stages[: index + 1] for group in row.train)
 
 
 def learning_rate(row: ConfigDict, steps_per_epoch: float) -> optax.Schedule:

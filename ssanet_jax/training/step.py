@@ -12,9 +12,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssanet_jax import parallel
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.losses import cross_entropy, mac_loss, ranking_loss
+from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
@@ -137,7 +137,7 @@ def make_train_step(
         SSANet.describe,
         active=active,
         training=ranks_proposals(weights),
-        map_candidates=partial(parallel.candidate_map, mesh=mesh),
+        map_candidates=partial(sharding.candidate_map, mesh=mesh),
     )
 
     def loss(trained, frozen, stats, batch, step):
@@ -155,7 +155,7 @@ def make_train_step(
         )
 
     def train_step(state, batch):
-        batch = parallel.split_batch(batch, mesh)
+        batch = sharding.split_batch(batch, mesh)
         trained, frozen = split_groups(state.params, row)
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch, state.step)
         # The frozen part of the update is zero and unused: the compiler drops it.
@@ -171,7 +171,7 @@ def make_train_step(
         state = TrainState(params, stats, opt, state.step + 1)
         # The same places as before, so that the next step finds the program and its buffers as they are.
         return jax.lax.with_sharding_constraint(
-            state, parallel.shardings(state, mesh, config.mesh.spread_heads)
+            state, sharding.shardings(state, mesh, config.mesh.spread_heads)
         ), metrics
 
     return optimizer, jax.jit(train_step, donate_argnums=0)

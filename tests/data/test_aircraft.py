@@ -5,7 +5,7 @@ import pytest
 from data_samples import make_config, write_image
 from PIL import Image
 
-from ssanet_jax.data import dataset
+from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UserError
 
 
@@ -38,7 +38,7 @@ def config(folder, tmp_path):
 
 
 def test_variants(config, folder):
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'FGVC-Aircraft (2 of 100 variants)'
     assert data.class_names == ('707-320', 'A340-200')
     assert [int(data.train[i]['label']) for i in range(2)] == [0, 1]
@@ -54,7 +54,7 @@ def test_variants(config, folder):
 
 def test_families_have_names_with_spaces(config):
     config.level = 'family'
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.class_names == ('A340', 'Boeing 707')
     assert [int(data.train[i]['label']) for i in range(2)] == [1, 0]
 
@@ -62,7 +62,7 @@ def test_families_have_names_with_spaces(config):
 @pytest.mark.parametrize('place', ['fgvc-aircraft-2013b/data', '.'])
 def test_other_folders_that_people_point_at(config, tmp_path, place):
     config.dir = str(tmp_path / place)
-    assert dataset.read_listing(config).root == tmp_path / 'fgvc-aircraft-2013b/data'
+    assert read_listing(config).root == tmp_path / 'fgvc-aircraft-2013b/data'
 
 
 def test_names_have_spaces_and_slashes(config, folder):
@@ -74,7 +74,7 @@ def test_names_have_spaces_and_slashes(config, folder):
         (data / f'images_{level}_trainval.txt').write_text(f'1025794 {second}\r\n0034309 {first}\r\n')
         (data / f'images_{level}_test.txt').write_text(f'0063650 {second}\n')
         config.level = level
-        listing = dataset.read_listing(config)
+        listing = read_listing(config)
         assert listing.class_names == (first, second)
         assert [record.label for record in listing.records] == [1, 0, 1]
         assert [record.path for record in listing.records][0] == 'images/1025794.jpg'
@@ -82,27 +82,27 @@ def test_names_have_spaces_and_slashes(config, folder):
 
 def test_boxes_are_optional(config, folder):
     (folder / 'data/images_box.txt').unlink()
-    assert 'box' not in dataset.load(config).train[0]
+    assert 'box' not in load_dataset(config).train[0]
 
 
 def test_unknown_level(config):
     config.level = 'engine'
     with pytest.raises(UserError, match="'engine'.*variant, family, manufacturer"):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize('file', ['variants.txt', 'images_variant_test.txt'])
 def test_missing_files(config, folder, file):
     (folder / 'data' / file).unlink()
     with pytest.raises(UserError, match=f'{file} is missing'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_malformed_lines(config, folder):
     path = folder / 'data/images_variant_trainval.txt'
     path.write_text(path.read_text() + '0063650 Spruce Goose\n')
     with pytest.raises(UserError, match='images_variant_trainval.txt, line 3'):
-        dataset.load(config)
+        load_dataset(config)
     (folder / 'data/images_box.txt').write_text('0034309 1 2 3\n')
     with pytest.raises(UserError, match='images_box.txt, line 1'):
-        dataset.load(config)
+        load_dataset(config)

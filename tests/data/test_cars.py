@@ -5,7 +5,8 @@ import pytest
 import scipy.io
 from data_samples import make_config, real_folder, write_image
 
-from ssanet_jax.data import cars, dataset
+from ssanet_jax.data import cars
+from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UserError
 
 _BOX = [('bbox_x1', 'O'), ('bbox_y1', 'O'), ('bbox_x2', 'O'), ('bbox_y2', 'O')]
@@ -37,7 +38,7 @@ def config(folder, tmp_path):
 
 
 def test_reads_labels_and_boxes(config):
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'Stanford Cars (3 of 196 classes)'
     assert data.class_names == ('Audi TT', 'Fiat 500', 'Ram C/V')
     assert (len(data.train), len(data.test)) == (2, 1)
@@ -51,7 +52,7 @@ def test_reads_labels_and_boxes(config):
 def test_test_labels_beside_the_devkit(config, folder):
     name = 'cars_test_annos_withlabels.mat'
     (folder / 'devkit' / name).rename(folder / name)
-    assert int(dataset.load(config).test[0]['label']) == 1
+    assert int(load_dataset(config).test[0]['label']) == 1
 
 
 _LABELS = 'devkit/cars_test_annos_withlabels.mat'
@@ -79,7 +80,7 @@ def test_layouts_of_mirrors(config, folder, tmp_path, layout, above):
         (folder / new).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'moving').rename(folder / new)
     config.dir = str(tmp_path / above)
-    listing = dataset.read_listing(config)
+    listing = read_listing(config)
     assert listing.root == folder
     assert [record.label for record in listing.records] == [2, 0, 1]
     assert all((folder / record.path).is_file() for record in listing.records)
@@ -87,14 +88,14 @@ def test_layouts_of_mirrors(config, folder, tmp_path, layout, above):
 
 def test_the_plain_name_of_the_test_labels_goes_first(config, folder):
     scipy.io.savemat(folder / 'devkit/cars_test_annos_withlabels (1).mat', _annotations([(1, 1, 2, 2, 3, '00001.jpg')]))
-    assert dataset.read_listing(config).records[-1].label == 1
+    assert read_listing(config).records[-1].label == 1
 
 
 def test_missing_test_labels_are_named(config, folder):
     path = folder / 'devkit/cars_test_annos_withlabels.mat'
     path.rename(folder / 'devkit/cars_test_annos.mat')
     with pytest.raises(UserError, match='cars_test_annos_withlabels.mat is missing.*mirrors') as caught:
-        dataset.load(config)
+        load_dataset(config)
     assert '\n' not in str(caught.value)
 
 
@@ -104,7 +105,7 @@ def test_a_mirror_without_the_devkit(config, folder):
     with pytest.raises(
         UserError, match='devkit/cars_train_annos.mat or .* is missing in .*devkit/, which some mirrors'
     ):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_unlabelled_test_file_under_the_labelled_name(config, folder):
@@ -112,39 +113,39 @@ def test_unlabelled_test_file_under_the_labelled_name(config, folder):
     path = folder / 'devkit/cars_test_annos_withlabels.mat'
     scipy.io.savemat(path, _annotations(rows, labelled=False))
     with pytest.raises(UserError, match='has no labels'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize('file', ['cars_meta.mat', 'cars_train_annos.mat'])
 def test_missing_and_damaged_files(config, folder, file):
     (folder / 'devkit' / file).write_bytes(b'MATLAB 5.0')
     with pytest.raises(UserError, match=f'{file} is not the MATLAB file'):
-        dataset.load(config)
+        load_dataset(config)
     (folder / 'devkit' / file).unlink()
     with pytest.raises(UserError, match=f'{file} is missing'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_rows_that_are_no_annotations(config, folder):
     path = folder / 'devkit/cars_train_annos.mat'
     scipy.io.savemat(path, _annotations([(1, 1, 2, 2, np.array([]), '00001.jpg')]))
     with pytest.raises(UserError, match='00001.jpg has no class or no box'):
-        dataset.load(config)
+        load_dataset(config)
     scipy.io.savemat(path, {'annotations': np.array([(1, 'a')], [('class', 'O'), ('relative_im_path', 'O')])})
     with pytest.raises(UserError, match='lists no images with boxes'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_label_outside_the_classes(config, folder):
     scipy.io.savemat(folder / 'devkit/cars_train_annos.mat', _annotations([(1, 1, 2, 2, 4, '00001.jpg')]))
     with pytest.raises(UserError, match='class 4, outside 1..3'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_missing_image(config, folder):
     (folder / 'cars_train/00002.jpg').unlink()
     with pytest.raises(UserError, match='00002.jpg is listed but missing'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_real_annotations():

@@ -10,6 +10,7 @@ from data_samples import make_config, real_folder
 from PIL import Image
 
 from ssanet_jax.data import cub, dataset, pipeline
+from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UserError
 
 
@@ -19,7 +20,7 @@ def config(cub_folder, tmp_path):
 
 
 def test_reads_labels_split_boxes_and_key_points(config, cub_folder):
-    data = dataset.load(config)
+    data = load_dataset(config)
 
     assert data.class_names == ('Black footed Albatross', 'Sooty Albatross')
     assert data.name == 'CUB-2 (2 of 200 classes, official split)'
@@ -40,19 +41,19 @@ def test_reads_labels_split_boxes_and_key_points(config, cub_folder):
 
 
 def test_grayscale_becomes_rgb(config):
-    image = dataset.load(config).test[1]['image']  # Image number 6.
+    image = load_dataset(config).test[1]['image']  # Image number 6.
     assert image.shape == (24, 32, 3)
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
 
 def test_stored_bytes_are_the_files_bytes(config, cub_folder):
-    data = dataset.load(config)
+    data = load_dataset(config)
     stored = data.train._records[0]
     assert stored['image'] == (cub_folder / data.train[0]['file']).read_bytes()
 
 
 def test_a_prepared_copy_is_read_by_several_threads(config):
-    source = dataset.load(config).train
+    source = load_dataset(config).train
     first, second = (
         list(pipeline.train_batches(source, make_config(threads=threads), seed=0, epochs=5)) for threads in (0, 4)
     )
@@ -62,21 +63,21 @@ def test_a_prepared_copy_is_read_by_several_threads(config):
 
 
 def test_prepares_once(config, cub_folder):
-    dataset.load(config)
+    load_dataset(config)
     for image in cub_folder.glob('images/*/*.jpg'):
         image.unlink()
-    assert dataset.load(config).train[0]['image'].shape == (24, 32, 3)
+    assert load_dataset(config).train[0]['image'].shape == (24, 32, 3)
 
 
 def test_other_annotations_get_their_own_copy(config, cub_folder, tmp_path):
-    dataset.load(config)
+    load_dataset(config)
     labels = cub_folder / 'image_class_labels.txt'
     labels.write_text(labels.read_text().replace('5 1', '5 3'))
-    assert int(dataset.load(config).train[1]['label']) == 1
+    assert int(load_dataset(config).train[1]['label']) == 1
 
     moved = cub_folder.rename(tmp_path / 'elsewhere')
     config.dir = str(moved)
-    dataset.load(config)
+    load_dataset(config)
     assert len(list((tmp_path / 'prepared').glob('cub-*'))) == 3
 
 
@@ -93,24 +94,24 @@ def dying(self, split):
             os._exit(9)
         yield key, example
 builder._RecordBuilder._generate_examples = dying
-dataset.load(ConfigDict(dict(name="cub", dir=sys.argv[1], prepared_dir=sys.argv[2])))
+load_dataset(ConfigDict(dict(name="cub", dir=sys.argv[1], prepared_dir=sys.argv[2])))
 """
     command = [sys.executable, '-c', child, config.dir, config.prepared_dir]
     assert subprocess.run(command, capture_output=True).returncode == 9
     left = list((tmp_path / 'prepared').glob('cub-*/records/*'))
     assert len(left) == 1 and 'incomplete' in left[0].name
 
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert (len(data.train), len(data.test)) == (4, 3)
     assert not left[0].exists()
 
 
 def test_a_damaged_copy_is_reported(config, tmp_path):
-    dataset.load(config)
+    load_dataset(config)
     (info,) = (tmp_path / 'prepared').glob('cub-*/records/*/dataset_info.json')
     info.unlink()
     with pytest.raises(UserError, match='damaged: delete that folder'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +128,21 @@ def test_a_damaged_copy_is_reported(config, tmp_path):
 def test_names_the_missing_file(config, cub_folder, file):
     (cub_folder / file).unlink()
     with pytest.raises(UserError, match=f'{file} is missing'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_missing_folder(config):
     config.dir = '/nowhere'
     with pytest.raises(UserError, match='config.data.dir=/nowhere is not a folder'):
-        dataset.load(config)
+        load_dataset(config)
     config.dir = ''
     with pytest.raises(UserError, match='config.data.dir is not set'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_a_folder_that_holds_cub(config, cub_folder, tmp_path):
     config.dir = str(tmp_path)
-    listing = dataset.read_listing(config)
+    listing = read_listing(config)
     assert listing.root == cub_folder and len(listing.records) == 7
 
     # One deeper, beside a link to it and a deleted one.
@@ -151,44 +152,44 @@ def test_a_folder_that_holds_cub(config, cub_folder, tmp_path):
     (cub_folder / 'link').symlink_to(nested)
     (cub_folder / '.trash').mkdir()
     (cub_folder / '.trash/images.txt').touch()
-    assert dataset.read_listing(config).root == nested
+    assert read_listing(config).root == nested
 
     (cub_folder / 'copy').mkdir()
     (cub_folder / 'copy/images.txt').touch()
     with pytest.raises(UserError, match='more than one such set, .*CUB_200_2011 and .*copy'):
-        dataset.read_listing(config)
+        read_listing(config)
 
 
 def test_a_folder_without_cub(config, tmp_path):
     (tmp_path / 'empty').mkdir()
     config.dir = str(tmp_path / 'empty')
     with pytest.raises(UserError, match='images.txt is missing in .*empty and the folders in it: set config.data.dir'):
-        dataset.read_listing(config)
+        read_listing(config)
 
 
 def test_a_file_that_is_no_text(config, cub_folder):
     (cub_folder / 'images.txt').write_bytes(b'\x80\x81\xff')
     with pytest.raises(UserError, match='images.txt, line 1'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_no_images(config, cub_folder):
     (cub_folder / 'images.txt').write_text('')
     with pytest.raises(UserError, match='lists no images'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_no_test_images(config, cub_folder):
     split = cub_folder / 'train_test_split.txt'
     split.write_text(split.read_text().replace(' 0', ' 1'))
     with pytest.raises(UserError, match='no test images'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_missing_image_leaves_nothing_behind(config, cub_folder, tmp_path):
     next(cub_folder.glob('images/*/bird_9.jpg')).unlink()
     with pytest.raises(UserError, match='bird_9.jpg is listed but missing'):
-        dataset.load(config)
+        load_dataset(config)
     assert not (tmp_path / 'prepared').exists()
 
 
@@ -196,7 +197,7 @@ def test_malformed_lines(config, cub_folder):
     path = cub_folder / 'images.txt'
     path.write_text(path.read_text() + 'twelve x.jpg\n')
     with pytest.raises(UserError, match='images.txt, line 8'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize('file', ['image_class_labels.txt', 'bounding_boxes.txt', 'classes.txt'])
@@ -204,19 +205,19 @@ def test_annotations_that_disagree(config, cub_folder, file):
     path = cub_folder / file
     path.write_text('\n'.join(path.read_text().splitlines()[:-1]))
     with pytest.raises(UserError, match='do not speak of the same images'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_a_prepared_dir_that_cannot_be_written(config, tmp_path):
     (tmp_path / 'file').write_text('')
     config.prepared_dir = str(tmp_path / 'file')
     with pytest.raises(UserError, match='config.data.prepared_dir'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_unknown_set_names_the_choices():
     with pytest.raises(UserError, match="'dogs'.*toy_birds, cub, cars, aircraft, folder"):
-        dataset.load(make_config(name='dogs'))
+        load_dataset(make_config(name='dogs'))
 
 
 @pytest.fixture(scope='module')
@@ -224,7 +225,7 @@ def real(tmp_path_factory):
     folder = real_folder('CUB_200_2011')
     prepared = tmp_path_factory.mktemp('prepared')
     config = make_config(name='cub', dir=str(folder), prepared_dir=str(prepared))
-    return folder, dataset.load(config)
+    return folder, load_dataset(config)
 
 
 def _table(path):
@@ -290,7 +291,7 @@ def test_boxes_end_where_their_image_ends(config, cub_folder):
     lines = (cub_folder / 'bounding_boxes.txt').read_text().splitlines()
     lines[0] = lines[0].split()[0] + ' -3.0 2.0 90.0 100.0'
     (cub_folder / 'bounding_boxes.txt').write_text('\n'.join(lines) + '\n')
-    example = dataset.load(config).train[0]
+    example = load_dataset(config).train[0]
     np.testing.assert_array_equal(example['box'], [2, 0, *example['image'].shape[:2]])
 
 

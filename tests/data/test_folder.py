@@ -11,7 +11,8 @@ from data_samples import make_config, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssanet_jax.data import dataset, folder, pipeline
+from ssanet_jax.data import folder, pipeline
+from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UnreadableImage, UserError
 
 
@@ -30,7 +31,7 @@ def test_train_and_test_folders(root, config):
         write_image(root / file)
     (root / 'train/owl/notes.txt').write_text('not an image')
     write_image(root / 'train/.cache/5.jpg')
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds'
     assert data.class_names == ('emu', 'owl')
     assert [data.train[i]['file'] for i in range(3)] == [
@@ -54,7 +55,7 @@ def test_names_that_are_not_utf8(root, config):
     except OSError:
         pytest.skip('this file system takes UTF-8 names only')
     config.dir = str(root)
-    for data in (dataset.load(config), dataset.load(config)):  # as it is written, and found again
+    for data in (load_dataset(config), load_dataset(config)):  # as it is written, and found again
         names = [data.train[i]['file'] for i in range(2)]
         assert sorted(names) == sorted(f'train/owl/{name}' for name in (latin, utf8))
         assert all((root / name).is_file() for name in names)
@@ -69,7 +70,7 @@ def test_names_that_are_not_utf8(root, config):
     (root / 'train/owl' / latin).unlink()
     os.symlink(root / 'nowhere', root / 'train/owl' / latin)
     with pytest.raises(UserError, match=f'train/owl/{latin} is listed but missing'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize('field', ['dir', 'csv', 'prepared_dir'])
@@ -78,23 +79,23 @@ def test_a_home_that_nobody_has(root, config, field):
         write_image(root / file)
     config[field] = '~nosuchuser/x'
     with pytest.raises(UserError, match=f'config.data.{field}=~nosuchuser/x .* ~nosuchuser, .*: give the full path'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_a_replaced_file_is_noticed(root, config):
     for file in ('train/owl/1.png', 'test/owl/2.png'):
         write_image(root / file)
-    dataset.load(config)
+    load_dataset(config)
     new = write_image(root / 'train/owl/1.png', height=10, width=10)
     os.utime(root / 'train/owl/1.png', ns=(1, 1))
-    np.testing.assert_array_equal(dataset.load(config).train[0]['image'], new)
+    np.testing.assert_array_equal(load_dataset(config).train[0]['image'], new)
 
 
 def test_class_folders_alone_are_split(root, config):
     for i in range(10):
         write_image(root / f'owl/{i}.jpg')
         write_image(root / f'emu/{i}.jpg')
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (random 80/20 split)'
     assert (len(data.train), len(data.test)) == (16, 4)
 
@@ -134,7 +135,7 @@ def test_another_seed_is_another_split(root):
 def test_val_stands_in_for_test(root, config, name):
     for file in ('Train/owl/1.jpg', 'Train/emu/2.jpg', f'{name}/owl/3.jpg'):
         write_image(root / file)
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (tested on val)'
     assert data.class_names == ('emu', 'owl')
     assert data.test[0]['file'] == f'{name}/owl/3.jpg'
@@ -143,7 +144,7 @@ def test_val_stands_in_for_test(root, config, name):
 def test_val_beside_test_is_left_out(root, config):
     for file in ('train/owl/1.jpg', 'test/owl/2.jpg', 'val/owl/3.jpg', 'val/emu/4.jpg'):
         write_image(root / file)
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (val left out)'
     assert data.class_names == ('owl',)
     assert [data.train[0]['file'], data.test[0]['file']] == ['train/owl/1.jpg', 'test/owl/2.jpg']
@@ -168,7 +169,7 @@ def test_files_that_are_left_out_are_named(root, config):
     for file in ('train/owl/a.HEIC', 'train/owl/deep/b', 'test/owl/c.txt', 'train/README.md', 'train/owl/.DS_Store'):
         (root / file).touch()
     (root / 'train/owl/folder.d').mkdir()
-    listing = dataset.read_listing(config)
+    listing = read_listing(config)
     assert [record.path for record in listing.records] == ['train/owl/1.jpg', 'train/owl/deep/2.PNG', 'test/owl/3.tiff']
     assert listing.left_out == ('test/owl/c.txt', 'train/loose.jpg', 'train/owl/a.HEIC', 'train/owl/deep/b')
 
@@ -178,7 +179,7 @@ def test_a_folder_with_nothing_but_other_files(root, config):
         (root / name).mkdir(parents=True)
         (root / name / '1.heic').touch()
     with pytest.raises(UserError, match=r'no images in class folders \(what is left out: 2 files, such as a/1.heic\)'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_a_broken_link_is_listed_and_then_reported(root, config):
@@ -187,7 +188,7 @@ def test_a_broken_link_is_listed_and_then_reported(root, config):
     (root / 'owl/9.jpg').symlink_to('/nowhere/9.jpg')
     assert len(folder.read_records(root)[1]) == 5  # for the doctor
     with pytest.raises(UserError, match='9.jpg is listed but missing: bring the file back'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_csv_with_splits(config, table, encoding):
         'shots/2.jpg,Kākāpō,train',
         encoding=encoding,
     )
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (birds.csv)'
     assert data.class_names == ('Kākāpō', 'owl, barn')
     assert [data.train[i]['file'] for i in range(3)] == ['shots/2.jpg', 'shots/3.jpg', 'shots/1.jpg']
@@ -226,21 +227,21 @@ def test_csv_columns_in_any_order_and_an_absolute_name(root, config, table, tmp_
     (tmp_path / 'lists').mkdir()
     (tmp_path / 'lists/a.csv').write_text('Split,Path,Label\nvalid,shots/1.jpg,owl\ntrain,shots/2.jpg,owl\n')
     config.csv = str(tmp_path / 'lists/a.csv')
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (a.csv, tested on val)'
     assert [data.train[0]['file'], data.test[0]['file']] == ['shots/2.jpg', 'shots/1.jpg']
 
 
 def test_csv_without_splits_is_drawn_like_folders(root, config, table):
     table('path,label', *(f'shots/{i}.jpg,{"owl" if i < 5 else "emu"}' for i in range(10)))
-    data = dataset.load(config)
+    data = load_dataset(config)
     assert data.name == 'my birds (birds.csv, random 80/20 split)'
     assert (len(data.train), len(data.test)) == (8, 2)
     train = {data.train[i]['file'] for i in range(8)}
     config.split_seed = 1
-    other = dataset.load(config)
+    other = load_dataset(config)
     assert train != {other.train[i]['file'] for i in range(8)}
-    assert dataset.load(config).class_names == ('emu', 'owl')
+    assert load_dataset(config).class_names == ('emu', 'owl')
 
 
 _HEADER = 'path,label,split'
@@ -276,36 +277,36 @@ _FIRST = 'shots/1.jpg,owl,train'
 def test_csv_errors_name_the_line_and_the_cure(config, table, lines, message):
     table(*lines)
     with pytest.raises(UserError, match=message) as caught:
-        dataset.load(config)
+        load_dataset(config)
     assert 'birds.csv' in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_csv_in_another_encoding(config, table):
     table(_HEADER, _FIRST, 'shots/2.jpg,Käuzchen,test', encoding='latin-1')
     with pytest.raises(UserError, match='birds.csv, after line .*save the file as CSV UTF-8'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_missing_csv(config, table):
     with pytest.raises(UserError, match='birds.csv is missing: set config.data.csv'):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_errors(root, config):
     with pytest.raises(UserError, match='is not a folder'):
-        dataset.load(config)
+        load_dataset(config)
     root.mkdir()
     with pytest.raises(UserError, match='no images in class folders'):
-        dataset.load(config)
+        load_dataset(config)
     write_image(root / 'train/owl/1.jpg')
     with pytest.raises(UserError, match='has no test split'):
-        dataset.load(config)
+        load_dataset(config)
     (root / 'test').mkdir()
     with pytest.raises(UserError, match='no test images'):
-        dataset.load(config)
+        load_dataset(config)
     write_image(root / 'test/emu/1.jpg')
     with pytest.raises(UserError, match="without training images, such as 'emu'"):
-        dataset.load(config)
+        load_dataset(config)
 
 
 def test_more_images_hardly_move_the_draw(root):

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from ssanet_jax import parallel
 from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation import accuracy
 from ssanet_jax.models.outputs import Outputs
@@ -82,9 +82,9 @@ def logits_of(model):
 
 
 def run(model, source, active=GROUPS, data=DATA):
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[:1])
     _, params, stats = split_model(model)
-    params, stats = parallel.replicate((params, stats), mesh)
+    params, stats = sharding.replicate((params, stats), mesh)
     count_correct = accuracy.make_count_correct(model, active, mesh)
     return accuracy.evaluate(count_correct, params, stats, eval_batches(source, data), mesh)
 

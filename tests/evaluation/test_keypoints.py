@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from data_samples import make_config
 
-from ssanet_jax import parallel
 from ssanet_jax.data import toy_birds
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.transforms import for_evaluation, to_input_pixels, to_source_pixels
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.keypoints import (
     annotated_batches,
@@ -192,7 +192,7 @@ def test_what_is_left_out():
         boxes = jnp.tile(boxes_around(same_spots), (len(images), 1, 1))
         return {'second': boxes + 1, 'first': boxes}
 
-    result = keypoint_distances(locate, annotated_batches(dataset(source), DATA), parallel.make_mesh())
+    result = keypoint_distances(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
     assert seen == [4, 4, 4]
     assert (result['images'], result['without_keypoints'], result['unreadable']) == (7, 2, [5])
     assert list(result['boxes']) == ['second', 'first'], 'in the order in which they came'
@@ -217,7 +217,7 @@ def test_parts_on_the_key_points_of_drawn_birds():
         points = jnp.stack([jnp.asarray(next(places, np.zeros((4, 2)))) for _ in images])
         return {'parts': boxes_around(points)}
 
-    result = keypoint_distances(locate, annotated_batches(birds, config), parallel.make_mesh())
+    result = keypoint_distances(locate, annotated_batches(birds, config), sharding.make_mesh())
     parts = result['boxes']['parts']
     assert result['images'] == 18 and parts['distance'] == pytest.approx(0, abs=1e-4) and parts['inside'] == 1
     np.testing.assert_array_equal(parts['nearest'], np.eye(4))
@@ -231,4 +231,4 @@ def test_sets_that_cannot_be_measured():
         check_keypoints(Dataset('flowers', ('rose',), source, source))
     locate = lambda images: {'parts': jnp.zeros((len(images), 2, 4))}
     with pytest.raises(UserError, match='no test image has a visible key point'):
-        keypoint_distances(locate, annotated_batches(dataset(source), DATA), parallel.make_mesh())
+        keypoint_distances(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())

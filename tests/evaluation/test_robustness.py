@@ -7,8 +7,8 @@ import scipy.ndimage
 from data_samples import make_config
 from PIL import Image
 
-from ssanet_jax import parallel
 from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.robustness import CHANGES, random_angles, reduce, robustness, turn
 
@@ -37,7 +37,7 @@ def noise(count, side=SIDE, seed=0):
 
 
 def measure(classify, source, data=DATA, seed=0):
-    return robustness(classify, eval_batches(source, data), parallel.make_mesh(), seed)
+    return robustness(classify, eval_batches(source, data), sharding.make_mesh(), seed)
 
 
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 15), (12, 20)])

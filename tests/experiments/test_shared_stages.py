@@ -13,7 +13,10 @@ from configs import demo
 from ssanet_jax.experiments.shared_stages import stage_identity, take_over
 from ssanet_jax.experiments.tables import row_config
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.training import experiment, loop, run_files
+from ssanet_jax.runs.checkpoints import restore_network
+from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.run import build_model, load_run
+from ssanet_jax.training import loop
 
 
 def identity(name, index=0, **changes):
@@ -61,7 +64,7 @@ def test_without_parts_no_weight_of_theirs_decides():
 @pytest.fixture
 def rows(finished_run):
     """What trained the finished run, and the same without oriented pooling."""
-    full = experiment.load_run(finished_run.workdir).config
+    full = load_run(finished_run.workdir).config
     full.stages = tuple(ConfigDict(row) for row in full.stages)
     return full, row_config(full, 'dsm')
 
@@ -69,7 +72,7 @@ def rows(finished_run):
 @pytest.fixture
 def images(finished_run):
     """The digest of the finished run's images."""
-    return run_files.read_run(finished_run.workdir)['images']
+    return read_run(finished_run.workdir)['images']
 
 
 @pytest.mark.slow
@@ -86,7 +89,7 @@ def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tm
         'stages': {name: {**row, 'wall_seconds': 0} for name, row in results['stages'].items()},
     }
     assert ignored(taken) == ignored(trained)
-    networks = [split_model(experiment.load_run(tmp_path / name).model)[1:] for name in ('taken', 'trained')]
+    networks = [split_model(load_run(tmp_path / name).model)[1:] for name in ('taken', 'trained')]
     chex.assert_trees_all_equal(*networks)
 
 
@@ -106,7 +109,7 @@ def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_pa
     assert take_over(full, tmp_path, [finished_run.workdir], images) == []
     assert not (tmp_path / 'oriented_pooling').exists()
     (tmp_path / 'scale_mining').mkdir()
-    (tmp_path / run_files.CONFIG_FILE).write_text('{}')
+    (tmp_path / CONFIG_FILE).write_text('{}')
     full.loss.weights.mac = 0.5
     assert take_over(full, tmp_path, [finished_run.workdir], images) == []
     assert (tmp_path / 'scale_mining').is_dir() and not list((tmp_path / 'scale_mining').iterdir())
@@ -116,7 +119,7 @@ def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = tmp_path / 'other'
     (other / 'scale_mining').mkdir(parents=True)
-    (other / run_files.CONFIG_FILE).write_text((finished_run.workdir / run_files.CONFIG_FILE).read_text())
+    (other / CONFIG_FILE).write_text((finished_run.workdir / CONFIG_FILE).read_text())
     assert take_over(full, tmp_path / 'mine', [other], images) == []
     (other / 'scale_mining/evaluation.json').write_text(json.dumps({}))
     assert take_over(full, tmp_path / 'mine', [other], images) == ['scale_mining']
@@ -125,9 +128,9 @@ def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
 def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = shutil.copytree(finished_run.workdir, tmp_path / 'other')
-    content = json.loads((other / run_files.CONFIG_FILE).read_text())
+    content = json.loads((other / CONFIG_FILE).read_text())
     del content['config']['model']['part_head'], content['config']['model']['dilate']
-    (other / run_files.CONFIG_FILE).write_text(json.dumps(content))
+    (other / CONFIG_FILE).write_text(json.dumps(content))
     assert take_over(full, tmp_path / 'mine', [other], images) == []
 
 
@@ -136,9 +139,9 @@ def test_a_head_starts_as_it_was_built(finished_run, rows, tmp_path):
     """The stage before knows nothing of it: the checkpoint has no such group."""
     full, _ = rows
     full.model.part_head = 'gap'
-    model = experiment.build_model(full, 16)
+    model = build_model(full, 16)
     _, params, stats = split_model(model)
-    restored, _ = experiment.restore_network(
+    restored, _ = restore_network(
         finished_run.workdir, 'scale_mining', params, stats, groups={'backbone', 'scale_mining'}
     )
     chex.assert_trees_all_equal(restored['part_head'], params['part_head'])

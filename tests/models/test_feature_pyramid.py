@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssanet_jax.models.backbones import BACKBONES, build_backbone
-from ssanet_jax.models.convnext import ConvNeXt
-from ssanet_jax.models.efficientnet_lite import EfficientNetLite
+from ssanet_jax.models.backbones.convnext import ConvNeXt
+from ssanet_jax.models.backbones.efficientnet_lite import EfficientNetLite
+from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
+from ssanet_jax.models.backbones.resnet import TinyResNet
 from ssanet_jax.models.feature_pyramid import FeaturePyramid, pyramid_align, pyramid_level
 from ssanet_jax.models.regions import resample
-from ssanet_jax.models.resnet import TinyResNet
 
 BASIC, DEEP, LITE = (64, 128, 256, 512), (256, 512, 1024, 2048), (16, 24, 40, 112, 1280)
 CHANNELS = dict.fromkeys(('resnet18', 'resnet34'), BASIC) | dict.fromkeys(('resnet50', 'resnet101', 'resnet152'), DEEP)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from ssanet_jax.models import regions as resampling
-from ssanet_jax.models.feature_pyramid import Level
+from ssanet_jax.models.backbones.base import Level
 from ssanet_jax.models.heads import SPP_BINS, Regions, build_head, spatial_pyramid
 from ssanet_jax.models.scale_mining import ScaleMining, circular_response
 from ssanet_jax.models.ssanet import BASELINE, GROUPS, SSANet, merge_model, split_model

@@ -9,7 +9,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.pretrained.load import load_pretrained, package_file
 from ssanet_jax.pretrained.names import CONVNEXT, EFFICIENTNET_LITE0, FAMILIES, map_names
 

@@ -10,12 +10,13 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.backbones import build_backbone
+from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.pretrained.hub import FILE
 from ssanet_jax.pretrained.load import load_pretrained, weights_of
-from ssanet_jax.training import experiment
-from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
+from ssanet_jax.runs.run import build_model
+from ssanet_jax.runs.workdir import open_workdir
 
 CLASSES = ('a', 'b', 'c')
 COMMIT = 'c' * 40
@@ -27,10 +28,10 @@ def run(tmp_path_factory):
     import tiny_config
 
     config, workdir = tiny_config.get_config(), tmp_path_factory.mktemp('runs') / 'earlier'
-    experiment.open_workdir(workdir, config, CLASSES)
-    _, *items = split_model(experiment.build_model(config, len(CLASSES)))
+    open_workdir(workdir, config, CLASSES)
+    _, *items = split_model(build_model(config, len(CLASSES)))
     params, stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), items)
-    checkpoints = Checkpoints(experiment.checkpoint_dir(workdir, config.stages[-1].name), writes=True)
+    checkpoints = Checkpoints(checkpoint_dir(workdir, config.stages[-1].name), writes=True)
     checkpoints.save(1, jax.tree.map(jax.numpy.asarray, {'params': params, 'stats': stats}))
     checkpoints.close()
     return workdir
@@ -39,7 +40,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize('prefix', ['', 'workdir:'])
 def test_the_backbone_of_another_run_is_taken_over(run, prefix, tiny_config):
     tiny_config.model.pretrained = f'{prefix}{run}'
-    model = experiment.build_model(tiny_config, 7)  # another number of classes
+    model = build_model(tiny_config, 7)  # another number of classes
     weights = weights_of(model.backbone)
     assert any(path.endswith('.var') for path in weights) and any(path.endswith('.kernel') for path in weights)
     assert all((np.asarray(array) == 0.5).all() for array in weights.values())
@@ -51,14 +52,14 @@ def test_another_backbone_is_refused_with_all_that_differs(run, tiny_config):
     with pytest.raises(
         UserError, match=r'it is resnet_tiny, not resnet18; \d+ missing .*; 30 wrongly shaped'
     ) as caught:
-        experiment.build_model(tiny_config, len(CLASSES))
+        build_model(tiny_config, len(CLASSES))
     assert '\n' not in str(caught.value)
 
 
 def test_a_directory_that_is_no_run_is_named(tmp_path, tiny_config):
     tiny_config.model.pretrained = str(tmp_path)
     with pytest.raises(UserError, match='config.model.pretrained=.*holds no run'):
-        experiment.build_model(tiny_config, len(CLASSES))
+        build_model(tiny_config, len(CLASSES))
 
 
 @pytest.fixture
@@ -114,5 +115,5 @@ def test_without_the_extra_the_hub_says_how_to_install_it(monkeypatch):
 def test_the_hub_is_imported_only_when_asked_for():
     import subprocess
 
-    code = 'import sys, ssanet_jax.training.experiment; sys.exit("huggingface_hub" in sys.modules)'
+    code = 'import sys, ssanet_jax.runs.run; sys.exit("huggingface_hub" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -14,14 +14,16 @@ import pytest
 from rich.console import Console
 
 from configs import common, cub, demo
-from ssanet_jax import parallel
-from ssanet_jax.data import dataset as datasets
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.mistakes import answer_all
-from ssanet_jax.evaluation.recognise import Recogniser
-from ssanet_jax.training import experiment, loop
-from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.report.answers import answer_all
+from ssanet_jax.runs import run
+from ssanet_jax.runs.checkpoints import Checkpoints
+from ssanet_jax.runs.run import build_model, dataset_of, load_run
+from ssanet_jax.training import loop
 from ssanet_jax.training.stages import stage
 
 QUIET = Console(quiet=True)
@@ -71,14 +73,14 @@ def test_every_reader_agrees_with_training_after_each_stage(trained, tmp_path):
         evaluated = loop.evaluate_run(config, part, QUIET)
         assert evaluated['heads'] == said['heads'], f'{kind}: evaluation after {name}'
 
-        run = experiment.load_run(part)
+        run = load_run(part)
         assert run.stage == name
-        test = datasets.load(run.config.data).test
+        test = load_dataset(run.config.data).test
         images = [for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
         labels = [found.label for found in Recogniser(run.model, run.active)(images)]
         assert np.mean(np.array(labels) == test.labels) == said['accuracy'], f'{kind}: prediction after {name}'
 
-        answers = answer_all(run, experiment.dataset_of(run, part), parallel.make_mesh(images=8), QUIET)
+        answers = answer_all(run, dataset_of(run, part), sharding.make_mesh(images=8), QUIET)
         assert np.mean(answers.predicted == answers.labels) == said['accuracy'], f'{kind}: report after {name}'
 
 
@@ -87,10 +89,7 @@ def test_a_backbone_that_no_stage_has_trained_comes_back(trained, finished_run):
     _, workdir, config = trained
     if any('backbone' in row.train for row in config.stages):
         pytest.skip('its stages train the backbone')
-    expected, found = (
-        experiment.split_model(experiment.load_run(path).model)[1]['backbone']
-        for path in (finished_run.workdir, workdir)
-    )
+    expected, found = (run.split_model(load_run(path).model)[1]['backbone'] for path in (finished_run.workdir, workdir))
     assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
 
 
@@ -100,8 +99,8 @@ def test_another_run_may_start_from_a_backbone_that_no_stage_has_trained(trained
     if any('backbone' in row.train for row in config.stages):
         pytest.skip('its stages train the backbone')
     tiny_config.model.pretrained = str(workdir)
-    expected = experiment.split_model(experiment.load_run(finished_run.workdir).model)[1]['backbone']
-    found = experiment.split_model(experiment.build_model(tiny_config, 16))[1]['backbone']
+    expected = run.split_model(load_run(finished_run.workdir).model)[1]['backbone']
+    found = run.split_model(build_model(tiny_config, 16))[1]['backbone']
     assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
 
 
@@ -117,4 +116,4 @@ def test_a_checkpoint_that_lacks_a_group_is_refused(finished_run, tmp_path, grou
         checkpoints.save(step, items)
     checkpoints.close()
     with pytest.raises(UserError, match=f'it lacks params/{group}'):
-        experiment.load_run(workdir)
+        load_run(workdir)

@@ -14,14 +14,19 @@ import pytest
 from commands import ROOT, train_command
 from rich.console import Console
 
-from ssanet_jax import parallel
-from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import merge_model, split_model
-from ssanet_jax.training import experiment, feature_cache, loop, run_files, settings, stages
+from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
+from ssanet_jax.runs.compatibility import changed_settings
+from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.run import active_groups, build_model, load_run
+from ssanet_jax.runs.workdir import open_workdir
+from ssanet_jax.training import feature_cache, loop
 from ssanet_jax.training import step as steps
-from ssanet_jax.training.checkpoints import Checkpoints
+from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
 
 INDEX = 1  # of the stage that trains oriented pooling alone
@@ -33,14 +38,14 @@ class Setting:
 
     def __init__(self, workdir, config):
         self.config, self.workdir = config, workdir
-        self.dataset = datasets.load(config.data)
-        self.model = experiment.build_model(config, len(self.dataset.class_names))
-        self.active = stages.active_groups(config.stages, INDEX)
-        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        self.dataset = load_dataset(config.data)
+        self.model = build_model(config, len(self.dataset.class_names))
+        self.active = active_groups(config.stages, INDEX)
+        self.mesh = sharding.make_mesh(jax.devices()[:1])
         graph, params, stats = split_model(self.model)
         self.params, self.stats = jax.tree.map(np.array, (params, stats))
         self.row = config.stages[INDEX]
-        experiment.open_workdir(workdir, config, self.dataset.class_names, '')
+        open_workdir(workdir, config, self.dataset.class_names, '')
 
     def state(self, step=0):
         return steps.TrainState(self.params, self.stats, (), np.int32(step))
@@ -181,7 +186,7 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
     expected = list(setting.cached())
     folder = feature_cache.folder(setting.workdir, setting.row.name)
     if harm == 'settings':
-        config = setting.workdir / run_files.CONFIG_FILE
+        config = setting.workdir / CONFIG_FILE
         config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
     elif harm == 'note':
         (folder / '0.json').write_text('{"made_')
@@ -223,7 +228,7 @@ def test_the_step_costs_what_its_heads_cost(setting):
 
 def test_half_precision_stays_half(setting):
     setting.config.model.dtype = 'bfloat16'
-    setting.model = experiment.build_model(setting.config, len(setting.dataset.class_names))
+    setting.model = build_model(setting.config, len(setting.dataset.class_names))
     (first, *_), images = setting.cached(), setting.images(1)[0]['image']
     described = jax.device_get(setting.describe(images))
     assert first['description'].aligned_maps.dtype == described.aligned_maps.dtype == jnp.bfloat16
@@ -252,26 +257,26 @@ def test_features_that_were_given_up_are_gone_before_the_disk_is_needed(tmp_path
 
 def test_whether_to_keep_any_may_be_thought_over_until_the_stage_begins(setting):
     names = setting.dataset.class_names
-    checkpoints = Checkpoints(experiment.checkpoint_dir(setting.workdir, 'scale_mining'), writes=True)
+    checkpoints = Checkpoints(checkpoint_dir(setting.workdir, 'scale_mining'), writes=True)
     checkpoints.save(2, {'params': {'w': jnp.zeros(3)}})
     checkpoints.close()
     setting.config.stages[INDEX].cache = 0
-    experiment.open_workdir(setting.workdir, setting.config, names)
-    assert run_files.read_run(setting.workdir)['config']['stages'][INDEX]['cache'] == 0
+    open_workdir(setting.workdir, setting.config, names)
+    assert read_run(setting.workdir)['config']['stages'][INDEX]['cache'] == 0
     setting.config.stages[0].cache = 1
     with pytest.raises(UserError, match=r'another stages\[0\].cache'):
-        experiment.open_workdir(setting.workdir, setting.config, names)
+        open_workdir(setting.workdir, setting.config, names)
 
 
 def test_a_run_from_before_there_was_a_cache_goes_on(setting):
-    before = run_files.read_run(setting.workdir)['config']
+    before = read_run(setting.workdir)['config']
     for row in before['stages']:
         del row['cache']
     del before['model']['remat']
-    changed = settings.changed_settings(before, setting.config)
+    changed = changed_settings(before, setting.config)
     assert changed == [f'stages[{INDEX}].cache']  # 2, which it did not have
     setting.config.stages[INDEX].cache = 0
-    assert not settings.changed_settings(before, setting.config)
+    assert not changed_settings(before, setting.config)
 
 
 HEADS = {'oriented_pooling': 1}
@@ -296,10 +301,10 @@ def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, nam
 
 def test_a_feature_pyramid_keeps_none(tiny_config):
     tiny_config.stages[INDEX].cache = 1
-    settings.check_settings(tiny_config)
+    check_settings(tiny_config)
     tiny_config.model.part_head = 'fpn'
     with pytest.raises(UserError, match='part_head=fpn reads whole maps'):
-        settings.check_settings(tiny_config)
+        check_settings(tiny_config)
 
 
 @pytest.mark.slow
@@ -325,8 +330,8 @@ def test_a_run_killed_while_it_keeps_descriptions_ends_as_one_on_images(tmp_path
 
     ends, losses = [], []
     for path in (tmp_path / 'images', workdir):
-        _, params, stats = split_model(experiment.load_run(path).model)
-        ends.append(experiment.restore_network(path, 'oriented_pooling', params, stats, groups=params)[0])
+        _, params, stats = split_model(load_run(path).model)
+        ends.append(restore_network(path, 'oriented_pooling', params, stats, groups=params)[0])
         history = [json.loads(line) for line in (path / 'oriented_pooling' / 'history.jsonl').read_text().splitlines()]
         losses.append([line['values']['loss/total'] for line in history if 'loss/total' in line['values']])
     for group in ('oriented_pooling', 'image_classifier'):

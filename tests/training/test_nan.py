@@ -7,8 +7,8 @@ from rich.console import Console
 
 from configs import common
 from ssanet_jax.errors import UserError
+from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoints import Checkpoints
 
 
 def test_a_hugely_too_large_rate_stops_the_run(tiny_config, tmp_path):

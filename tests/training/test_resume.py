@@ -13,8 +13,8 @@ import pytest
 from commands import ROOT, train_command
 from rich.console import Console
 
+from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.training import loop
-from ssanet_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.runs.run import active_groups
 from ssanet_jax.training import stages
 from ssanet_jax.training.stages import stage
 
@@ -59,7 +60,7 @@ def test_an_unknown_optimiser_is_refused():
 def test_groups_become_active_stage_by_stage():
     table = (row(train=dict(backbone=1, proposals=1)), row(train=dict(scale_mining=1)), row(train=dict(backbone=1)))
     expected = [{'backbone', 'proposals'}] + [{'backbone', 'proposals', 'scale_mining'}] * 2
-    assert [stages.active_groups(table, index) for index in range(3)] == expected
+    assert [active_groups(table, index) for index in range(3)] == expected
 
 
 def rate_by_hand(step, *, schedule, epochs, milestones, warmup_epochs, epoch_steps, rate=0.1):

@@ -11,14 +11,15 @@ import pytest
 import tiny_config
 
 from configs import common
-from ssanet_jax import losses, parallel
-from ssanet_jax.data import dataset as datasets
 from ssanet_jax.data.pipeline import train_batches
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.models import losses
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import GROUPS, merge_model, split_model
-from ssanet_jax.training import experiment, stages
+from ssanet_jax.runs.run import active_groups, build_model
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.step import TrainState
 
@@ -48,13 +49,13 @@ class Setup(NamedTuple):
 @pytest.fixture(scope='module')
 def setup():
     """Two real steps of each stage, one stage after the other."""
-    dataset = datasets.load(CONFIG.data)
-    model = experiment.build_model(CONFIG, len(dataset.class_names))
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    dataset = load_dataset(CONFIG.data)
+    model = build_model(CONFIG, len(dataset.class_names))
+    mesh = sharding.make_mesh(jax.devices()[:1])
     _, params, stats = jax.tree.map(np.array, split_model(model))
     runs = {}
     for index, row in enumerate(CONFIG.stages):
-        active = stages.active_groups(CONFIG.stages, index)
+        active = active_groups(CONFIG.stages, index)
         optimizer, train_step = steps.make_train_step(model, row, active, CONFIG, EPOCH_STEPS, mesh)
         stream = train_batches(dataset.train, CONFIG.data, seed=index, epochs=1)
         batches = [{key: next(stream)[key] for key in ('image', 'label')} for _ in range(2)]
@@ -233,7 +234,7 @@ ALL_WEIGHTS = common.get_config().loss.weights
 @pytest.mark.parametrize('table', [common.three_stages(), tiny_config.get_config().stages])
 def test_losses_of_the_three_stages(table):
     for index, row in enumerate(table):
-        found = steps.stage_losses(stages.active_groups(table, index), row.train, ALL_WEIGHTS)
+        found = steps.stage_losses(active_groups(table, index), row.train, ALL_WEIGHTS)
         assert found == {name: ALL_WEIGHTS[name] for name in EXPECTED_LOSSES[row.name]}
 
 

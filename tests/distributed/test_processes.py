@@ -1,0 +1,141 @@
+"""Several real processes over loopback: they train as one does, and none outlives another's death for long."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import chex
+import jax
+import pytest
+from commands import ROOT, train_command
+
+from ssanet_jax.distributed import processes
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.runs.checkpoints import restore_network
+from ssanet_jax.runs.run import load_run
+
+PATIENCE = 60  # seconds that a process may outlive another
+# So small that rounding, which differs with the number of processes, is not blown up by the steps that follow.
+RATES = [f'--config.stages[{index}].rate=1e-6' for index in range(3)]
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return f'127.0.0.1:{probe.getsockname()[1]}'
+
+
+def start(workdir, count, *settings):
+    address = free_address()
+    return [
+        subprocess.Popen(
+            [
+                *train_command(workdir),
+                *(*RATES, *settings),
+                *(f'--coordinator={address}', f'--processes={count}', f'--process_id={i}'),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+
+
+def networks(workdir):
+    """The weights that each stage ended with."""
+    run = load_run(workdir)
+    _, params, stats = split_model(run.model)
+    return [restore_network(workdir, stage['name'], params, stats, groups=params) for stage in run.config.stages]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """The work directory and last line of a run of one process."""
+    workdir = tmp_path_factory.mktemp('alone') / 'run'
+    done = subprocess.run([*train_command(workdir), *RATES], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [2, 4])
+def test_several_processes_end_where_one_ends(alone, count, tmp_path):
+    workdir = tmp_path / 'run'
+    # The second stage from descriptions, each kept by one process and read by all; in one epoch that changes nothing.
+    children = start(workdir, count, *(['--config.stages[1].cache=1'] if count == 2 else []))
+    outputs = [child.communicate(timeout=600) for child in children]
+    assert [child.returncode for child in children] == [0] * count, outputs
+    assert outputs[0][0].splitlines()[-1] == alone[1]
+    assert not any(line.startswith('accuracy') for out, _ in outputs[1:] for line in out.splitlines())
+    for one, several in zip(networks(alone[0]), networks(workdir), strict=True):
+        chex.assert_trees_all_close(several, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_others_end_when_one_is_killed_and_fewer_go_on(alone, tmp_path):
+    workdir = tmp_path / 'run'
+    children = start(workdir, 2)
+    try:
+        while not any(
+            path.name.isdigit() for path in (workdir / 'scale_mining' / 'checkpoints').glob('*')
+        ):  # committed
+            assert all(child.poll() is None for child in children), [child.communicate() for child in children]
+            time.sleep(0.05)
+        children[1].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        _, stderr = children[0].communicate(timeout=600)
+        assert time.monotonic() - began < PATIENCE
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert children[0].returncode not in (0, None)
+    assert stderr.strip()
+
+    again = subprocess.run([*train_command(workdir), *RATES], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert 'scale_mining: going on from step' in again.stderr
+    assert again.stdout.splitlines()[-1] == alone[1]
+    for one, resumed in zip(networks(alone[0]), networks(workdir), strict=True):
+        chex.assert_trees_all_close(resumed, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (('10.0.0.1:1', 2, None), '--process_id is missing'),
+        ((None, 2, 0), '--coordinator is missing'),
+        (('10.0.0.1:1', 2, 2), '--process_id=2 must lie between'),
+        (('10.0.0.1', 2, 0), 'no port'),
+    ],
+)
+def test_flags_that_make_no_sense(arguments, words):
+    with pytest.raises(UserError, match=words):
+        processes.join(*arguments)
+
+
+def test_the_environment_speaks_where_the_flags_are_silent(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda *arguments, **_: asked.append(arguments))
+    processes.join(None, None, None)
+    assert not asked  # alone
+    for name, value in (('JAX_COORDINATOR_ADDRESS', 'a:1'), ('JAX_NUM_PROCESSES', '3'), ('JAX_PROCESS_ID', '2')):
+        monkeypatch.setenv(name, value)
+    processes.join(None, None, None)
+    processes.join('b:2', None, 1)
+    assert asked == [('a:1', 3, 2), ('b:2', 3, 1)]
+    monkeypatch.setenv('JAX_NUM_PROCESSES', 'three')
+    with pytest.raises(UserError, match='--processes=three is no number'):
+        processes.join(None, None, None)
+    for name in list(os.environ):
+        if name.startswith('JAX_') and name.split('_')[1] in ('COORDINATOR', 'NUM', 'PROCESS'):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv('SLURM_PROCID', '0')
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
+    processes.join(None, None, None)
+    assert asked[-1] == (None, None, None)

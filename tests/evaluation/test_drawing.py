@@ -1,0 +1,211 @@
+"""Pictures: boxes, marks and words where they belong, sheets of the right shape, the confusion matrix as SVG."""
+
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.drawing import ARROWS, COLOURS, confusion_svg, contact_sheet, draw_parts, save_picture
+from ssanet_jax.evaluation.lettering import SMALLEST, extent, fitted, write
+from ssanet_jax.evaluation.recognition import Recognition, evenly, keypoints_sheet, parts_sheet
+
+GREY = np.full((64, 64, 3), 90, np.uint8)
+SVG = '{http://www.w3.org/2000/svg}'
+
+
+def count(picture, colour):
+    """Pixels of exactly this colour."""
+    return int((picture == colour).all(-1).sum())
+
+
+def test_a_box_is_drawn_along_its_edges_in_the_colour_of_its_part():
+    boxes = np.array([[16.0, 8, 48, 40], [-10, 50, 90, 60]])  # the second reaches outside
+    picture = draw_parts(GREY, boxes, [1.0, 2 ** (1 / 3)], side=448)
+    assert picture.shape == (448 + 28, 448, 3)
+    near = lambda y, x: picture[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).astype(int)
+    for y, x in ((336, 150), (200, 280), (200, 56)):  # on the bottom, right and left edges of the first, times 7
+        assert (np.abs(near(y, x) - COLOURS[0]).max(-1) < 40).any()
+    assert (picture[130:320, 80:270] == 90).all(), 'the inside of a box stays as it is'
+    assert (np.abs(near(300, 350) - COLOURS[1]).max(-1) < 40).any(), 'the part that is inside the picture is drawn'
+    assert (GREY == 90).all(), 'the image itself is left alone'
+
+
+def glyph(name, side):
+    """The arrow alone: true where it is dark."""
+    box = np.array([[24.0, 16, 56, 56]])
+    drawn = draw_parts(GREY, box, [1.0], side=side, orientations=[name])
+    height, length = extent('1 ×1', max(side // 34, 10))
+    y, x = round(24 * side / 64) - height, round(16 * side / 64) + length + 2
+    return drawn[y : y + height, x : x + height].astype(int).sum(-1) < sum(COLOURS[0]) / 2
+
+
+@pytest.mark.parametrize('side', [224, 448])
+def test_an_arrow_shows_the_orientation(side):
+    right = glyph('horizontal', side)
+    reach = right.sum(0)  # how high it is in each column
+    middle = len(reach) // 2
+    assert reach[middle : middle + 3].max() > 2 * reach[middle - 3], 'the head is on the right'
+    assert reach[-1] == reach[0] == 0, 'it stands free'
+    for name, turns in ARROWS.items():
+        turned = glyph(name, side)
+        assert (turned != np.rot90(right, -turns)).mean() < 0.1, name
+        assert turns == 0 or (turned != right).mean() > 0.1
+
+
+def test_the_label_says_index_and_scale():
+    plain, other = (draw_parts(GREY, np.array([[24.0, 16, 56, 56]]), [scale], side=448) for scale in (1.0, 2.0))
+    changed = np.argwhere((plain != other).any(-1))
+    assert len(changed) and (changed[:, 0] < 24 * 7).all() and (changed[:, 1] < 30 * 7).all(), 'above the box'
+
+
+def test_without_scale_mining_the_label_says_no_scale():
+    box = np.array([[24.0, 16, 56, 56]])
+    mined, plain, turned = (
+        count(draw_parts(GREY, box, scales, side=448, orientations=orientations), COLOURS[0])
+        for scales, orientations in (([1.0], ()), ((), ()), ((), ['vertical']))
+    )
+    height, shorter = extent('1', 13)
+    assert mined - plain > 0.5 * height * (extent('1 ×1', 13)[1] - shorter), 'the label is narrower'
+    assert plain < turned < mined + height**2
+
+
+def test_labels_of_one_place_do_not_hide_each_other():
+    boxes = np.tile([[20.0, 20, 40, 40]], (4, 1))
+    for side in (224, 448):
+        picture = draw_parts(GREY, boxes, [1.26] * 4, side=side, orientations=list(ARROWS))
+        height, width = extent('1 ×1.3', max(side // 34, 10))
+        for colour in COLOURS[:4]:
+            assert count(picture, colour) > 0.5 * height * width
+    # At the rim they stay in the picture.
+    corner = draw_parts(GREY, np.array([[-20.0, -20, 10, 10]]), [1.26], side=224)
+    height, width = extent('1 ×1.3', 10)
+    assert count(corner[:224], COLOURS[0]) > 0.5 * height * width
+
+
+def test_key_points_are_dots_and_centres_triangles():
+    boxes = np.array([[10.0, 10, 30, 30], [34, 34, 54, 60]])
+    keypoints = np.array([[50.0, 12, 1], [58, 20, 0], [12, 50, 1]])
+    picture = draw_parts(GREY, boxes, [1.0, 1.0], side=448, keypoints=keypoints)
+    for y, x, visible in keypoints:
+        assert (picture[round(7 * y), round(7 * x)] == (255 if visible else 90)).all()
+    for colour, (y, x) in zip(COLOURS, ((20, 20), (44, 47))):
+        assert (picture[7 * y, 7 * x] == colour).all()
+        assert (picture[7 * y - 30, 7 * x] == 90).all()
+    without = draw_parts(GREY, boxes, [1.0, 1.0], side=448)
+    assert (without[7 * 20, 7 * 20] == 90).all() and count(without, (255, 255, 255)) <= 28 * 448
+
+
+def test_proposals_are_thin_and_dashed():
+    box, proposal = np.array([[8.0, 8, 24, 24]]), np.array([[32.0, 20, 56, 60]])
+    picture = draw_parts(GREY, box, [1.0], side=448, proposals=proposal)
+    row = picture[32 * 7, 20 * 7 : 60 * 7]
+    dashes, gaps = (row == COLOURS[0]).all(-1), (row == 0).all(-1)
+    assert 0.4 < dashes.mean() < 0.7 and 0.3 < gaps.mean() < 0.6
+    assert 20 < np.abs(np.diff(dashes.astype(int))).sum() < 100, 'many dashes'
+    assert (picture[32 * 7 + 2, 22 * 7 : 58 * 7] == 90).all(), 'one pixel wide'
+
+
+def test_words_become_smaller_then_lose_their_middle():
+    assert fitted('wren', 200, 13) == ('wren', 13)
+    name = 'Scissor tailed Flycatcher (is Great Crested Flycatcher)'
+    words, size = fitted(name, 300, 13)
+    assert words == name and SMALLEST <= size < 13 and extent(words, size)[1] <= 300
+    words, size = fitted(name, 120, 13)
+    assert size == SMALLEST and extent(words, size)[1] <= 120
+    start, end = words.split('…')
+    assert name.startswith(start) and name.endswith(end) and min(len(start), len(end)) > 4
+    assert len(fitted(name, 1, 13)[0]) <= 2
+
+
+def test_letters_beyond_ascii_are_drawn():
+    drawings = []
+    for words in ('ö', 'ж', 'λ', '\ufffe'):  # the last has no shape of its own
+        picture = np.zeros((24, 24, 3), np.uint8)
+        write(picture, words, 2, 2, 16, (255, 255, 255))
+        drawings.append(picture.any(-1))
+    assert all(drawing.any() for drawing in drawings[:3])
+    assert len({drawing.tobytes() for drawing in drawings}) == 4, 'no two alike, and none is the sign for nothing'
+
+
+def test_a_sheet_holds_the_pictures_in_order():
+    pictures = [np.full((10, 12, 3), value, np.uint8) for value in (10, 20, 30)]
+    sheet = contact_sheet(pictures, columns=2, gap=4)
+    assert sheet.shape == (2 * 14 + 4, 2 * 16 + 4, 3)
+    assert (sheet[4:14, 4:16] == 10).all() and (sheet[4:14, 20:32] == 20).all() and (sheet[18:28, 4:16] == 30).all()
+    assert (sheet[18:28, 20:32] == 255).all()
+
+
+def test_sheets_of_recognised_images():
+    boxes, before = np.array([[8.0, 8, 24, 24]], np.float32), np.array([[30.0, 30, 50, 50]], np.float32)
+    found = Recognition(1, np.float32([0.2, 0.8]), boxes, np.float32([0.5]), ['vertical'], before)
+    recognise = lambda images: iter([found] * len(images))
+    sheet = lambda labels: parts_sheet(recognise, [GREY] * 3, labels, ['wren', 'robin'], 2, side=128)
+    right = sheet([1, 1, 1])
+    assert right.shape == (2 * (128 + 28) + 3 * 8, 2 * 128 + 3 * 8, 3)
+    drawn = draw_parts(GREY, boxes, [0.5], 'robin', 128, orientations=['vertical'])
+    assert (right[8:164, 8:136] == drawn).all()
+    assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'what is wrong is said'
+
+    points = np.array([[40.0, 10, 1]])
+    sheet = keypoints_sheet(recognise, [GREY] * 3, [1, 1, 1], [points] * 3, ['wren', 'robin'], side=128)
+    assert sheet.shape == (2 * (128 + 28) + 3 * 8, 3 * 128 + 4 * 8, 3)
+    for top, centre in ((8, 80), (172, 32)):  # before: the proposal; after: the part
+        assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + centre, 8 + centre] == COLOURS[0]).all()
+
+
+def test_positions_at_even_distances():
+    assert evenly(5, 9) == [0, 2, 4, 6, 8] and evenly(10, 3) == [0, 1, 2] and evenly(3, 0) == []
+
+
+def cells(root):
+    """The cells of a matrix: {(row, column): (opacity, words)}, by their places."""
+    frame, *found = root.iter(f'{SVG}rect')
+    side = float(found[0].get('width'))
+    place = lambda rect, axis: round((float(rect.get(axis)) - float(frame.get(axis))) / side)
+    return {
+        (place(rect, 'y'), place(rect, 'x')): (float(rect.get('fill-opacity')), rect.find(f'{SVG}title').text)
+        for rect in found
+    }
+
+
+def test_the_confusion_matrix_has_a_cell_for_what_happened():
+    matrix = np.array([[5, 0, 0], [2, 6, 1], [0, 0, 0]])
+    root = ElementTree.fromstring(confusion_svg(matrix, ['wren', '<b>robin & "co"</b>', 'owl']))
+    found = cells(root)
+    assert found.keys() == {(0, 0), (1, 0), (1, 1), (1, 2)}
+    assert found[0, 0] == (1.0, '5 of 5 wren recognised')
+    assert found[1, 0][1] == '2 of 9 <b>robin & "co"</b> called wren'
+    assert found[1, 1][0] > found[1, 0][0] > found[1, 2][0] > 0.1
+    texts = [text.text for text in root.iter(f'{SVG}text')]
+    assert texts.count('wren') == texts.count('owl') == 2 and {'5', '2', '6', '1'} <= set(texts)
+    assert root.get('fill') == 'currentColor' and root.get('width') is None
+
+
+@pytest.mark.parametrize('classes', [1, 16, 50, 200, 1000])
+def test_names_of_many_classes_neither_touch_nor_leave_the_picture(classes):
+    names = [f'{index:03}.a bird with quite a long name of its own' for index in range(classes)]
+    root = ElementTree.fromstring(confusion_svg(np.eye(classes, dtype=int), names))
+    assert len(cells(root)) == classes
+    size = float(root.get('font-size'))
+    left = [text for text in root.iter(f'{SVG}text') if text.get('text-anchor') == 'end']
+    places = np.array([float(text.get('y')) for text in left])
+    assert (np.diff(places) >= size).all() and len(left) >= min(classes, 50)
+    whole = float(root.get('viewBox').split()[2])
+    assert places[-1] < whole
+    for text in left:
+        assert extent(text.text, round(size))[1] < float(text.get('x')) + size, 'the margin holds the name'
+
+
+def test_saved_pictures_keep_their_colours(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    picture[..., 0] = 200  # red
+    save_picture(tmp_path / 'new' / 'red.png', picture)
+    assert (cv2.imread(str(tmp_path / 'new' / 'red.png')) == (0, 0, 200)).all()
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot write .*file/x.png'):
+        save_picture(tmp_path / 'file' / 'x.png', np.zeros((8, 8, 3), np.uint8))

@@ -1,0 +1,242 @@
+"""One set of weights in every way to share features, held against networks that are built so from the start."""
+
+import dataclasses
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.errors import UserError
+from ssanet_jax.experiments import sharing_tradeoff
+from ssanet_jax.experiments.sharing_tradeoff import Way, measure_sharing, paired_difference, ways_of, with_way
+from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
+from ssanet_jax.runs.run import Run, build_model
+
+CLASSES, SIZE = 16, 64
+CROPS, WIDE_CROPS = 56, 64  # of 'none' and of 'part'
+BUILT = dict(backbone='resnet_tiny', parts=2, proposals=3, scales=3)  # as tests/tiny_config.py
+ALL = {
+    'image, dilated': dict(sharing='image', dilate=True),
+    'image': dict(sharing='image'),
+    'part, dilated': dict(sharing='part', dilate=True, crop_size=WIDE_CROPS),
+    'part': dict(sharing='part', crop_size=WIDE_CROPS),
+    'none': dict(sharing='none', crop_size=CROPS),
+}
+
+
+def built(**changes):
+    return SSANet(CLASSES, SIZE, **BUILT, **changes, rngs=nnx.Rngs(0))
+
+
+def a_run(config, model, active=GROUPS):
+    names = tuple(f'class {i}' for i in range(CLASSES))
+    return Run(config, names, model, frozenset(active), 'joint', True)
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.model.crop_size = WIDE_CROPS
+    tiny_config.data.interpolation = 'bilinear'
+    return tiny_config
+
+
+class Relabelled:
+    """The images of a source, under other labels."""
+
+    def __init__(self, source, labels):
+        self.source, self.labels = source, np.asarray(labels)
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        return self.source[index] | {'label': self.labels[index]}
+
+
+def answers(networks, state, images):
+    """Every head's classes of all images, `[30]`: each network with those weights, as it is when trained."""
+    found = {}
+    for name, network in networks.items():
+        network.eval()
+        graph, _ = nnx.split(network)
+        outputs = jax.jit(lambda state, x, graph=graph: nnx.merge(graph, state)(x))(state, images)
+        heads = dict(
+            image_classifier=outputs.image_logits,
+            scale_mining=outputs.scale_logits,
+            oriented_pooling=outputs.oriented_logits,
+            sum=outputs.scale_logits + outputs.oriented_logits,
+        )
+        found[name] = {head: np.asarray(logits.argmax(-1)) for head, logits in heads.items()}
+    return found
+
+
+@pytest.mark.slow
+def test_every_way_answers_as_a_network_that_was_built_so(config):
+    trained = built(**ALL['image, dilated'], crop_size=WIDE_CROPS)
+    trained.eval()
+    config.model.dilate = True
+    dataset = load_dataset(config.data)
+    images = np.stack([dataset.test[i]['image'] for i in range(30)])
+    # Random heads name one class for all images; their bias takes the mean answer away.
+    outputs = jax.jit(lambda x: trained(x))(images)
+    trained.scale_mining.bias.set_value(-outputs.scale_logits.mean(0))
+    trained.oriented_pooling.weights.set_value(30 * trained.oriented_pooling.weights[...])
+    trained.oriented_pooling.bias.set_value(-30 * outputs.oriented_logits.mean(0))
+    trained.image_classifier.bias.set_value(-outputs.image_logits.mean(0))
+
+    networks = {name: built(**changes) for name, changes in ALL.items()}
+    expected = answers(networks, nnx.split(trained)[1], images)
+    truth = expected['part']['sum']
+    agree = [np.mean(expected[name]['sum'] == truth) for name in ALL]
+    assert len(set(truth.tolist())) > 3 and sorted(agree)[-2] < 1, 'the ways must differ for this to show anything'
+
+    dataset = dataclasses.replace(dataset, test=Relabelled(dataset.test, truth))
+    result = measure_sharing(a_run(config, trained), dataset, rounds=1)
+    assert result['examples'] == 30 and result['unreadable'] == []
+    assert [row['way'] for row in result['ways']] == list(ALL)
+    own = expected['image, dilated']['sum'] == truth
+    for row in result['ways']:
+        heads = {head: np.mean(classes == truth) for head, classes in expected[row['way']].items()}
+        assert row['accuracy'] == pytest.approx(heads.pop('sum'))
+        assert row['heads'] == pytest.approx(heads)
+        right = expected[row['way']]['sum'] == truth
+        assert (row['won'], row['lost']) == (np.sum(right & ~own), np.sum(~right & own))
+        assert row['difference'] == pytest.approx(100 * (right.mean() - own.mean()))
+        assert row['trained'] == (row['way'] == 'image, dilated')
+        assert row['crop_size'] == (None if row['sharing'] == 'image' else ALL[row['way']]['crop_size'])
+        assert row['milliseconds'].keys() == {'1', '8'} and min(row['milliseconds'].values()) > 0
+    assert result['ways'][3]['accuracy'] == 1
+    bare = result['global_pooling']
+    assert bare['accuracy'] == pytest.approx(np.mean(expected['image']['image_classifier'] == truth))
+    assert bare['milliseconds'].keys() == {'1', '8'}
+
+
+@pytest.mark.slow
+def test_a_way_that_does_not_fit_is_a_row_and_no_end(config):
+    config.model.part_head = 'fpn'
+    config.data.eval_batch_size = 1
+    model = build_model(config, CLASSES, pretrained=False)
+    run = a_run(config, model, {'backbone', 'proposals', 'part_classifier', 'part_head'})
+    result = measure_sharing(run, load_dataset(config.data), rounds=1)
+    rows = {row['way']: row for row in result['ways']}
+    assert rows['image']['trained'] and 'problem' not in rows['image']
+    assert list(rows['image']['heads']) == ['image_classifier', 'part_head']
+    for way in ('part', 'none'):
+        assert rows[way]['problem'] == "part_head='fpn' reads the maps of the image: it needs sharing='image'"
+        assert 'accuracy' not in rows[way] and not rows[way]['trained']
+    assert result['global_pooling']['accuracy'] is None, 'its classifier was not trained'
+
+
+@pytest.fixture
+def crowded(config, monkeypatch):
+    """A run, and a device on which the ways named in the list have room for one image at a time."""
+    full, network = [], sharing_tradeoff.network
+
+    def with_limit(run, mesh):
+        predict = network(run, mesh)
+
+        def limited(images):
+            if run.model.sharing in full and len(images) > 1:
+                raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+            return predict(images)
+
+        return limited
+
+    monkeypatch.setattr(sharing_tradeoff, 'network', with_limit)
+    config.data.test_count = 5
+    model = build_model(config, CLASSES, pretrained=False)
+    return a_run(config, model, GROUPS[:4]), load_dataset(config.data), full
+
+
+@pytest.mark.slow
+def test_a_way_without_room_costs_no_other_row(crowded):
+    run, dataset, full = crowded
+    full.append('none')
+    result = measure_sharing(run, dataset, rounds=1, batch_size=4)
+    rows = {row['way']: row for row in result['ways']}
+    assert rows['none']['problem'] == '4 images at once do not fit into memory: lower --batch'
+    assert 'accuracy' not in rows['none']
+    for way in ('image', 'part'):
+        assert rows[way]['milliseconds'].keys() == {'1', '4'}
+    assert result['examples'] == 5
+    full[:] = ['image']  # its own, which all others are held against
+    with pytest.raises(UserError, match='^4 images at once do not fit into memory: lower --batch$'):
+        measure_sharing(run, dataset, rounds=1, batch_size=4)
+
+
+def test_undilated_runs_are_not_dilated(config):
+    abstract = nnx.eval_shape(lambda: built(sharing='part', crop_size=WIDE_CROPS))
+    run = a_run(config, abstract)
+    assert ways_of(run) == [Way('image'), Way('part'), Way('none')]
+    assert sharing_tradeoff.own_way(run) == Way('part')
+    dilated = a_run(config, nnx.eval_shape(lambda: built(dilate=True)))
+    assert [str(way) for way in ways_of(dilated)] == list(ALL)
+
+
+def test_the_weights_are_the_same_and_the_run_stays_as_it_is(config):
+    config.model.dilate = True
+    model = build_model(config, CLASSES, pretrained=False)
+    run = a_run(config, model)
+    for name, changes in ALL.items():
+        other = with_way(run, Way(changes['sharing'], changes.get('dilate', False)))
+        assert other.model.sharing == changes['sharing'], name
+        assert other.model.backbone.stride == (4 if 'dilate' in changes else 8)
+        if changes['sharing'] != 'image':
+            assert other.model.crop_size == changes['crop_size']
+        jax.tree.map(np.testing.assert_array_equal, split_model(model)[1:], split_model(other.model)[1:])
+    assert (run.config.model.sharing, run.config.model.dilate) == ('image', True)
+    assert run.config.model.crop_size == WIDE_CROPS
+
+
+def test_crops_that_do_not_fit_are_named(config):
+    config.model.crop_size = 60
+    run = a_run(config, build_model(config, CLASSES, pretrained=False))
+    with pytest.raises(UserError, match='crop_size must be a multiple of 8'):
+        with_way(run, Way('part'))
+    assert with_way(run, Way('none')).model.crop_size == CROPS
+
+
+def test_a_run_without_parts_is_refused(config):
+    run = a_run(config, None, {'backbone', 'image_classifier'})
+    with pytest.raises(UserError, match='looks for no parts'):
+        measure_sharing(run, None)
+
+
+def test_answers_are_counted_one_by_one():
+    """By hand: four images, the last one unreadable, another one mere padding."""
+    say = lambda *classes: lambda images: Answer(jnp.eye(3)[jnp.array(classes)])
+    predict = {'own': say(0, 1, 2, 0, 0), 'other': say(1, 1, 1, 0, 0)}
+    batch = {
+        'image': np.zeros((5, 1)),
+        'label': np.array([0, 1, 1, 0, 0]),
+        'mask': np.array([True, True, True, True, False]),
+        'skipped': np.array([-1, -1, -1, 3, -1]),
+    }
+    counts = Counter(sharing_tradeoff._make_count(predict, 'own')({}, {}, batch))
+    assert counts['examples'] == 4
+    assert counts['sum'] == counts['own', 'sum'] == 2  # the first two
+    assert counts['other', 'sum'] == 2  # the second and the third
+    assert (counts['other', 'won'], counts['other', 'lost']) == (1, 1)
+    assert (counts['own', 'won'], counts['own', 'lost']) == (0, 0)
+
+
+class Answer:
+    """Outputs of a network with logits alone."""
+
+    def __init__(self, logits):
+        self.image_logits = self.logits = logits
+        self.scale_logits = self.oriented_logits = self.head_logits = None
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_the_interval_is_that_of_a_mean_of_differences(seed):
+    random = np.random.default_rng(seed)
+    one, other = random.random((2, 200)) < [[0.8], [0.6]]
+    differences = one.astype(float) - other
+    difference, half_width = paired_difference(int(np.sum(one & ~other)), int(np.sum(other & ~one)), 200)
+    assert difference == pytest.approx(100 * differences.mean())
+    assert half_width == pytest.approx(100 * 1.96 * differences.std() / np.sqrt(200))

@@ -1,0 +1,107 @@
+"""Half the stride with the same weights, and where a map's cells lie."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from ssanet_jax.models.backbones.dilation import a_trous
+from ssanet_jax.models.backbones.registry import build_backbone
+
+
+def test_equals_dilated_convolutions():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 8, 6, 3)), jnp.float32)
+    kernels = [
+        jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32),
+        jnp.asarray(rng.normal(size=(5, 5, 5, 2)), jnp.float32),
+    ]
+    conv = lambda x, kernel, dilation: lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        [(dilation * (len(kernel) // 2),) * 2] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    ours = a_trous([lambda x, kernel=kernel: conv(x, kernel, 1) for kernel in kernels], x)
+    theirs = conv(conv(x, kernels[0], 2), kernels[1], 2)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+SMALL = ('resnet_tiny', 'resnet18', 'resnet50', 'efficientnet_lite0', 'convnext_tiny')
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_every_other_cell_is_the_map_it_was(name):
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    coarse, fine = (build_backbone(name, nnx.Rngs(0), dilate=dilate) for dilate in (False, True))
+    coarse.eval(), fine.eval()
+    chex.assert_trees_all_equal_structs(nnx.state(coarse), nnx.state(fine))
+    assert fine.stride * 2 == coarse.stride
+    side = 64 // fine.stride
+    chex.assert_shape(fine(x), (1, side, side, fine.features))
+    chex.assert_trees_all_close(fine(x)[:, ::2, ::2], coarse(x), rtol=1e-4, atol=1e-4)
+
+
+def _averaging(backbone):
+    """All filters average: what comes out of a ramp is the ramp, at the cell's centre."""
+
+    def flatten(path, leaf):
+        if path[-1] == 'kernel':  # [k, k, in, out], [in, out] or, depthwise, [k, k, channels]
+            depthwise = 'depthwise' in path
+            return jnp.ones_like(leaf) / np.prod(leaf.shape[:2] if depthwise else leaf.shape[:-1])
+        return jnp.zeros_like(leaf) if path[-1] == 'bias' else leaf
+
+    graph, state = nnx.split(backbone)
+    return graph, nnx.map_state(flatten, state)
+
+
+@pytest.mark.parametrize('dilate', [False, True])
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [('resnet_tiny', 96), ('resnet_tiny', 104), ('resnet18', 640), ('efficientnet_lite0', 768)]
+    + [('efficientnet_lite0', 752), ('efficientnet_lite0', 720)],
+)
+def test_centre_of_the_first_cell(name, size, dilate):
+    """A linear ramp through averaging filters gives the position of each cell's centre."""
+    backbone = build_backbone(name, nnx.Rngs(0), dilate=dilate)
+    if dilate and size % (2 * backbone.stride):
+        pytest.skip('only sizes that the full stride divides can be dilated')
+    backbone.eval()
+    graph, state = _averaging(backbone)
+    faint = 1e-4  # additions make it grow, and ReLU6 must not cut it off
+    ramp = faint * (jnp.arange(size) + 0.5) / size
+    cell = round(size / 2 / backbone.stride)  # far from the border, whose padding is no ramp
+
+    # The weights are an argument: as constants of the program, XLA 0.10.2 on CPU got them wrong.
+    @jax.jit
+    def cell_of(state, x):
+        return nnx.merge(graph, state)(jnp.broadcast_to(x[None, :, None, None], (1, size, size, 3)))[0, cell, cell, 0]
+
+    read = partial(cell_of, state)
+    one = read(jnp.full(size, faint))
+    # Max-pooling looks for the higher end of the ramp; the falling one cancels it.
+    position = size * float((read(ramp) - read(faint - ramp)) / one + 1) / 2
+    assert position - cell * backbone.stride == pytest.approx(backbone.centre(size), abs=0.05)
+
+
+@pytest.mark.parametrize('dilate', [False, True])
+def test_patches_side_by_side_do_not_move(dilate):
+    """With its blocks doing nothing, a cell of ConvNeXt sees the patch of the image that it stands for."""
+    backbone = build_backbone('convnext_tiny', nnx.Rngs(0), dilate=dilate)
+    for stage in backbone.stages:
+        for block in stage:
+            block.layer_scale[...] = jnp.zeros_like(block.layer_scale[...])
+    x = jax.random.normal(jax.random.key(0), (1, 96, 96, 3))
+    seen = jax.jit(jax.grad(lambda x: jnp.square(backbone(x)[0, 32 // backbone.stride, 32 // backbone.stride]).sum()))(
+        x
+    )
+    rows = np.flatnonzero(np.abs(seen).sum((0, 2, 3)))
+    assert (rows.min(), rows.max()) == (32, 63)
+    assert backbone.centre(96) == (rows.min() + rows.max() + 1) / 2 - 32

@@ -1,0 +1,72 @@
+"""Keeping less for the backward pass changes neither gradient nor statistics; only how they are computed."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+
+SIZE = 64
+REMAT = jax.make_jaxpr(jax.checkpoint(lambda x: x))(0.0).eqns[0].primitive.name
+SETTINGS = dict(backbone='resnet_tiny', parts=2, proposals=3, scales=3, crop_size=56)
+
+# Class or function -> the first name that it stands behind.
+ONE_OF_EACH = {getattr(build, 'func', build): name for name, build in reversed(BACKBONES.items())}
+
+
+def gradient(sharing, remat, images):
+    """The gradient and the new statistics of a network that learns its statistics, and its program."""
+    model = SSANet(5, SIZE, **SETTINGS, sharing=sharing, remat=remat, rngs=nnx.Rngs(0))
+    model.train()
+    graph, params, stats = split_model(model)
+
+    def loss(params, stats, images):
+        network = merge_model(graph, params, stats)
+        outputs = network(images, training=True)
+        total = jnp.square(outputs.logits).sum() + jnp.square(outputs.part_logits).sum()
+        return total, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    run = jax.grad(loss, has_aux=True)
+    return jax.jit(run)(params, stats, images), str(jax.make_jaxpr(run)(params, stats, images))
+
+
+@pytest.mark.parametrize('sharing', ['none', 'part'])
+def test_same_gradient_and_statistics(sharing):
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    (kept, kept_program), (again, again_program) = (gradient(sharing, remat, images) for remat in (False, True))
+    assert REMAT in again_program and REMAT not in kept_program
+    chex.assert_trees_all_close(again, kept, rtol=1e-3, atol=1e-5)
+    moved = jax.tree.map(lambda x: float(jnp.abs(x).max()), kept)
+    assert min(jax.tree.leaves(moved[1])) > 0 and max(jax.tree.leaves(moved[0])) > 0
+
+
+@pytest.mark.parametrize('dilate', [False, True])
+@pytest.mark.parametrize('name, blocks', [('resnet18', 8), ('efficientnet_lite0', 16), ('convnext_tiny', 18)])
+def test_every_block_of_every_family(name, blocks, dilate):
+    model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), dilate=dilate))
+    model.eval()
+    model.remat = True
+    graph, state = nnx.split(model)
+    call = lambda state, x: nnx.merge(graph, state)(x)
+    program = jax.make_jaxpr(call)(state, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32))
+    assert sum(equation.primitive.name == REMAT for equation in program.eqns) == blocks
+
+
+@pytest.mark.parametrize('name', ONE_OF_EACH.values())
+def test_no_family_forgets_it(name):
+    """Also one that nobody counted the blocks of above: its gradient computes more than once what it is told to."""
+
+    def program(remat):
+        model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))
+        model.eval()
+        model.remat = remat
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        loss = lambda params, rest, x: jnp.square(nnx.merge(graph, params, rest, copy=True)(x)).sum()
+        images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+        return str(jax.make_jaxpr(jax.grad(loss))(params, rest, images))
+
+    assert REMAT in program(True) and REMAT not in program(False)

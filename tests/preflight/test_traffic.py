@@ -1,0 +1,25 @@
+"""Bytes to and from a device's memory, and cycles, of programs small enough to add up by hand."""
+
+from hlo_samples import PROGRAM
+
+from ssanet_jax.preflight import traffic
+
+
+def test_traffic_leaves_vector_memory_out():
+    text = """HloModule m
+
+ENTRY %main (p: f32[100]) -> f32[100] {
+  %p = f32[100]{0} parameter(0)
+  %start = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%p)
+  %here = f32[100]{0:S(1)} copy-done(%start)
+  %cut = ((f32[100]{0}), f32[25]{0:S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:25]}
+  %quarter = f32[25]{0:S(1)} slice-done(%cut)
+  %inside = f32[100]{0:S(1)} fusion(%here, %quarter), kind=kLoop, calls=%f, backend_config={"estimated_cycles":"70"}
+  ROOT %out = f32[100]{0} fusion(%inside, %p), kind=kLoop, calls=%f, backend_config={"estimated_cycles":"30"}
+}
+"""
+    # Read whole (400), a quarter (100) and whole again (400), and written once (400).
+    assert traffic.hbm_bytes(text) == 1300
+    assert traffic.kernel_cycles(text) == 100
+    # Of PROGRAM: the loop's copy writes 1024 bytes three times.
+    assert traffic.hbm_bytes(PROGRAM) - traffic.hbm_bytes(PROGRAM.replace('  %x = f32[256]{0} copy(%y)\n', '')) == 3072

@@ -1,0 +1,73 @@
+"""What the report says of the parts, and draws of them, for networks that choose scales and orientations or do not."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from page_checks import Page
+
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.evaluation.drawing import draw_parts
+from ssanet_jax.evaluation.recognition import Recognition
+from ssanet_jax.report import answer_sections
+from ssanet_jax.report.page import picture
+
+IMAGE = np.full((64, 64, 3), 90, np.uint8)
+BOXES, PROPOSALS = np.float32([[8, 8, 24, 24]]), np.float32([[30, 20, 56, 60]])
+SCALE, ORIENTATION, DASHED = 'scale that was chosen', 'orientation that was chosen', 'Dashed is the part as it was'
+
+
+class OneBird:
+    labels = np.zeros(1, np.int32)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return {'image': IMAGE, 'label': 0, 'file': 'wren.jpg'}
+
+
+def recogniser(model, active):
+    orientations = ['vertical'] if 'oriented_pooling' in active else []
+    located = 'proposals' in active
+    found = Recognition(
+        label=0,
+        probabilities=np.float32([0.75, 0.25]),
+        boxes=BOXES if located else BOXES[:0],
+        scales=np.float32([0.5] if 'scale_mining' in active else []),
+        orientations=orientations,
+        proposals=PROPOSALS if located else PROPOSALS[:0],
+    )
+    return lambda images: iter([found] * len(images))
+
+
+@pytest.mark.parametrize(
+    'groups, said, drawn',
+    [
+        (['image_classifier'], [], dict(boxes=BOXES[:0], scales=())),
+        (['proposals'], [], dict(boxes=BOXES, scales=())),
+        (['proposals', 'part_head'], [], dict(boxes=BOXES, scales=())),
+        (['proposals', 'scale_mining'], [SCALE, DASHED], dict(boxes=BOXES, scales=[0.5], proposals=PROPOSALS)),
+        (['proposals', 'oriented_pooling'], [ORIENTATION], dict(boxes=BOXES, scales=(), orientations=['vertical'])),
+        (
+            ['proposals', 'scale_mining', 'oriented_pooling'],
+            [SCALE, ORIENTATION, DASHED],
+            dict(boxes=BOXES, scales=[0.5], orientations=['vertical'], proposals=PROPOSALS),
+        ),
+    ],
+    ids=lambda value: '+'.join(map(str, value)) if isinstance(value, list) else None,
+)
+def test_only_what_the_network_chose_is_named(monkeypatch, tiny_config, groups, said, drawn):
+    monkeypatch.setattr(answer_sections, 'Recogniser', recogniser)
+    tiny_config.data.interpolation = 'bilinear'
+    run = SimpleNamespace(
+        active=frozenset(['backbone', *groups]), config=tiny_config, model=None, class_names=('wren', 'robin')
+    )
+    page = Page(
+        answer_sections.parts(SimpleNamespace(run=run, dataset=Dataset('birds', ('wren',), OneBird(), OneBird())))
+    )
+    for words in (SCALE, ORIENTATION, DASHED):
+        assert (words in page.text) == (words in said), words
+    assert ('looks for no parts' in page.text) == ('proposals' not in groups)
+    expected = draw_parts(IMAGE, **drawn, side=answer_sections.SIDE)[: answer_sections.SIDE]
+    assert [image['src'] for image in page.images] == [Page(picture(expected, 'wren')).images[0]['src']]

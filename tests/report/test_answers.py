@@ -1,0 +1,169 @@
+"""What the network gets wrong: by loops and by hand, and one pass over images of which one is broken."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.distributed import sharding
+from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.report.answers import (
+    Answers,
+    answer_all,
+    class_accuracy,
+    confusion_images,
+    confusion_matrix,
+    most_confused,
+    slowest,
+    wrongest,
+)
+from ssanet_jax.runs.run import Run, build_model
+
+QUIET = Console(file=io.StringIO())
+
+
+class Photos:
+    """Images of many shapes and colours; some may be broken."""
+
+    def __init__(self, count=11, broken=(), classes=3):
+        random = np.random.default_rng(4)
+        self.labels = (np.arange(count) % classes).astype(np.int32)
+        patches = random.integers(0, 256, (count, 3, 3, 3), np.uint8)
+        self.images = [cv2.resize(patch, tuple(random.integers(40, 120, 2).tolist())) for patch in patches]
+        self.broken, self.reads = broken, np.zeros(count, int)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        if index in self.broken:
+            raise UnreadableImage(f'photo {index} cannot be read')
+        return {'image': self.images[index], 'label': self.labels[index], 'file': f'photo {index}'}
+
+
+def answers(labels, predicted, confidence=None, right=None, seconds=None):
+    count = len(labels)
+    fill = lambda values: np.full(count, 0.5, np.float32) if values is None else np.float32(values)
+    names = [f'{index}' for index in range(count)]
+    return Answers(np.int32(labels), np.int32(predicted), fill(confidence), fill(right), fill(seconds), names)
+
+
+def test_answers_are_those_of_the_network_alone(tiny_config):
+    tiny_config.data.update(resize=72, interpolation='bilinear', eval_batch_size=4)
+    model = build_model(tiny_config, 3, pretrained=False)
+    source = Photos(broken=(6,))
+    inputs = [for_evaluation(image, tiny_config.data) for image in source.images]
+    # Before training all answers are alike and unsure: larger weights, and the mean answer off, tell images apart.
+    model.oriented_pooling.weights[...] = 300 * model.oriented_pooling.weights[...]
+    answered = np.stack([one.probabilities for one in Recogniser(model, frozenset(GROUPS))(inputs)])
+    model.oriented_pooling.bias[...] = -np.log(answered).mean(0)
+    run = Run(tiny_config, ('wren', 'robin', 'owl'), model, frozenset(GROUPS), 'part_tuning', True)
+    dataset = Dataset('photos', run.class_names, source, source)
+
+    found = answer_all(run, dataset, sharding.make_mesh(images=4), QUIET)
+
+    assert (source.reads == 1).all(), 'every image once'
+    expected = list(Recogniser(model, run.active)(inputs))
+    for index, one in enumerate(expected):
+        if index in source.broken:
+            assert found.predicted[index] == -1 and found.confidence[index] == found.right_probability[index] == 0
+            assert found.files[index] == ''
+            continue
+        assert found.predicted[index] == one.label
+        assert found.confidence[index] == pytest.approx(one.probabilities.max(), abs=1e-4)
+        assert found.right_probability[index] == pytest.approx(one.probabilities[source.labels[index]], abs=1e-4)
+        assert found.files[index] == f'photo {index}'
+    assert len({one.label for one in expected}) > 1 and np.ptp(found.confidence) > 0.01, 'a test that can fail'
+    assert (found.labels == source.labels).all()
+    assert (found.seconds > 0).all() and found.seconds.dtype == found.confidence.dtype == np.float32
+
+
+def test_the_time_is_that_of_the_image(tiny_config, monkeypatch):
+    """A clock that a photo moves by its number as it is read."""
+    tiny_config.data.interpolation = 'bilinear'
+    from ssanet_jax.report import answers
+
+    class Clock:
+        now = 0.0
+
+        def thread_time(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(answers, 'time', clock)
+
+    class Slow(Photos):
+        def __getitem__(self, index):
+            clock.now += index
+            return super().__getitem__(index)
+
+    timed = answers._Timed(Slow(broken=(2,)), tiny_config.data)
+    for index in (3, 5):
+        image = timed[index]['image']
+        assert (image == for_evaluation(timed._source.images[index], tiny_config.data)).all()
+    with pytest.raises(UnreadableImage):
+        timed[2]
+    assert timed.seconds.tolist() == [0, 0, 2, 3, 0, 5, 0, 0, 0, 0, 0]
+
+
+def test_the_matrix_by_a_loop():
+    random = np.random.default_rng(0)
+    labels, predicted = random.integers(0, 5, 200), random.integers(-1, 5, 200)
+    expected = np.zeros((5, 5), int)
+    for label, answer in zip(labels, predicted):
+        if answer >= 0:
+            expected[label, answer] += 1
+    assert (confusion_matrix(labels, predicted, 5) == expected).all()
+    assert confusion_matrix(labels[:0], predicted[:0], 3).tolist() == [[0] * 3] * 3
+
+
+def test_the_most_confused_by_count_then_share_then_order():
+    # Of class 0, 2 of 4 are called 1; of class 1, 2 of the 3 that can be read 2; of classes 2 and 3, 1 of 2 each 0.
+    labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
+    predicted = [1, 0, 1, 0, 2, 2, 1, -1, 0, 2, 3, 0]
+    confidence = [0.4, 0.9, 0.8, 0.9, 0.7, 0.7, 0.5, 0, 0.6, 0.5, 0.5, 0.5]
+    found = most_confused(answers(labels, predicted, confidence), 4)
+    assert [one[:4] for one in found] == [(1, 2, 2, 3), (0, 1, 2, 4), (2, 0, 1, 2), (3, 0, 1, 2)]
+    assert [one.examples for one in found] == [[4, 5], [2, 0], [8], [11]], 'the surest first'
+    assert len(most_confused(answers(labels, predicted), 4, count=2)) == 2
+    assert most_confused(answers([0, 1], [0, 1]), 2) == []
+
+
+def test_the_wrongest_and_the_slowest():
+    right = [0.3, 0.01, 0.2, 0.0, 0.01, 0.9]
+    some = answers([0, 0, 0, 1, 1, 1], [1, 2, 1, -1, 0, 1], right=right, seconds=[3, 1, 5, 3, 9, 0])
+    assert wrongest(some) == [1, 4, 2, 0], 'of equals the first; neither right answers nor what cannot be read'
+    assert wrongest(some, 2) == [1, 4]
+    assert slowest(some) == [4, 2, 0, 3, 1, 5] and slowest(some, 2) == [4, 2]
+    assert all(isinstance(index, int) for index in wrongest(some) + slowest(some))
+
+
+def test_accuracy_of_each_class():
+    accuracy = class_accuracy(answers([0, 0, 0, 0, 2, 2], [0, 0, 1, -1, 2, 2]), 4)
+    assert accuracy[[0, 2]].tolist() == [0.5, 1] and np.isnan(accuracy[[1, 3]]).all()
+
+
+def test_images_of_a_confusion_are_the_surest_mistake_and_the_best_recognised(tiny_config):
+    tiny_config.data.interpolation = 'bilinear'
+    source = Photos(count=8, classes=2)  # 0 1 0 1 0 1 0 1
+    source.labels[7] = 0
+    dataset = Dataset('photos', ('wren', 'robin', 'owl'), source, source)
+    found = answers(
+        source.labels,
+        [1, 1, 1, 1, 0, -1, 2, 0],
+        confidence=[0.6, 0.9, 0.8, 0.5, 0.9, 0, 0.7, 0.9],
+        right=[0.1, 0.4, 0.1, 0.5, 0.9, 0.6, 0.1, 0.9],
+    )
+    confused = most_confused(found, 3)
+    assert [one[:3] for one in confused] == [(0, 1, 2), (0, 2, 1)]
+    pairs = confusion_images(confused, found, dataset, tiny_config.data)
+    show = lambda index: for_evaluation(source.images[index], tiny_config.data)
+    assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), 'not 5, which cannot be read'
+    assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'there is no owl'

@@ -1,0 +1,252 @@
+"""The report command, on the finished tiny run: whole, safe, and true to what the run noted."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from commands import changed, run_each, run_python
+from page_checks import check_page
+
+from ssanet_jax.report.run_sections import confidence_interval
+
+SECTIONS = 'results curves robustness keypoints sharing parts annotated responses confusion mistakes'.split()
+SECTIONS += ['reading', 'data', 'settings']
+MODULE = 'ssanet_jax.report'
+# What changes to the command begin with, for other data or another network than the run's.
+ORIGINALS = """
+import dataclasses
+from ssanet_jax.runs import run as runs
+load, load_run = runs.load_dataset, module.load_run
+"""
+HOSTILE = '<script>alert(1)</script>'
+
+
+def make(*arguments, changes=''):
+    return run_python(changed(MODULE, ORIGINALS + changes) if changes else ('-m', MODULE), *arguments)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_a_finished_run(workdir):
+    robustness = {
+        'dataset': 'toy_birds', 'stage': 'part_tuning', 'examples': 30, 'unreadable': [], 'seed': 0,
+        'accuracy': {'original': 0.4321, 'reduced': 0.1234}, 'drop': {'reduced': 30.87},
+    }  # fmt: skip
+    (workdir / 'robustness.json').write_text(json.dumps(robustness))
+    sharing = {
+        'dataset': 'toy_birds', 'stage': 'part_tuning', 'examples': 30, 'unreadable': [], 'device': '1 x cpu',
+        'global_pooling': {'accuracy': 0.25, 'milliseconds': {'1': 2.0}},
+        'ways': [
+            {'way': 'image', 'trained': True, 'accuracy': 0.5, 'difference': 0, 'half_width': 0,
+             'milliseconds': {'1': 3.0}},
+            {'way': 'part', 'trained': False, 'problem': 'too small'},
+            {'way': 'none', 'trained': False, 'accuracy': 0.4, 'difference': -10.0, 'half_width': 3.25,
+             'milliseconds': {'1': 7.0}},
+        ],
+    }  # fmt: skip
+    (workdir / 'sharing.json').write_text(json.dumps(sharing))
+    done = make(f'--workdir={workdir}')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f'report written: {workdir / "report.html"}'
+    assert not list(workdir.rglob('*.partial'))
+    page = check_page((workdir / 'report.html').read_text())
+    results = read(workdir / 'results.json')
+    assert 'Left out' not in page.text
+
+    assert page.ids == SECTIONS and page.links == [f'#{key}' for key in page.ids]
+    assert f'accuracy{results["accuracy"]:.4f}' in page.text and 'not finished' not in page.text
+    for name, stage in results['stages'].items():
+        heads = ['image_classifier', 'scale_mining', 'oriented_pooling']
+        shown = [f'{stage["heads"][head]:.4f}' if head in stage['heads'] else '' for head in heads]
+        (row,) = [cells for cells in page.cells if cells[:1] == [name] and len(cells) == 8]
+        assert row[2:7] == [str(stage['steps']), *shown, f'{stage["accuracy"]:.4f}']
+    assert 'Asked again' not in page.text, 'the same network says the same as when it was trained'
+    # Learning curves: a point for each evaluation and each epoch.
+    history = [json.loads(line) for path in workdir.glob('*/history.jsonl') for line in path.open()]
+    evaluations = [line for line in history if line['kind'] == 'evaluation']
+    content = (workdir / 'report.html').read_text()
+    assert content.count('<title>prediction, epoch ') == len(evaluations) == 3
+    assert content.count('<title>training loss, epoch ') == len(history) - len(evaluations) == 4
+    # What was measured is there; of what was not, the command.
+    assert ['original', '0.4321', '', ''] in page.cells and ['reduced', '0.1234', '30.9', ''] in page.cells
+    assert f'python -m ssanet_jax.measure --workdir={workdir} --only=keypoints' in page.text
+    assert ['image, as trained', '0.5000', '', '3.0 (1.50)'] in page.cells
+    assert ['none', '0.4000', '-10.0 ± 3.2', '7.0 (3.50)'] in page.cells
+    assert ['part', 'does not fit: too small', '', ''] in page.cells
+    # 12 images with parts; pairs and single images of what is wrong.
+    wrong = round((1 - results['accuracy']) * 30)
+    assert len(page.images) >= 12 + min(wrong, 12) + 2
+    labels = [read(workdir / 'config.json')['class_names'][i] for i in (0, 15)]
+    for name in labels:
+        assert [cells for cells in page.cells if cells[0] == name and len(cells) == 5]
+    for field in ('config.model.parts', 'config.stages[2].train.backbone', 'config.data.train_count', 'config.seed'):
+        assert ('dt', 'title', field) in page.attributes
+    assert len(content) < 2e6
+
+
+@pytest.mark.slow
+def test_names_are_not_trusted(workdir):
+    content = read(workdir / 'config.json')
+    content['class_names'] = [f'{name} {HOSTILE}' for name in content['class_names']]
+    (workdir / 'config.json').write_text(json.dumps(content))
+    changes = f"""
+from ssanet_jax.data.dataset import Subset
+from ssanet_jax.errors import UnreadableImage
+import numpy as np
+class Renamed(Subset):
+    def __getitem__(self, index):
+        if index == 2:  # one that would be shown with its parts
+            raise UnreadableImage('cannot read {HOSTILE}.jpg')
+        return super().__getitem__(index) | {{'file': '"><img src=x onerror=alert(1)>\\udce9'}}
+def hostile(config):
+    d = load(config)
+    return dataclasses.replace(d, name='{HOSTILE}', test=Renamed(d.test, np.arange(len(d.test))),
+        class_names=tuple(name + ' {HOSTILE}' for name in d.class_names))
+runs.load_dataset = hostile
+"""
+    with (workdir / 'scale_mining/history.jsonl').open('a') as file:
+        file.write('{"kind": "epoch", "step"\n[3]\n')
+    (workdir / 'part_tuning/history.jsonl').write_text('')
+    out = workdir.parent / 'new' / 'folder' / 'page.html'
+    done = make(f'--workdir={workdir}', f'--out={out}', changes=changes)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f'report written: {out}'
+    page = check_page(out.read_text())
+    assert page.text.count(HOSTILE) > 30 and '"><img src=x onerror=alert(1)>?' in page.text
+    assert HOSTILE not in out.read_text()
+    lacking = 'Left out, since it is damaged: 2 lines of scale_mining/history.jsonl, all of part_tuning/history.jsonl.'
+    assert lacking in page.text and out.read_text().count('<title>prediction, epoch ') == 2
+    assert f'1 of 30 test images, which count as wrong:cannot read {HOSTILE}.jpg' in page.text
+
+
+@pytest.mark.slow
+def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdir):
+    """As such a run: no proposals, the last stage without its end, and no history since it is old."""
+    for name in ('results.json', 'part_tuning/evaluation.json'):
+        (workdir / name).unlink()
+    for path in workdir.glob('*/history.jsonl'):
+        path.unlink()
+    (workdir / 'part_tuning/best.json').write_text('{"accuracy": 0.5, "step": 4}')  # with validation images
+    changes = """
+def moved(config):
+    assert config.dir == 'elsewhere'
+    return load(config)
+runs.load_dataset = moved
+module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+    ['backbone', 'image_classifier']))
+"""
+    done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=changes)
+    assert done.returncode == 0, done.stderr
+    page = check_page((workdir / 'report.html').read_text())
+    assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
+    assert 'about its network at step 4, the best so far on the validation images.' in page.text
+    assert 'accuracy so far' in page.text and 'This run noted no history' in page.text
+    assert 'This network looks for no parts.' in page.text and 'Oriented pooling takes no part' in page.text
+    assert ['part_tuning', '1', '8 of 8', '', '', '', '', ''] in page.cells
+
+
+def check_errors(folder, cases, changes=''):
+    """Each case, {message: arguments}, ends with one line that holds its message."""
+    for message, (code, stdout, stderr) in run_each(MODULE, cases, folder, ORIGINALS + changes).items():
+        assert code == 2 and message in stderr and 'Traceback' not in stderr and not stdout, stderr
+        assert len(stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_errors_are_one_line(workdir, tmp_path):
+    before = sorted(workdir.rglob('*'))
+    (tmp_path / 'cub').mkdir()
+    cub = shutil.copytree(workdir, tmp_path / 'of_cub')
+    content = read(cub / 'config.json')
+    content['config']['data'] |= {'name': 'cub', 'dir': str(tmp_path / 'cub')}
+    (cub / 'config.json').write_text(json.dumps(content))
+    cases = {
+        '--workdir is missing: Folder of a trained run': [],
+        'holds no run': [f'--workdir={tmp_path / "nothing"}'],
+        "'more' is no flag": [f'--workdir={workdir}', 'more'],
+        'is a folder: give the name of a file': [f'--workdir={workdir}', f'--out={tmp_path}'],
+        'cannot write': [f'--workdir={workdir}', f'--out={workdir}/config.json/page.html'],
+        'is missing': [f'--workdir={cub}'],
+        'nowhere is not a folder': [f'--workdir={cub}', f'--data_dir={tmp_path}/nowhere'],
+    }
+    check_errors(tmp_path, cases)
+    other = "runs.load_dataset = lambda config: dataclasses.replace(load(config), class_names=('wren',))"
+    message = 'trained on other classes than toy_birds has: check --data_dir'
+    check_errors(tmp_path, {message: [f'--workdir={workdir}']}, other)
+    assert sorted(workdir.rglob('*')) == before
+
+
+@pytest.mark.slow
+def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
+    whole = (workdir / 'results.json').read_bytes()
+    damages = {
+        'results.json is damaged, it is no JSON: restore it': ('results.json', whole[: len(whole) // 2]),
+        'part_tuning/evaluation.json is damaged, it is no JSON': ('part_tuning/evaluation.json', b''),
+        'robustness.json is damaged or of another version: delete it': ('robustness.json', b'{"accuracy": 3}'),
+        'keypoints.json is damaged, it is no JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
+        'sharing.json is damaged or of another version: delete it': ('sharing.json', b'{"ways": [3]}'),
+    }
+    cases = {}
+    for number, (message, (file, content)) in enumerate(damages.items()):
+        copy = shutil.copytree(workdir, tmp_path / f'{number}')
+        (copy / file).write_bytes(content)
+        cases[message] = [f'--workdir={copy}']
+    check_errors(tmp_path, cases, 'def answer_all(*_): raise SystemExit(7)\nmodule.answer_all = answer_all')
+    assert not list(tmp_path.glob('*/report.html'))
+
+
+@pytest.mark.parametrize(
+    ('accuracy', 'images', 'low', 'high'),
+    [(0.8, 10, 0.4902, 0.9433), (1.0, 512, 0.99255, 1.0), (0.0, 10, 0.0, 0.2775), (0.5, 10000, 0.4902, 0.5098)],
+)
+def test_the_interval_is_wilsons(accuracy, images, low, high):
+    assert confidence_interval(accuracy, images) == pytest.approx((low, high), abs=2e-4)
+
+
+def browser() -> str:
+    for name in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
+        if shutil.which(name):
+            return name
+    pytest.skip('no chromium or chrome is on PATH')
+
+
+def dump(name, page, folder):
+    """The page's document after loading, and what the browser complained of."""
+    command = [name, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr', '--dump-dom']
+    command += [f'--user-data-dir={folder / "profile"}', '--window-size=800,800', '--virtual-time-budget=10000']
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300)
+    return done.stdout, [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width', [360, 1280])
+def test_a_browser_shows_it_without_scrolling_sideways(workdir, tmp_path, width):
+    name = browser()
+    control = tmp_path / 'control.html'
+    control.write_text('<!DOCTYPE html><title>control</title>')
+    if 'control' not in dump(name, control, tmp_path)[0]:
+        pytest.skip(f'{name} opens no file of {tmp_path}')
+    assert make(f'--workdir={workdir}', f'--out={tmp_path / "report.html"}').returncode == 0
+
+    _, complaints = dump(name, tmp_path / 'report.html', tmp_path)
+    assert not complaints
+    # A copy may run a script, which tells the page around it how wide it is.
+    content = re.sub('<meta http-equiv[^>]*>', '', (tmp_path / 'report.html').read_text())
+    tell = """<script>addEventListener('load', () => parent.postMessage([
+        document.documentElement.scrollWidth, innerWidth, document.images.length,
+        [...document.images].filter(image => !image.naturalWidth).length].join(' '), '*'))</script>"""
+    (tmp_path / 'copy.html').write_text(content.replace('</head>', f'{tell}</head>'))
+    frame = tmp_path / 'frame.html'
+    frame.write_text(
+        '<!DOCTYPE html><title>nothing</title>'
+        "<script>addEventListener('message', event => { document.title = event.data })</script>"
+        f'<iframe src="copy.html" style="width:{width}px;height:800px;border:0"></iframe>'
+    )
+    found = re.search('<title>(.*?)</title>', dump(name, frame, tmp_path)[0])[1]
+    scroll, inner, images, broken = map(int, found.split())
+    assert scroll <= inner == width and images >= 12 and not broken
