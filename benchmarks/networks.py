@@ -10,7 +10,7 @@ from benchmarks.programs import Program
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones.registry import build_backbone
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.sharing import REGION
 from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
 
@@ -67,4 +67,4 @@ def _build(name: str, size: Size) -> SSANet:
         crop_size=crop_size(size.backbone),
         rngs=nnx.Rngs(0),
     )
-    return prepared(network)
+    return optimize_for_inference(network)

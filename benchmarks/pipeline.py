@@ -32,7 +32,7 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent, take_turns
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.runs.run import build_model, with_preprocessing
+from ssanet_jax.runs.run import build_model, resolve_preprocessing
 from ssanet_jax.training.step import TrainState, make_train_step
 
 RESIZE, CROP, BATCH = 512, 448, 16
@@ -62,7 +62,7 @@ def measure(settings: Settings, say: Say = silent) -> Findings:
 def compare_reading(settings: Settings, say: Say) -> Comparison:
     """The time that a photo takes one core, Pillow's and ours, and the memory that ours takes."""
     config = common.get_config().data
-    config.update(dir=settings.data_dir, shrink=False, resize=RESIZE, image_size=CROP, batch_size=BATCH, threads=0)
+    config.update(dir=settings.data_dir, shrink=False, resize=RESIZE, image_size=CROP, batch_size=BATCH, num_workers=0)
     config.interpolation = 'bilinear'  # as Pillow below
     source = load_dataset(config).train
     files = [Path(settings.data_dir) / source[index]['file'] for index in range(min(settings.images, len(source)))]
@@ -112,7 +112,7 @@ def measure_waiting(settings: Settings, say: Say) -> Comparison:
     config.data.dir = settings.data_dir
     dataset = load_dataset(config.data)
     model = build_model(config, len(dataset.class_names))
-    config = with_preprocessing(config, model)
+    config = resolve_preprocessing(config, model)
     row, size = config.stages[0], config.data.batch_size
     row.cache = 0  # every step reads its images
     mesh = sharding.make_mesh()

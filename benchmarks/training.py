@@ -26,7 +26,7 @@ from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
 from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.run import active_groups, build_model
-from ssanet_jax.training.feature_cache import describe_program
+from ssanet_jax.training.feature_cache import make_extract_features
 from ssanet_jax.training.step import TrainState, make_train_step
 
 PLAIN = 'plain fine-tuning'
@@ -100,8 +100,8 @@ def steps(settings: Settings, say: Say = silent) -> dict[str, Program]:
         found[name] = Program(_taking(compiled, sharding.replicate(state, mesh), batch), compiled)
         if name == SECOND:
             say(f'compiling {CACHED}')
-            describe = describe_program(model, active, False, mesh)
-            kept = {'description': describe(params, stats, batch['image']), 'label': batch['label']}
+            describe = make_extract_features(model, active, False, mesh)
+            kept = {'features': describe(params, stats, batch['image']), 'label': batch['label']}
             compiled = step.lower(sharding.replicate(state, mesh), kept).compile()
             found[CACHED] = Program(_taking(compiled, sharding.replicate(state, mesh), kept), compiled)
     return found

@@ -13,7 +13,7 @@ def choose(variants, name):
     return variants[name]
 
 
-def three_stages(epochs=(100, 60, 10), rate=1e-3, tune_rate=1e-4, **schedule):
+def three_stages(epochs=(100, 60, 10), learning_rate=1e-3, tune_learning_rate=1e-4, **schedule):
     """The paper's training (section 3.4): scales, then orientations, then the parts once more.
 
     The paper gives the rates, and the epoch at which they fall (60); the numbers of epochs are ours.
@@ -23,43 +23,59 @@ def three_stages(epochs=(100, 60, 10), rate=1e-3, tune_rate=1e-4, **schedule):
         stage(
             'scale_mining',
             epochs=epochs[0],
-            rate=rate,
+            learning_rate=learning_rate,
             train=dict(parts, image_classifier=1, scale_mining=1),
             **schedule,
         ),
         stage(
             'oriented_pooling',
             epochs=epochs[1],
-            rate=rate,
+            learning_rate=learning_rate,
             train=dict(oriented_pooling=1, image_classifier=1 / 3),
             **schedule,
         ),
-        stage('part_tuning', epochs=epochs[2], rate=tune_rate, train=parts, **schedule),
+        stage('part_tuning', epochs=epochs[2], learning_rate=tune_learning_rate, train=parts, **schedule),
     )
 
 
-def joint(epochs=100, rate=1e-3, **schedule):
+def joint(epochs=100, learning_rate=1e-3, **schedule):
     """The paper's one-stage alternative: everything at once."""
     groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
-    return (stage('joint', epochs=epochs, rate=rate, train=dict.fromkeys(groups, 1), **schedule),)
+    return (stage('joint', epochs=epochs, learning_rate=learning_rate, train=dict.fromkeys(groups, 1), **schedule),)
 
 
-def ablation(epochs=(100, 60, 60), rates=(1e-3, 1e-3, 1e-3), **schedule):
+def ablation(epochs=(100, 60, 60), learning_rates=(1e-3, 1e-3, 1e-3), **schedule):
     """For tables in which heads compete: parts are trained first, without any of them, and stay as they are.
 
     All heads then read the same parts, which are trained once a seed (docs/experiments.md).
     """
     groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier')
     return (
-        stage('parts', epochs=epochs[0], rate=rates[0], train=dict.fromkeys(groups, 1), **schedule),
-        stage('scale_mining', epochs=epochs[1], rate=rates[1], train=dict(scale_mining=1), **schedule),
-        stage('oriented_pooling', epochs=epochs[2], rate=rates[2], train=dict(oriented_pooling=1), **schedule),
+        stage('parts', epochs=epochs[0], learning_rate=learning_rates[0], train=dict.fromkeys(groups, 1), **schedule),
+        stage(
+            'scale_mining', epochs=epochs[1], learning_rate=learning_rates[1], train=dict(scale_mining=1), **schedule
+        ),
+        stage(
+            'oriented_pooling',
+            epochs=epochs[2],
+            learning_rate=learning_rates[2],
+            train=dict(oriented_pooling=1),
+            **schedule,
+        ),
     )
 
 
-def global_pooling(epochs=100, rate=1e-3, **schedule):
+def global_pooling(epochs=100, learning_rate=1e-3, **schedule):
     """The bare backbone with global average pooling, for comparison."""
-    return (stage('global_pooling', epochs=epochs, rate=rate, train=dict(backbone=1, image_classifier=1), **schedule),)
+    return (
+        stage(
+            'global_pooling',
+            epochs=epochs,
+            learning_rate=learning_rate,
+            train=dict(backbone=1, image_classifier=1),
+            **schedule,
+        ),
+    )
 
 
 def get_config():
@@ -78,13 +94,13 @@ def get_config():
             interpolation='',  # bilinear or bicubic; '' as the backbone's weights ask
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
             flip=True,
-            jitter=0.0,  # strength of the colour jitter, in [0, 1)
-            erase=0.0,  # probability of random erasing
+            color_jitter=0.0,  # strength of the colour jitter, in [0, 1)
+            random_erasing=0.0,  # probability of random erasing
             validation=0.0,  # share of the training images held out; then the test set is read once, at the end
             split_seed=0,  # draws the validation images, and the test images of a folder without a split
             batch_size=16,  # over all devices
             eval_batch_size=16,
-            threads=8,  # that read and decode
+            num_workers=8,  # that read and decode
             prefetch=2,  # batches kept ready
         )
     )
@@ -93,13 +109,13 @@ def get_config():
         dict(
             backbone='resnet50',
             pretrained='none',  # a .pth or .safetensors file, package:NAME, hub:OWNER/NAME, a run's work directory
-            parts=4,  # K
-            proposals=6,  # M
-            scales=5,  # S
+            num_parts=4,  # K
+            num_proposals=6,  # M
+            num_scales=5,  # S
             alpha=2 ** (1 / 3),
             nms_iou=0.25,
             sharing='image',  # image, part (a crop for each part) or none (for each candidate, as in the paper)
-            dilate=False,  # maps of twice the resolution, for sharing='image' and 'part'
+            output_stride=0,  # pixels per cell of the map; 0: the backbone's own (32), or half of it (16)
             remat=False,  # less memory and more time for training with sharing='none' and 'part'
             crop_size=224,  # of sharing='none' and 'part'
             features='pooled',  # or flat
@@ -128,7 +144,7 @@ def get_config():
     config.mesh = ConfigDict(
         dict(
             shape='auto',  # of the devices: data x candidates, such as 4x2
-            spread_heads=False,  # DSM and OP, large where classes are many, over the data axis
+            shard_heads=False,  # DSM and OP, large where classes are many, over the data axis
         )
     )
 

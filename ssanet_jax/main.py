@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> None:
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         check_overrides(workdir, config, overrides.keys())
     work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
-    results = work(config, workdir, Console(stderr=True, quiet=not processes.leads()))
-    if processes.leads():
+    results = work(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
+    if processes.is_primary_process():
         print(f'accuracy {results["accuracy"]:.4f} on {results["examples"]} images')
 
 

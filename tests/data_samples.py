@@ -28,9 +28,9 @@ def make_config(**fields) -> ml_collections.ConfigDict:
         interpolation='bilinear',
         scale_min=1.0,
         flip=True,
-        jitter=0.0,
-        erase=0.0,
-        threads=2,
+        color_jitter=0.0,
+        random_erasing=0.0,
+        num_workers=2,
         prefetch=2,
     )
     return ml_collections.ConfigDict(values | fields)

@@ -7,12 +7,12 @@ import pytest
 from commands import Ended, run_each, run_python
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
-from ssanet_jax.runs.workdir import open_workdir
+from ssanet_jax.runs.workdir import claim_workdir
 
 TINY = '--config=tests/tiny_config.py'
 CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
 
-# Name -> (arguments, words that the line must hold). {tmp} is a folder, see `prepared` below.
+# Name -> (arguments, words that the line must hold). {tmp} is a folder, see `optimize_for_inference` below.
 CASES = {
     'no configuration': ([], ['--config is missing', 'configs/cub.py', '--help']),
     'only a field': (['--config.seed=1'], ['--config is missing', '--help']),
@@ -56,9 +56,9 @@ CASES = {
     'unknown mode': ([TINY, '--mode=dance'], ['mode', 'train|evaluate']),
     'unknown flag': ([TINY, '--speed=9'], ['speed', '--help']),
     'stray word': ([TINY, 'evaluate'], ["'evaluate'", '--help']),
-    'even S': ([TINY, '--config.model.scales=4'], ['config.model', 'scales must be odd', '4']),
-    'K above M': ([TINY, '--config.model.parts=5'], ['parts must lie between 1 and proposals = 3', '5']),
-    'too many proposals': ([TINY, '--config.model.proposals=1000'], ['proposals must be at most 516', '1000']),
+    'even S': ([TINY, '--config.model.num_scales=4'], ['config.model', 'scales must be odd', '4']),
+    'K above M': ([TINY, '--config.model.num_parts=5'], ['parts must lie between 1 and proposals = 3', '5']),
+    'too many proposals': ([TINY, '--config.model.num_proposals=1000'], ['proposals must be at most 516', '1000']),
     'no weights for this backbone': ([TINY, '--config.model.pretrained=w.pth'], ["'resnet_tiny'", "'none'"]),
     'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
     'patches that do not tile': ([TINY, '--config.model.patch=4'], ['config.model', 'do not tile']),
@@ -114,7 +114,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b'' for path in paths}
 
 
-def prepared(tmp: Path) -> None:
+def optimize_for_inference(tmp: Path) -> None:
     """The folders that the cases speak of."""
     import tiny_config
 
@@ -130,7 +130,7 @@ def prepared(tmp: Path) -> None:
         config = tiny_config.get_config()
         config.seed = 1 if name == 'other' else 0
         config.data.interpolation = 'bilinear'  # as the backbone asks
-        open_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
+        claim_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
     for name in ('other', 'classes', 'damaged'):  # runs that have begun
         (tmp / name / 'scale_mining' / 'checkpoints' / '3').mkdir(parents=True)
     (tmp / 'damaged' / 'config.json').write_text('{"config": {')
@@ -140,7 +140,7 @@ def prepared(tmp: Path) -> None:
 def cases(tmp_path_factory) -> dict[str, Case]:
     """What became of every case."""
     tmp = tmp_path_factory.mktemp('main')
-    prepared(tmp)
+    optimize_for_inference(tmp)
     commands, workdirs = {}, {}
     for number, (name, (arguments, _)) in enumerate(CASES.items()):
         arguments = [argument.format(tmp=tmp) for argument in arguments]

@@ -55,7 +55,7 @@ def test_measures_robustness_and_key_points(workdir):
     after = keypoints['boxes']['after scale mining']
     for name in ('distance', 'distance_share', 'inside'):
         assert after[name] == pytest.approx(expected[name], abs=0.02)
-    assert np.shape(after['nearest']) == (run.config.model.parts, len(keypoints['keypoint_names']))
+    assert np.shape(after['nearest']) == (run.config.model.num_parts, len(keypoints['keypoint_names']))
     assert list(keypoints['boxes']) == ['before scale mining', 'after scale mining', 'centre of the image']
     middle = np.tile([[0, 0, 64, 64]], (30, 1, 1))
     assert keypoints['boxes']['centre of the image'] == summarise(middle, *truth)

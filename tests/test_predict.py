@@ -54,7 +54,7 @@ def test_predict_writes_a_line_and_a_picture_an_image(finished_run, photos, tmp_
     for line, one in zip(lines, found):
         assert line['class'] == run.class_names[one.label]
         assert list(line['probabilities']) == [run.class_names[i] for i in np.argsort(-one.probabilities)[:3]]
-        assert len(line['boxes']) == len(line['scale']) == len(line['orientation']) == run.config.model.parts
+        assert len(line['boxes']) == len(line['scale']) == len(line['orientation']) == run.config.model.num_parts
     assert len(list(tmp_path.glob('*.png'))) == 9
 
 

@@ -17,28 +17,28 @@ def get_config():
         resize=64,
         batch_size=8,
         eval_batch_size=8,
-        threads=1,
+        num_workers=1,
         prefetch=1,
     )
-    config.model.update(backbone='resnet_tiny', parts=2, proposals=3, scales=3)
+    config.model.update(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3)
     config.loss.label_smoothing = 0.1
     parts = dict(backbone=1, proposals=0.2, part_classifier=0.5)
     config.stages = (
         stage(
             'scale_mining',
             epochs=2,
-            rate=0.05,
+            learning_rate=0.05,
             train=dict(parts, image_classifier=1, scale_mining=0.1),
             milestones=(1,),
         ),
         stage(
             'oriented_pooling',
             epochs=1,
-            rate=0.01,
+            learning_rate=0.01,
             train=dict(oriented_pooling=0.1, image_classifier=1 / 3),
             schedule='cosine',
         ),
-        stage('part_tuning', epochs=1, rate=0.005, train=parts, schedule='constant'),
+        stage('part_tuning', epochs=1, learning_rate=0.005, train=parts, schedule='constant'),
     )
     config.checkpoint_steps = 3  # of 8 steps an epoch
     return config

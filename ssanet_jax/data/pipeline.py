@@ -6,7 +6,7 @@ Fields of ``config.data`` used here:
 * ``resize``, ``image_size``: side of the squeezed image and of the crop that the network sees;
 * ``interpolation``: with which small images grow;
 * ``flip``, ``scale_min``, ``jitter``, ``erase``: augmentation, see `transforms`;
-* ``threads``: threads that read and decode; 0 does it in the calling thread;
+* ``num_workers``: threads that read and decode; 0 does it in the calling thread;
 * ``prefetch``: batches to keep ready.
 
 With several processes each reads its own share of every batch: of P processes, process p reads the
@@ -83,8 +83,8 @@ def train_batches(
         .map(_LoadNext(source))
         .map(transforms.ResizeSquare(data.resize, data.interpolation))
         .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min, data.interpolation))
-        .random_map(transforms.ColourJitter(data.jitter))
-        .random_map(transforms.RandomErasing(data.erase))
+        .random_map(transforms.ColorJitter(data.color_jitter))
+        .random_map(transforms.RandomErasing(data.random_erasing))
         # Only now the shares, so that what is drawn for an image depends on its place in the common order.
         .slice(
             slice(
@@ -201,10 +201,10 @@ def _share(size: int, process: Process, field: str) -> int:
 
 
 def read_options(data: Any, batch_size: int) -> grain.ReadOptions:
-    """How `data.threads` and `data.prefetch` read a stream that is batched."""
+    """How `data.num_workers` and `data.prefetch` read a stream that is batched."""
     # Grain counts single examples and wants at least one a thread.
-    ahead = max(data.prefetch * batch_size, data.threads)
-    return grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
+    ahead = max(data.prefetch * batch_size, data.num_workers)
+    return grain.ReadOptions(num_threads=data.num_workers, prefetch_buffer_size=ahead)
 
 
 def check_batch_fits(source: Source, data: Any) -> None:
@@ -224,12 +224,12 @@ def check_sizes(data: Any) -> None:
         )
     if not 0 < data.scale_min <= 1:
         raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 is off')
-    for name, least in (('image_size', 1), ('threads', 0), ('prefetch', 0)):
+    for name, least in (('image_size', 1), ('num_workers', 0), ('prefetch', 0)):
         if data[name] < least:
             raise UserError(f'config.data.{name}={data[name]} must be {least} or more')
     if data.interpolation not in ('', *transforms.INTERPOLATIONS):
         known = ', '.join(transforms.INTERPOLATIONS)
         raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')
-    for name in ('jitter', 'erase'):
+    for name in ('color_jitter', 'random_erasing'):
         if not 0 <= data[name] < 1:
             raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 is off')

@@ -119,7 +119,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True)
-class ColourJitter(grain.transforms.RandomMap):
+class ColorJitter(grain.transforms.RandomMap):
     """Changes brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength].
 
     Attributes:

@@ -88,7 +88,7 @@ def current() -> Process:
     return Process(jax.process_index(), jax.process_count())
 
 
-def leads() -> bool:
+def is_primary_process() -> bool:
     """Whether this is the process that writes logs and results."""
     return jax.process_index() == 0
 
@@ -97,14 +97,14 @@ def gather(numbers: Iterable[int]) -> list[int]:
     """The numbers of all processes, sorted, each once."""
     mine = np.array(sorted(set(numbers)), np.int32)
     if jax.process_count() > 1:
-        wait_for_all('gather')
+        barrier('gather')
         longest = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
         padded = np.concatenate([mine, np.full(longest - len(mine), -1, np.int32)])
         mine = multihost_utils.process_allgather(padded)
     return sorted({int(number) for number in mine.ravel() if number >= 0})
 
 
-def wait_for_all(name: str) -> None:
+def barrier(name: str) -> None:
     """Returns when every process has come to the point of this name, or raises when one has died.
 
     The coordinator counts them: between CPUs, a collective operation gives up on whoever is 30 seconds behind.
@@ -119,4 +119,4 @@ def compile_together(program: jax.stages.Wrapped, *arguments: Any) -> None:
     """
     if jax.process_count() > 1:
         program.lower(*arguments).compile()
-        wait_for_all('compiled')
+        barrier('compiled')

@@ -128,23 +128,23 @@ def _pad(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies a tree to every device of the mesh; the copy may be donated without harm to the original."""
-    return place(tree, mesh, spread_heads=False)
+    return place(tree, mesh, shard_heads=False)
 
 
-def place(tree: Any, mesh: Mesh, spread_heads: bool) -> Any:
+def place(tree: Any, mesh: Mesh, shard_heads: bool) -> Any:
     """As `replicate`, with the heads of a network or its optimiser over the data axis where asked for."""
     # By way of the host: on several devices `may_alias=False` does not keep the original out of the copy.
     tree = jax.tree.map(np.array, tree)
-    return jax.device_put(tree, shardings(tree, mesh, spread_heads))
+    return jax.device_put(tree, shardings(tree, mesh, shard_heads))
 
 
-def shardings(tree: Any, mesh: Mesh, spread_heads: bool) -> Any:
+def shardings(tree: Any, mesh: Mesh, shard_heads: bool) -> Any:
     """Where each array of a training state lives.
 
     Args:
       tree: parameters `{group: tree}`, or whatever holds such trees (optimiser, state).
       mesh: the devices.
-      spread_heads: DSM and OP have weights for every class, and hold most of what a network of thousands of
+      shard_heads: DSM and OP have weights for every class, and hold most of what a network of thousands of
         classes holds. True gives each device of the data axis a slice of them, cut where it divides.
 
     Returns:
@@ -152,7 +152,7 @@ def shardings(tree: Any, mesh: Mesh, spread_heads: bool) -> Any:
     """
 
     def sharding(path, leaf):
-        heads = spread_heads and any(getattr(key, 'key', None) in HEADS for key in path)
+        heads = shard_heads and any(getattr(key, 'key', None) in HEADS for key in path)
         cuts = [axis for axis, size in enumerate(np.shape(leaf)) if size % mesh.shape[DATA] == 0]
         if not heads or not cuts:
             return NamedSharding(mesh, PartitionSpec())

@@ -31,7 +31,7 @@ from rich.text import Text
 
 from ssanet_jax import cli
 from ssanet_jax.data.listing import SPLITS, Listing
-from ssanet_jax.data.registry import READERS
+from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import inspection, pictures
 from ssanet_jax.doctor.inspection import Finding
 from ssanet_jax.errors import UserError
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f'--fix_list={_FIX_LIST.value}: there is no such folder to write it to')
     sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal's encoding lacks
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table names gigantic images
-    listing = read_listing(
+    listing = _listing(
         name=_DATASET.value,
         dir=_DATA_DIR.value,
         level=_LEVEL.value,
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-def read_listing(**fields) -> Listing:
+def _listing(**fields) -> Listing:
     """Lists a set as training will.
 
     Args:

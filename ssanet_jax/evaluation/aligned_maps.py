@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ssanet_jax.distributed import sharding
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
@@ -34,7 +34,7 @@ class AlignedMaps:
 
     def __init__(self, model: SSANet, active: Collection[str], batch_size: int):
         mesh = sharding.make_mesh(jax.local_devices(), images=batch_size)
-        graph, params, stats = split_model(prepared(model))
+        graph, params, stats = split_model(optimize_for_inference(model))
         self._weights = sharding.replicate((params, stats), mesh)
         self._batch_size = batch_size
 
@@ -42,13 +42,13 @@ class AlignedMaps:
         def look(params, stats, images):
             network = merge_model(graph, params, stats)
             pooling, reads = network.oriented_pooling, {*active, 'oriented_pooling'}
-            description = network.describe(
+            features = network.extract_features(
                 sharding.split_batch(images, mesh),
                 active=reads,
                 map_candidates=partial(sharding.candidate_map, mesh=mesh),
             )
-            outputs = network.classify(description, active=reads)
-            maps = description.aligned_maps
+            outputs = network.classify(features, active=reads)
+            maps = features.aligned_maps
             pool = lambda x: oriented_features(x, pooling.patch, pooling.grid, pooling.orientation)
             pooled = jax.vmap(jax.vmap(pool))(maps)
             to_float = lambda x: x.astype('float32')

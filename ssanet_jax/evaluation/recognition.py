@@ -10,7 +10,7 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.drawing import contact_sheet, draw_parts
 from ssanet_jax.models.candidates import scale_factors
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, split_model
 
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
@@ -40,12 +40,12 @@ class Recogniser:
     def __init__(self, model: SSANet, active: frozenset[str], batch_size: int = 8):
         # Every process recognises for itself.
         mesh = sharding.make_mesh(jax.local_devices(), images=batch_size)
-        model = prepared(model)
+        model = optimize_for_inference(model)
         _, params, stats = split_model(model)
         self._params, self._stats = sharding.replicate((params, stats), mesh)
         self._predict = make_predict(model, active, mesh)
         self._mined = 'scale_mining' in active
-        self._factors = scale_factors(model.scales, model.alpha)
+        self._factors = scale_factors(model.num_scales, model.alpha)
         self._batch_size = batch_size
 
     def __call__(self, images: Sequence[np.ndarray]) -> Iterator[Recognition]:

@@ -17,7 +17,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
 from ssanet_jax.evaluation.robustness import robustness
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.files import write_json
@@ -51,7 +51,7 @@ def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
 
     def locate(images):
         outputs = predict(images)
-        boxes = {BEFORE: outputs.boxes[:, : run.model.parts]}
+        boxes = {BEFORE: outputs.boxes[:, : run.model.num_parts]}
         if 'scale_mining' in run.active:
             boxes[AFTER] = outputs.aligned_boxes
         return boxes | {CENTRE: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
@@ -87,7 +87,7 @@ def _mesh(run: Run) -> Mesh:
 
 def network(run: Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
     """The run's network as a function of images alone."""
-    model = prepared(run.model)
+    model = optimize_for_inference(run.model)
     _, params, stats = split_model(model)
     params, stats = sharding.replicate((params, stats), mesh)
     predict = make_predict(model, run.active, mesh)

@@ -19,7 +19,7 @@ from ssanet_jax.training.step import stage_losses
 _SETTINGS_OF = {
     'features': {'scale_mining'},
     'solver': {'scale_mining'},
-    'scales': {'scale_mining', BASELINE},
+    'num_scales': {'scale_mining', BASELINE},
     'alpha': {'scale_mining', BASELINE},
     'patch': {'oriented_pooling'},
     'grid': {'oriented_pooling'},
@@ -56,7 +56,7 @@ def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images:
     The files are linked where the file system can, so that they take no room: a finished stage is only read.
 
     Args:
-      config: of the run, with everything filled in (`with_preprocessing`).
+      config: of the run, with everything filled in (`resolve_preprocessing`).
       workdir: of the run. One that has been claimed stays as it is; what an attempt left that was killed before it
         claimed anything is removed.
       others: work directories of other runs.

@@ -36,10 +36,10 @@ class Way(NamedTuple):
     """A way to get the features of regions."""
 
     sharing: Sharing
-    dilate: bool = False
+    dilated: bool = False
 
     def __str__(self) -> str:
-        return f'{self.sharing}, dilated' if self.dilate else self.sharing
+        return f'{self.sharing}, dilated' if self.dilated else self.sharing
 
 
 def own_way(run: Run) -> Way:
@@ -53,8 +53,8 @@ def ways_of(run: Run) -> list[Way]:
     What was trained on maps of the usual stride is not dilated: that would be another network, slower and not asked
     for.
     """
-    dilations = (True, False) if own_way(run).dilate else (False,)
-    return [*(Way(sharing, dilate) for sharing in ('image', 'part') for dilate in dilations), Way('none')]
+    dilations = (True, False) if own_way(run).dilated else (False,)
+    return [*(Way(sharing, dilated) for sharing in ('image', 'part') for dilated in dilations), Way('none')]
 
 
 def with_way(run: Run, way: Way) -> Run:
@@ -66,7 +66,8 @@ def with_way(run: Run, way: Way) -> Run:
       UserError: the network cannot work that way.
     """
     config = run.config.copy_and_resolve_references()
-    config.model.sharing, config.model.dilate = way
+    config.model.sharing = way.sharing
+    config.model.output_stride = run.model.backbone.stride if way.dilated else 0
     if way.sharing == 'none':
         config.model.crop_size = REGION * run.model.anchor_stride  # the stride without dilation
     shapes = nnx.eval_shape(lambda: build_model(config, len(run.class_names), pretrained=False))
@@ -83,7 +84,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
       batch_size: images a call, besides the single one that is timed too; by default the run's evaluation batch.
 
     Returns:
-      `'ways'`, a row each: `way`, `sharing`, `dilate`, `crop_size` (of 'part' and 'none'), `trained` (whether the
+      `'ways'`, a row each: `way`, `sharing`, `dilated`, `crop_size` (of 'part' and 'none'), `trained` (whether the
       run was trained so), and either `problem`, why the network cannot work so here, or `accuracy`, `heads` (of each
       head), `won` and `lost` (images that it has right and the trained way wrong, and the reverse), `difference`
       (percentage points of accuracy against the trained way), `half_width` (of its 95 % interval, see
@@ -103,7 +104,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
     competitors = {GLOBAL_POOLING: dataclasses.replace(bare, active=frozenset({'backbone', 'image_classifier'}))}
     for row in rows:
         try:
-            competitors[row['way']] = with_way(run, Way(row['sharing'], row['dilate']))
+            competitors[row['way']] = with_way(run, Way(row['sharing'], row['dilated']))
         except UserError as error:
             row['problem'] = str(error).removeprefix('config.model: ')
 

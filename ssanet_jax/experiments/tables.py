@@ -75,10 +75,10 @@ def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: b
 def nts_net(config: ConfigDict) -> None:
     """NTS-Net: no alignment of any kind; image and parts side by side, trained with all the rest from the start."""
     keep(config, PARTS, 'concat', mac=False)
-    rate = next(row.rate * row.train[BASELINE] for row in config.stages if BASELINE in row.train)
+    rate = next(row.learning_rate * row.train[BASELINE] for row in config.stages if BASELINE in row.train)
     config.stages = tuple(row for row in config.stages if set(row.train) != {BASELINE})
     first = next(row for row in config.stages if 'backbone' in row.train)
-    first.train[BASELINE] = first.train.get(BASELINE, rate / first.rate)
+    first.train[BASELINE] = first.train.get(BASELINE, rate / first.learning_rate)
 
 
 def set_fields(config: ConfigDict, **fields: Any) -> None:
@@ -90,9 +90,9 @@ def one_stage(config: ConfigDict) -> None:
     """All groups at once, each at its first rate, for as many epochs as the backbone trains in all stages."""
     long = [row for row in config.stages if 'backbone' in row.train]
     row = long[0].copy_and_resolve_references()
-    rates = {group: stage.rate * f for stage in reversed(config.stages) for group, f in stage.train.items()}
+    rates = {group: stage.learning_rate * f for stage in reversed(config.stages) for group, f in stage.train.items()}
     row.name, row.epochs = 'one_stage', sum(stage.epochs for stage in long)
-    row.train = ConfigDict({group: rate / row.rate for group, rate in rates.items()})
+    row.train = ConfigDict({group: rate / row.learning_rate for group, rate in rates.items()})
     config.stages = (row,)
 
 
@@ -114,9 +114,10 @@ _NTS = Row('nts', 'NTS-Net', nts_net, 87.5, 'backbone')
 
 def _variants(field: str, values: Sequence[Any], default: Any, papers: Sequence[float | None] = ()) -> tuple[Row, ...]:
     """Rows of full SSANet that differ in one field, compared with its default."""
-    name = lambda value: f'{field.split("__")[-1]}_{value}'
+    short = field.split('__')[-1].removeprefix('num_')
+    name = lambda value: f'{short}_{value}'
     return tuple(
-        Row(name(value), f'{field.split("__")[-1]} = {value}', _set(**{field: value}), paper)._replace(
+        Row(name(value), f'{short} = {value}', _set(**{field: value}), paper)._replace(
             against=None if value == default else name(default)
         )
         for value, paper in itertools.zip_longest(values, papers)
@@ -165,7 +166,7 @@ TABLES: dict[str, PaperTable] = {
         'Weight of the alignment loss',
         _variants('loss__weights__mac', (0.1, 0.3, 0.5, 1.0), 0.5, (88.4, 88.5, 88.5, 88.5)),
     ),
-    'number': PaperTable('Number of parts', _variants('model__parts', (1, 2, 3, 4, 5, 6), 4)),
+    'number': PaperTable('Number of parts', _variants('model__num_parts', (1, 2, 3, 4, 5, 6), 4)),
     'features': PaperTable('What scale mining reads', _variants('model__features', ('pooled', 'flat'), 'pooled')),
     'orientation': PaperTable(
         'Orientations as printed, and exact', _variants('model__orientation', ('literal', 'exact'), 'literal')
@@ -174,7 +175,7 @@ TABLES: dict[str, PaperTable] = {
         'What the regions share',
         (
             # A crop of 'none' fills a map of 7 x 7 at the backbone's own stride.
-            Row('sharing_none', 'none', _set(model__sharing='none', model__dilate=False), 88.5, 'sharing_image'),
+            Row('sharing_none', 'none', _set(model__sharing='none', model__output_stride=0), 88.5, 'sharing_image'),
             Row('sharing_part', 'part', _set(model__sharing='part'), None, 'sharing_image'),
             Row('sharing_image', 'image', _set(model__sharing='image')),
         ),

@@ -8,7 +8,7 @@ from ssanet_jax.models.backbones.batch_norm import fold_norms
 from ssanet_jax.models.ssanet import SSANet
 
 
-def prepared(model: SSANet) -> SSANet:
+def optimize_for_inference(model: SSANet) -> SSANet:
     """The same predictions by fewer operations a call.
 
     BatchNorm is folded into the convolutions, the backbone's filters are rounded to the type that it computes in,

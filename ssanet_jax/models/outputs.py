@@ -1,4 +1,4 @@
-"""What the network hands on: a description of a batch, and what its classifiers say of it."""
+"""What the network hands on: a features of a batch, and what its classifiers say of it."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
         return sum(heads) if heads else self.image_logits
 
 
-class Description(NamedTuple):
+class PartFeatures(NamedTuple):
     """What the classifiers read of a batch; None where no group that is active asks for it.
 
     It depends on the backbone, the proposals and, through the choice of scales, on DSM, and on no other group:

@@ -11,7 +11,7 @@ from ssanet_jax.models import candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.backbones import registry
 from ssanet_jax.models.heads import Regions, build_head
-from ssanet_jax.models.outputs import Description, Outputs
+from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
 from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, part_maps, roi_align
 
@@ -24,12 +24,12 @@ class SSANet(nnx.Module):
     """Spatial-Scale Aligned Network (Gao et al.).
 
     Args:
-      classes: N.
+      num_classes: N.
       image_size: side of the input, pixels.
       backbone: name in `registry.BACKBONES`.
-      parts: K, the parts used for recognition.
-      proposals: M >= K, the boxes ranked in training.
-      scales: S, odd.
+      num_parts: K, the parts used for recognition.
+      num_proposals: M >= K, the boxes ranked in training.
+      num_scales: S, odd.
       alpha: ratio of the sides between neighbouring scales.
       nms_iou: overlap from which a proposal is suppressed.
       sharing: where the features of a region come from (`models/sharing.py`). 'none': each region is cropped
@@ -55,17 +55,17 @@ class SSANet(nnx.Module):
 
     def __init__(
         self,
-        classes: int,
+        num_classes: int,
         image_size: int,
         *,
         backbone: str = 'resnet50',
-        parts: int = 4,
-        proposals: int = 6,
-        scales: int = 5,
+        num_parts: int = 4,
+        num_proposals: int = 6,
+        num_scales: int = 5,
         alpha: float = 2 ** (1 / 3),
         nms_iou: float = 0.25,
         sharing: Sharing = 'image',
-        dilate: bool = False,
+        output_stride: int = 0,
         remat: bool = False,
         crop_size: int = 224,
         features: Literal['pooled', 'flat'] = 'pooled',
@@ -85,43 +85,47 @@ class SSANet(nnx.Module):
         ):
             if value not in allowed:
                 raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
-        if not 1 <= parts <= proposals:
-            raise ValueError(f'parts must lie between 1 and proposals = {proposals}; got {parts}')
+        if not 1 <= num_parts <= num_proposals:
+            raise ValueError(f'num_parts must lie between 1 and num_proposals = {num_proposals}; got {num_parts}')
         if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
             raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
         if not 0 < nms_iou <= 1:
             raise ValueError(f'nms_iou must lie in (0, 1]; got {nms_iou}')
         if patch < 1 or grid < 1:
             raise ValueError(f'patch and grid must be at least 1; got {patch} and {grid}')
-        candidates.scale_factors(scales, alpha)  # an even S should fail here, not in the first batch
+        candidates.scale_factors(num_scales, alpha)  # an even S should fail here, not in the first batch
 
         self.image_size = image_size
-        self.parts, self.proposal_count, self.scales, self.alpha = parts, proposals, scales, alpha
+        self.num_parts, self.num_proposals, self.num_scales, self.alpha = num_parts, num_proposals, num_scales, alpha
         self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
         self.remat, self.fuse_global = remat, fusion == 'global+parts'
 
-        self.backbone = registry.build_backbone(backbone, rngs, jnp.dtype(dtype), dilate)
-        channels = self.backbone.features
+        self.backbone = registry.build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
+        channels = self.backbone.num_features
         # The proposal network reads every other cell of a dilated map, which are those that the map had before.
-        self.every = 2 if dilate else 1
+        self.every = 2 if self.backbone.dilated else 1
         self.anchor_stride = self.every * self.backbone.stride
         self._check_regions(backbone, part_head)
         self._check_map(backbone)
         self.proposals = ProposalNetwork(channels, rngs=rngs)
-        self.part_classifier = nnx.Linear(channels, classes, rngs=rngs)
-        self.image_classifier = nnx.Linear(channels, classes, rngs=rngs)
+        self.part_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
+        self.image_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
         length = channels * REGION**2 if features == 'flat' else channels
-        self.scale_mining = scale_mining.ScaleMining(parts, scales, length, classes, solver, rngs=rngs)
-        self.oriented_pooling = oriented_pooling.OrientedPooling(channels, classes, patch, grid, orientation, rngs=rngs)
+        self.scale_mining = scale_mining.ScaleMining(num_parts, num_scales, length, num_classes, solver, rngs=rngs)
+        self.oriented_pooling = oriented_pooling.OrientedPooling(
+            channels, num_classes, patch, grid, orientation, rngs=rngs
+        )
         # The last to draw its weights, so that the other groups start alike with any head.
         levels = self.backbone.pyramid_features
         self.part_head = (
-            None if part_head == 'none' else build_head(part_head, levels, parts, scales, classes, rngs=rngs)
+            None
+            if part_head == 'none'
+            else build_head(part_head, levels, num_parts, num_scales, num_classes, rngs=rngs)
         )
 
         # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
-        _traced(self.scale_mining, (1, parts, scales, length))
-        _traced(self.oriented_pooling, (1, parts, REGION, REGION, channels))
+        _traced(self.scale_mining, (1, num_parts, num_scales, length))
+        _traced(self.oriented_pooling, (1, num_parts, REGION, REGION, channels))
 
     def __call__(
         self,
@@ -138,105 +142,105 @@ class SSANet(nnx.Module):
           active: the groups that take part: those trained so far. An untrained head would only
             add noise, so it is neither computed nor summed.
           training: also describe and classify the M - K proposals that are only ranked.
-          map_candidates: spreads the description of regions over devices (`parallel.candidate_map`).
+          map_candidates: spreads the features of regions over devices (`parallel.candidate_map`).
         """
-        description = self.describe(images, active=active, training=training, map_candidates=map_candidates)
-        return self.classify(description, active=active)
+        features = self.extract_features(images, active=active, training=training, map_candidates=map_candidates)
+        return self.classify(features, active=active)
 
-    def describe(
+    def extract_features(
         self,
         images: jax.Array,
         *,
         active: Collection[str] = GROUPS,
         training: bool = False,
         map_candidates: MapCandidates = lambda describe: describe,
-    ) -> Description:
+    ) -> PartFeatures:
         """The first half of `__call__`: all that needs the backbone, and the choice of parts and scales."""
         images = self._normalise(images)
         levels = self.backbone.pyramid(images)
         feature_map = levels[-1].map  # [B, h, w, C]
-        description = Description(feature_map.mean((1, 2)))
+        features = PartFeatures(feature_map.mean((1, 2)))
         if 'proposals' not in active:
-            return description
+            return features
 
         # Morphological Alignment Constraints: the proposals, and the parts that they describe.
         anchors = anchor_boxes(self.image_size, self.anchor_stride)
         all_scores = self.proposals(feature_map[:, :: self.every, :: self.every])  # [B, A]
-        select = lambda scores: top_boxes(scores, anchors, self.proposal_count, self.nms_iou)
+        select = lambda scores: top_boxes(scores, anchors, self.num_proposals, self.nms_iou)
         indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
-        description = description._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
+        features = features._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
 
         # Discriminative Scale Mining: S candidates of each part, the best shift of them.
         mined, head = 'scale_mining' in active, self.part_head if BASELINE in active else None
-        scales = self.scales if mined or (head and head.multiscale) else 1
+        scales = self.num_scales if mined or (head and head.multiscale) else 1
         middle = (scales - 1) // 2
         propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
-        parts = jax.vmap(propose)(boxes[:, : self.parts])  # [B, K, S, 4]
-        ranked = boxes[:, self.parts :] if training else None
-        maps, ranked_maps = self._describe(images, feature_map, parts, ranked, map_candidates)
+        parts = jax.vmap(propose)(boxes[:, : self.num_parts])  # [B, K, S, 4]
+        ranked = boxes[:, self.num_parts :] if training else None
+        maps, ranked_maps = self._region_maps(images, feature_map, parts, ranked, map_candidates)
         if mined:
             phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
             aligned = scale_mining.aligned_scale(self._mine(phi).shift, scales)  # [B, K]
-            description = description._replace(phi=phi)
+            features = features._replace(phi=phi)
         else:
             aligned = jnp.full(parts.shape[:2], middle, jnp.int32)
         aligned_boxes = _select(parts, aligned)
-        description = description._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
+        features = features._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
 
         # Oriented Pooling reads the map of each part at the scale to which it was aligned.
         if 'oriented_pooling' in active:
             whole = maps.shape[-2] == REGION
             aligned_maps = _select(maps, aligned) if whole else self._align(feature_map, aligned_boxes, REGION)
-            description = description._replace(aligned_maps=aligned_maps)  # [B, K, 7, 7, C]
+            features = features._replace(aligned_maps=aligned_maps)  # [B, K, 7, 7, C]
 
         original = maps[:, :, middle]  # [B, K, s, s, C]
         if head:
             whole = original.shape[-2] == REGION
             regions = Regions(
-                image=description.image,
+                image=features.image,
                 pooled=maps.mean((3, 4)) if head.multiscale else original.mean((2, 3))[:, :, None],
                 maps=original if whole else self._align(feature_map, parts[:, :, middle], REGION),
                 boxes=parts[:, :, middle],
                 levels=levels,
             )
-            description = description._replace(regions=regions)
+            features = features._replace(regions=regions)
 
         # Training adds the part classifier on all M proposals at their original scale.
         if training:
             pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3))  # [B, M, C]
-            description = description._replace(pooled=pooled)
-        return description
+            features = features._replace(pooled=pooled)
+        return features
 
     def classify(
-        self, description: Description, *, active: Collection[str] = GROUPS, dropout: jax.Array | None = None
+        self, features: PartFeatures, *, active: Collection[str] = GROUPS, dropout: jax.Array | None = None
     ) -> Outputs:
-        """The second half of `__call__`: what the classifiers say of a description.
+        """The second half of `__call__`: what the classifiers say of a features.
 
         Args:
-          description, active: of `describe`.
+          features, active: of `extract_features`.
           dropout: random key for a head that has dropout; None for none.
         """
-        outputs = Outputs(self.image_classifier(description.image.astype(jnp.float32)))
+        outputs = Outputs(self.image_classifier(features.image.astype(jnp.float32)))
         if 'proposals' not in active:
             return outputs
         outputs = outputs._replace(
-            scores=description.scores,
-            boxes=description.boxes,
-            aligned_boxes=description.aligned_boxes,
-            aligned_scale=description.aligned_scale,
+            scores=features.scores,
+            boxes=features.boxes,
+            aligned_boxes=features.aligned_boxes,
+            aligned_scale=features.aligned_scale,
         )
         if self.fuse_global and 'image_classifier' in active:
             outputs = outputs._replace(global_logits=outputs.image_logits)
         if 'scale_mining' in active:
             # The compiler merges this with the call that aligned the parts, where both are in one program.
-            outputs = outputs._replace(scale_logits=self._mine(description.phi).logits)
+            outputs = outputs._replace(scale_logits=self._mine(features.phi).logits)
         if 'oriented_pooling' in active:
-            oriented = self.oriented_pooling(description.aligned_maps)
+            oriented = self.oriented_pooling(features.aligned_maps)
             outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
-        if description.regions is not None:
-            outputs = outputs._replace(head_logits=self.part_head(description.regions._replace(dropout=dropout)))
-        if description.pooled is not None:
-            pooled = description.pooled.astype(jnp.float32)
+        if features.regions is not None:
+            outputs = outputs._replace(head_logits=self.part_head(features.regions._replace(dropout=dropout)))
+        if features.pooled is not None:
+            pooled = features.pooled.astype(jnp.float32)
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
 
@@ -249,7 +253,9 @@ class SSANet(nnx.Module):
         if size % stride == 0:
             return
         if self.every > 1:
-            raise ValueError(f'the image size must be a multiple of {stride} to dilate {backbone}; got {size}')
+            raise ValueError(
+                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone}; got {size}'
+            )
         cells = _traced(self.backbone, (1, size, size, 3)).shape[1]
         if cells != -(-size // stride):
             raise ValueError(f'the image size must be a multiple of {stride} for {backbone}; got {size}')
@@ -257,13 +263,13 @@ class SSANet(nnx.Module):
     def _check_regions(self, backbone: str, part_head: str) -> None:
         """Raises `ValueError` for regions that cannot be proposed, or described in the way asked for."""
         anchors = len(anchor_boxes(self.image_size, self.anchor_stride))
-        if self.proposal_count > anchors:
+        if self.num_proposals > anchors:
             raise ValueError(
-                f'proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
-                f'got {self.proposal_count}'
+                f'num_proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
+                f'got {self.num_proposals}'
             )
         if self.sharing == 'none' and self.every > 1:
-            raise ValueError("dilate is for sharing='part' and 'image': those of 'none' fill a map anyway")
+            raise ValueError("output_stride is for sharing='part' and 'image': the crops of 'none' fill a map anyway")
         side = REGION * self.backbone.stride
         if self.sharing == 'none' and self.crop_size != side:
             raise ValueError(
@@ -279,7 +285,7 @@ class SSANet(nnx.Module):
     def _normalise(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)
 
-    def _describe(
+    def _region_maps(
         self,
         images: jax.Array,
         feature_map: jax.Array,

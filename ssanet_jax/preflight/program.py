@@ -146,7 +146,7 @@ def make_step(config: ConfigDict, index: int, classes: int, batch: int, mesh: Me
     split = PartitionSpec() if batch % mesh.shape[sharding.DATA] else PartitionSpec(sharding.DATA)
     return Step(
         run,
-        jax.tree.map(_placed, state, sharding.shardings(state, mesh, config.mesh.spread_heads)),
+        jax.tree.map(_placed, state, sharding.shardings(state, mesh, config.mesh.shard_heads)),
         {name: _placed(x, NamedSharding(mesh, split)) for name, x in images.items()},
     )
 

@@ -16,7 +16,7 @@ from ssanet_jax.data.pipeline import eval_batches, steps_in
 from ssanet_jax.data.transforms import for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.run import Run
 
@@ -58,7 +58,7 @@ def answer_all(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -> Answ
     # The timed source has resized and cropped already, so nothing of that is left to the pipeline.
     ready = data.copy_and_resolve_references()
     ready.resize = data.image_size
-    model = prepared(run.model)
+    model = optimize_for_inference(run.model)
     _, params, stats = split_model(model)
     params, stats = sharding.replicate((params, stats), mesh)
     predict = make_predict(model, run.active, mesh)

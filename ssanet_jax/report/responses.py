@@ -158,8 +158,8 @@ def check_comparable(run: Run, other: Run | None) -> None:
         return
     if other.class_names != run.class_names:
         raise UserError('the two runs were trained on different classes, so that their parts cannot be compared')
-    if 'proposals' not in other.active or other.model.parts != run.model.parts:
-        raise UserError(f'the other run has to look for {run.model.parts} parts, as this one does: take another')
+    if 'proposals' not in other.active or other.model.num_parts != run.model.num_parts:
+        raise UserError(f'the other run has to look for {run.model.num_parts} parts, as this one does: take another')
 
 
 def _groups(labels: np.ndarray, classes: int, images: int) -> list[list[int]]:

@@ -12,9 +12,13 @@ from ssanet_jax.runs.files import read_run
 
 # Where the data lies, how it is read, on which devices and in how much of their memory may change between two starts
 # of one run; what is learned may not.
-MOVABLE = {'data.dir', 'data.prepared_dir', 'data.threads', 'data.prefetch', 'data.eval_batch_size'}
-MOVABLE |= {'mesh.shape', 'mesh.spread_heads', 'model.remat'}
-SHARED_BY = {'model.sharing', 'model.dilate', 'model.crop_size'}  # how regions share features; they hold no weights
+MOVABLE = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
+MOVABLE |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
+SHARING_SETTINGS = {
+    'model.sharing',
+    'model.output_stride',
+    'model.crop_size',
+}  # how regions share features; they hold no weights
 
 
 def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
@@ -28,7 +32,7 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
     return sorted(changed - ({'data.interpolation'} if not config.data.interpolation else set()))
 
 
-def settings_of(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
+def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
     """The settings to evaluate a run with: its own, except where the data lies and how it is read.
 
     Raises:
@@ -59,7 +63,7 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
       overrides: paths of the fields that were set on the command line, such as 'model.sharing'.
 
     Raises:
-      UserError: one of them is not what the run was trained with. Those of `data` are for `settings_of` to judge;
+      UserError: one of them is not what the run was trained with. Those of `data` are for `evaluation_config` to judge;
         `MOVABLE` ones are free.
     """
     changed = changed_settings(read_run(workdir)['config'], config)
@@ -73,7 +77,7 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
         return
     named = ', '.join(f'config.{name}' for name in refused)
     cure = f'leave {"it" if len(refused) == 1 else "them"} out'
-    if SHARED_BY & set(refused):
+    if SHARING_SETTINGS & set(refused):
         cure += f'; python -m ssanet_jax.measure --workdir={workdir} --only=sharing tries every way to share features'
     raise UserError(f'{workdir} holds a run with another {named}, and is evaluated as it was trained: {cure}')
 

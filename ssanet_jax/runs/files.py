@@ -7,6 +7,7 @@ from typing import Any
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.runs.aliases import upgrade_config
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
@@ -41,14 +42,14 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
       UserError: it cannot be written; then an earlier one is as it was.
     """
-    if processes.leads():
+    if processes.is_primary_process():
         try:
             write_whole(path, json.dumps(content, indent=2) + '\n')
         except OSError as error:
             raise UserError(
                 f'cannot write {path} ({error.strerror}): make room, or see that this folder may be written to'
             ) from error
-    processes.wait_for_all(f'written {path}')
+    processes.barrier(f'written {path}')
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any] | None:
@@ -84,4 +85,5 @@ def read_run(workdir: Path) -> dict[str, Any]:
     config = content.get('config')
     if not isinstance(config, dict) or not isinstance(config.get('stages'), list) or len(content) < 3:
         raise UserError(f'{path} is damaged, it holds no configuration: {cure}')
+    content['config'] = upgrade_config(config)
     return {name: content.get(name) for name in ('config', 'class_names', 'images')}

@@ -60,7 +60,7 @@ class History:
 
     def __init__(self, path: Path, first: int):
         self._file = None
-        if not processes.leads():
+        if not processes.is_primary_process():
             return
         kept = [line for line in read_history(path) if line['step'] <= first]
         self._written = {(line['kind'], line['step']) for line in kept}

@@ -71,16 +71,16 @@ def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
     fill_backbone(backbone, weights_of(run.model.backbone), f'the backbone in {source}', problems=problems)
 
 
-def with_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
+def resolve_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
     """The configuration with what the backbone's weights ask of the images, where it leaves that open."""
     config = config.copy_and_resolve_references()
     config.data.interpolation = config.data.interpolation or model.backbone.interpolation
     return config
 
 
-def filled_in(config: ConfigDict) -> ConfigDict:
-    """`with_preprocessing` without a network: the configuration as a run of it keeps it."""
-    return with_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
+def resolve_config(config: ConfigDict) -> ConfigDict:
+    """`resolve_preprocessing` without a network: the configuration as a run of it keeps it."""
+    return resolve_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
 
 
 @dataclasses.dataclass(frozen=True)

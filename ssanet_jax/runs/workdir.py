@@ -29,7 +29,7 @@ def locked(workdir: Path) -> Iterator[None]:
       Locked: another process trains there.
       UserError: it cannot be written.
     """
-    if not processes.leads():
+    if not processes.is_primary_process():
         yield
         return
     try:
@@ -50,7 +50,7 @@ def locked(workdir: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
+def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
     """Claims a work directory for a configuration, or finds it claimed by the same one.
 
     One that holds no checkpoint yet may be claimed anew. Every process compares its own settings and
@@ -71,11 +71,11 @@ def open_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], 
     }
     path = workdir / CONFIG_FILE
     claimed = path.exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
-    processes.wait_for_all('looked for a run')  # before any of them writes
+    processes.barrier('looked for a run')  # before any of them writes
     if not claimed:
         write_json(path, content)
     before = read_run(workdir)
-    processes.wait_for_all('read the settings')  # before any of them changes one
+    processes.barrier('read the settings')  # before any of them changes one
     if before['class_names'] != content['class_names']:
         raise UserError(f'{workdir} holds a run on other classes: give another --workdir')
     if before['images'] != content['images']:

@@ -31,26 +31,26 @@ from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.outputs import Description
+from ssanet_jax.models.outputs import PartFeatures
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.runs.files import CONFIG_FILE, write_whole
 from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
 
 _SYNC_BATCHES = 50  # what a killed process loses at most
-_DESCRIBE = ('backbone', 'proposals', 'scale_mining')  # groups whose weights a description depends on
+_DESCRIBE = ('backbone', 'proposals', 'scale_mining')  # groups whose weights a features depends on
 _CARRIED = ('label', 'index', 'skipped')  # of a batch, besides its images
 
 
 class _Row(NamedTuple):
-    """How the description of one image lies in the file."""
+    """How the features of one image lies in the file."""
 
-    dtype: np.dtype  # one field for each array of the description, then those of _CARRIED
-    structure: jax.tree_util.PyTreeDef  # of the description
+    dtype: np.dtype  # one field for each array of the features, then those of _CARRIED
+    structure: jax.tree_util.PyTreeDef  # of the features
 
-    def pack(self, description: Description, batch: dict[str, np.ndarray]) -> bytes:
+    def pack(self, features: PartFeatures, batch: dict[str, np.ndarray]) -> bytes:
         """The rows of a batch."""
         rows = np.empty(len(batch['label']), self.dtype)
-        arrays = [*jax.tree.leaves(description), *(batch[name] for name in _CARRIED)]
+        arrays = [*jax.tree.leaves(features), *(batch[name] for name in _CARRIED)]
         for name, array in zip(self.dtype.names, arrays, strict=True):
             rows[name] = array
         return rows.tobytes()
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
         arrays = [np.array(row[name]) for name in self.dtype.names]
         count = self.structure.num_leaves
         return {
-            'description': jax.tree.unflatten(self.structure, arrays[:count]),
+            'features': jax.tree.unflatten(self.structure, arrays[:count]),
             **dict(zip(_CARRIED, arrays[count:], strict=True)),
         }
 
@@ -89,7 +89,7 @@ def cached_batches(
       workdir, mesh, console: of the run.
 
     Returns:
-      An iterator of `{'description': Description, 'label', 'index', 'skipped': int32 [b]}` on the host.
+      An iterator of `{'features': PartFeatures, 'label', 'index', 'skipped': int32 [b]}` on the host.
 
     Raises:
       UserError: the disk has no room for the descriptions, or the images cannot be read.
@@ -97,7 +97,7 @@ def cached_batches(
     row, data = config.stages[index], config.data
     seed, process = config.seed + index, processes.current()
     training = ranks_proposals(stage_losses(active, row.train, config.loss.weights))
-    describe = describe_program(model, active, training, mesh)
+    describe = make_extract_features(model, active, training, mesh)
     network = state.params, state.stats
     layout = _layout(
         jax.eval_shape(describe, *network, jax.ShapeDtypeStruct((1, *(data.image_size,) * 2, 3), np.uint8))
@@ -107,7 +107,7 @@ def cached_batches(
     batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
     steps = steps_in(row.cache, len(source), data.batch_size)
     file = _File(directory, process.index, _made_for(workdir, process.count, row, layout, state))
-    if processes.leads():
+    if processes.is_primary_process():
         _drop_others(directory, process.count)
     # The processes describe in step; what one of them has not, all do again.
     done = processes.gather([file.written // batch_bytes])[0]
@@ -131,11 +131,11 @@ def cached_batches(
             transient=True,
             disable=not console.is_terminal,
         )
-        for number, (batch, description) in enumerate(work, done + 1):
-            file.append(layout.pack(jax.tree.map(_local, description), batch))
+        for number, (batch, features) in enumerate(work, done + 1):
+            file.append(layout.pack(jax.tree.map(_local, features), batch))
             if number % _SYNC_BATCHES == 0 or number == steps:
                 file.sync()
-    processes.wait_for_all(f'described for {row.name}')
+    processes.barrier(f'described for {row.name}')
 
     files = [np.memmap(_path(directory, number), layout.dtype, 'r') for number in range(process.count)]
     places = _places(len(source), seed, row.cache)
@@ -158,12 +158,14 @@ def folder(workdir: Path, stage: str) -> Path:
 
 def remove(workdir: Path, stage: str) -> None:
     """Deletes the descriptions of a stage that is over, if it kept any."""
-    if processes.leads():
+    if processes.is_primary_process():
         shutil.rmtree(folder(workdir, stage), ignore_errors=True)
 
 
-def describe_program(model: SSANet, active: Collection[str], training: bool, mesh: Mesh) -> Callable[..., Description]:
-    """A compiled `(params, stats, images) -> Description`, with BatchNorm at its running statistics.
+def make_extract_features(
+    model: SSANet, active: Collection[str], training: bool, mesh: Mesh
+) -> Callable[..., PartFeatures]:
+    """A compiled `(params, stats, images) -> PartFeatures`, with BatchNorm at its running statistics.
 
     Args:
       model: gives the structure.
@@ -176,25 +178,25 @@ def describe_program(model: SSANet, active: Collection[str], training: bool, mes
 
     @jax.jit
     def describe(params, stats, images):
-        description = merge_model(graph, params, stats).describe(
+        features = merge_model(graph, params, stats).extract_features(
             sharding.split_batch(images, mesh),
             active=active,
             training=training,
             map_candidates=partial(sharding.candidate_map, mesh=mesh),
         )
-        if description.regions is not None:
+        if features.regions is not None:
             # The maps of the whole image are large; the head that reads them is refused (`check_settings`).
-            description = description._replace(regions=description.regions._replace(levels=()))
-        return sharding.split_batch(description, mesh)
+            features = features._replace(regions=features.regions._replace(levels=()))
+        return sharding.split_batch(features, mesh)
 
     return describe
 
 
 def _described(
-    describe: Callable[..., Description],
+    describe: Callable[..., PartFeatures],
     network: tuple[Any, Any],
     batches: Iterable[tuple[dict[str, Any], dict[str, Any]]],
-) -> Iterator[tuple[dict[str, Any], Description]]:
+) -> Iterator[tuple[dict[str, Any], PartFeatures]]:
     """Each batch with its descriptions, on which the devices are still at work."""
     for number, (batch, on_device) in enumerate(batches):
         if not number:
@@ -202,8 +204,8 @@ def _described(
         yield batch, describe(*network, on_device['image'])
 
 
-def _layout(example: Description) -> _Row:
-    """The row of a description, given as shapes `[1, ...]`."""
+def _layout(example: PartFeatures) -> _Row:
+    """The row of a features, given as shapes `[1, ...]`."""
     leaves, structure = jax.tree.flatten(example)
     fields = [(f'array{number}', leaf.dtype, leaf.shape[1:]) for number, leaf in enumerate(leaves)]
     return _Row(np.dtype(fields + [(name, np.int32) for name in _CARRIED]), structure)
@@ -216,7 +218,7 @@ def _local(array: jax.Array) -> np.ndarray:
 
 
 def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
-    """A function from a place in the common order to the one in the first `views` passes with its description."""
+    """A function from a place in the common order to the one in the first `views` passes with its features."""
     order = shuffled(images, seed)
     first = np.empty((views, images), np.int64)  # place of each image in each of these passes
     for view in range(views):

@@ -23,14 +23,14 @@ from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
 from ssanet_jax.evaluation.drawing import save_picture
 from ssanet_jax.evaluation.recognition import Recogniser, evenly, parts_sheet
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.runs.best import Best
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
-from ssanet_jax.runs.compatibility import settings_of
+from ssanet_jax.runs.compatibility import evaluation_config
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_json, write_json
-from ssanet_jax.runs.run import Run, active_groups, build_model, load_run, with_preprocessing
-from ssanet_jax.runs.workdir import locked, open_workdir
+from ssanet_jax.runs.run import Run, active_groups, build_model, load_run, resolve_preprocessing
+from ssanet_jax.runs.workdir import claim_workdir, locked
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageWriter
@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     model = build_model(config, len(dataset.class_names))
     # On the host: the devices get what each is to hold, and the first one no copy of all of it besides.
     nnx.update(model, jax.device_get(nnx.state(model)))
-    config = with_preprocessing(config, model)
+    config = resolve_preprocessing(config, model)
     with locked(workdir):
         return _train_stages(config, workdir, console, dataset, model, mesh)
 
@@ -70,7 +70,7 @@ def _train_stages(
     model: SSANet,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
-    open_workdir(workdir, config, dataset.class_names, dataset.digest)
+    claim_workdir(workdir, config, dataset.class_names, dataset.digest)
     held_out = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     console.print(
         f'{dataset.name}: {len(dataset.train)} training{held_out} and {len(dataset.test)} test images '
@@ -121,7 +121,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> dict[st
     """
     mesh = _evaluation_mesh(config)
     run = load_run(workdir)
-    config = settings_of(run.config, config)
+    config = evaluation_config(run.config, config)
     dataset = load_dataset(config.data)
     if dataset.class_names != run.class_names:
         raise UserError(
@@ -152,7 +152,7 @@ def _evaluate_run(
     run: Run, dataset: Dataset, config: ConfigDict, mesh: jax.sharding.Mesh, console: Console
 ) -> dict[str, Any]:
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
-        model = prepared(run.model)
+        model = optimize_for_inference(run.model)
         _, params, stats = split_model(model)
         params, stats = sharding.replicate((params, stats), mesh)
         count_correct = make_count_correct(model, run.active, mesh)
@@ -206,7 +206,7 @@ def _train_stage(
     pending: list[tuple[int, Metrics]] = []
     skipped: set[int] = set()
     if row.cache and step < total:
-        seen, source = 'description', dataset.train
+        seen, source = 'features', dataset.train
         batches = feature_cache.cached_batches(config, index, active, model, state, source, workdir, mesh, console)
     else:
         feature_cache.remove(workdir, row.name)  # given up, maybe because the disk is full
@@ -269,7 +269,7 @@ def _initial_state(
     """
     row = config.stages[index]
     _, params, stats = split_model(model)
-    spread = config.mesh.spread_heads
+    spread = config.mesh.shard_heads
     params, stats = (sharding.place(tree, mesh, spread) for tree in (params, stats))
     where = sharding.shardings(jax.eval_shape(optimizer.init, params), mesh, spread)
     opt = jax.jit(optimizer.init, out_shardings=where)(params)
@@ -299,7 +299,7 @@ def _draw_examples(workdir: Path, dataset: Dataset, config: ConfigDict) -> None:
     images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
     labels = [int(example['label']) for example in chosen]
     sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
-    if processes.leads():
+    if processes.is_primary_process():
         save_picture(workdir / 'parts.png', sheet)
 
 

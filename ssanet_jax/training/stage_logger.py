@@ -43,10 +43,10 @@ class StageWriter:
         self._console, self._row, self._images, self._batch_size = console, row, images, batch_size
         self._split = split
         self._total = steps_in(row.epochs, images, batch_size)
-        self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.leads())
+        self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.is_primary_process())
         self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(
-            TextColumn('[bold]{task.description}'),
+            TextColumn('[bold]{task.features}'),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn('{task.fields[state]}'),

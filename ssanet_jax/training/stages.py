@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE, GROUPS
+from ssanet_jax.runs.aliases import STAGE_FIELDS, upgrade_fields
 from ssanet_jax.runs.run import active_groups
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
-STATISTICS = ('batch', 'running')
 SCHEDULES = ('step', 'cosine', 'constant')
 
 
@@ -22,43 +22,52 @@ def stage(
     name: str,
     *,
     epochs: int,
-    rate: float,
+    learning_rate: float | None = None,
     train: Mapping[str, float],
     schedule: str = 'step',
     milestones: Sequence[int] = (60,),
     warmup_epochs: float = 0.0,
-    statistics: str = 'batch',
+    freeze_batch_norm: bool = False,
     cache: int = 0,
+    **old_names: Any,
 ) -> ConfigDict:
     """One row of `config.stages`.
 
     Args:
       name: of the stage; also its folder in the work directory.
       epochs: passes over the training set.
-      rate: base learning rate.
-      train: {group: factor of the rate}. A group that is not named is frozen: its weights, its
-        BatchNorm statistics, and no backward pass goes through it unless something below it
-        trains.
-      schedule: 'step' multiplies the rate by 0.1 after each epoch of `milestones`; 'cosine'
-        lets it fall to zero; 'constant' leaves it.
+      learning_rate: base learning rate.
+      train: {group: factor of the learning rate}. A group that is not named is frozen: its weights, its BatchNorm
+        statistics, and no backward pass goes through it unless something below it trains.
+      schedule: 'step' multiplies the learning rate by 0.1 after each epoch of `milestones`; 'cosine' lowers it to
+        zero; 'constant' leaves it.
       milestones: epochs, for 'step'.
-      warmup_epochs: linear rise from zero at the start.
-      statistics: 'batch': BatchNorm of the groups that train normalises by each batch and keeps
-        a running average. 'running': it stays at the running statistics that it came with, which
-        spares a pretrained backbone the noise of small batches.
-      cache: for a stage that trains heads alone: views of each image that are described once and kept on disk
-        (`training/feature_cache.py`); 0 describes anew in each epoch.
+      warmup_epochs: epochs of linear warm-up from zero.
+      freeze_batch_norm: BatchNorm normalises by its running statistics and does not update them, in groups that train
+        too. This spares a pretrained backbone the noise of small batches.
+      cache: for a stage that trains heads alone: number of augmented views per image whose features are computed once
+        and kept on disk (`training/feature_cache.py`); 0 computes them anew in each epoch.
+      **old_names: fields under their names in earlier versions (`runs/aliases.py`), such as `rate`.
+
+    Raises:
+      TypeError: an argument is missing or unknown.
     """
+    given = dict(old_names) if learning_rate is None else {'learning_rate': learning_rate, **old_names}
+    fields = {'freeze_batch_norm': freeze_batch_norm} | upgrade_fields(given, STAGE_FIELDS, {}, f'stage({name!r})')
+    if wrong := fields.keys() - {'learning_rate', 'freeze_batch_norm'}:
+        raise TypeError(f'stage({name!r}): unknown arguments {", ".join(sorted(wrong))}')
+    if 'learning_rate' not in fields:
+        raise TypeError(f'stage({name!r}): learning_rate is missing')
     return ConfigDict(
         dict(
             name=name,
             epochs=epochs,
-            rate=float(rate),
+            learning_rate=float(fields['learning_rate']),
             train={group: float(factor) for group, factor in train.items()},
             schedule=schedule,
             milestones=tuple(milestones),
             warmup_epochs=float(warmup_epochs),
-            statistics=statistics,
+            freeze_batch_norm=fields['freeze_batch_norm'],
             cache=cache,
         )
     )
@@ -91,16 +100,12 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
                 raise UserError(
                     f'stage {row.name!r} trains {group} at {factor} times its rate: leave out what is frozen'
                 )
-        if not row.rate > 0:
-            raise UserError(f'stage {row.name!r} has the rate {row.rate}: it must be above 0')
+        if not row.learning_rate > 0:
+            raise UserError(f'stage {row.name!r} has learning_rate {row.learning_rate}: it must be above 0')
         if not 0 <= row.warmup_epochs <= row.epochs:
             raise UserError(f'stage {row.name!r} warms up for {row.warmup_epochs} of its {row.epochs} epochs')
         if any(epoch < 1 for epoch in row.milestones):
             raise UserError(f'stage {row.name!r} has a milestone before epoch 1')
-        if row.statistics not in STATISTICS:
-            raise UserError(
-                f'stage {row.name!r} has statistics {row.statistics!r}: choose from {", ".join(STATISTICS)}'
-            )
         _check_cache(row, active_groups(stages, names.index(row.name)))
         if row.schedule not in SCHEDULES:
             raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
@@ -128,15 +133,15 @@ def learning_rate(row: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     warmup = round(row.warmup_epochs * steps_per_epoch)
     total = math.ceil(row.epochs * steps_per_epoch)
     if row.schedule == 'cosine':
-        main = optax.cosine_decay_schedule(row.rate, max(total - warmup, 1))
+        main = optax.cosine_decay_schedule(row.learning_rate, max(total - warmup, 1))
     elif row.schedule == 'step':
         boundaries = {math.ceil(epoch * steps_per_epoch) - warmup: 0.1 for epoch in row.milestones}
-        main = optax.piecewise_constant_schedule(row.rate, boundaries)
+        main = optax.piecewise_constant_schedule(row.learning_rate, boundaries)
     else:
-        main = optax.constant_schedule(row.rate)
+        main = optax.constant_schedule(row.learning_rate)
     if not warmup:
         return main
-    return optax.join_schedules([optax.linear_schedule(0.0, row.rate, warmup), main], [warmup])
+    return optax.join_schedules([optax.linear_schedule(0.0, row.learning_rate, warmup), main], [warmup])
 
 
 def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float) -> optax.GradientTransformation:

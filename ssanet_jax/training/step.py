@@ -117,14 +117,14 @@ def make_train_step(
 
     Args:
       model: gives the structure; its arrays are not used.
-      row: the stage. Where it has a `cache`, batches bring a `description` in place of the `image`.
+      row: the stage. Where it has a `cache`, batches bring a `features` in place of the `image`.
       active: groups trained by the end of this stage.
       config: the whole configuration (`loss`, `optimizer`, `mesh`).
       steps_per_epoch: for the schedule.
       mesh: the devices, on which the state and the batches are.
     """
     model.eval()  # BatchNorm at its running statistics, which then stay
-    if row.statistics == 'batch':
+    if not row.freeze_batch_norm:
         for group in row.train:
             getattr(model, group).train()
     graph, _, _ = split_model(model)
@@ -134,7 +134,7 @@ def make_train_step(
     rate = learning_rate(row, steps_per_epoch)
     optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
     describe = partial(
-        SSANet.describe,
+        SSANet.extract_features,
         active=active,
         training=ranks_proposals(weights),
         map_candidates=partial(sharding.candidate_map, mesh=mesh),
@@ -142,9 +142,9 @@ def make_train_step(
 
     def loss(trained, frozen, stats, batch, step):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        description = batch['description'] if 'description' in batch else describe(network, batch['image'])
+        features = batch['features'] if 'features' in batch else describe(network, batch['image'])
         dropout = jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step)
-        outputs = network.classify(description, active=active, dropout=dropout)
+        outputs = network.classify(features, active=active, dropout=dropout)
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
@@ -171,7 +171,7 @@ def make_train_step(
         state = TrainState(params, stats, opt, state.step + 1)
         # The same places as before, so that the next step finds the program and its buffers as they are.
         return jax.lax.with_sharding_constraint(
-            state, sharding.shardings(state, mesh, config.mesh.spread_heads)
+            state, sharding.shardings(state, mesh, config.mesh.shard_heads)
         ), metrics
 
     return optimizer, jax.jit(train_step, donate_argnums=0)

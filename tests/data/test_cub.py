@@ -55,7 +55,7 @@ def test_stored_bytes_are_the_files_bytes(config, cub_folder):
 def test_a_prepared_copy_is_read_by_several_threads(config):
     source = load_dataset(config).train
     first, second = (
-        list(pipeline.train_batches(source, make_config(threads=threads), seed=0, epochs=5)) for threads in (0, 4)
+        list(pipeline.train_batches(source, make_config(num_workers=threads), seed=0, epochs=5)) for threads in (0, 4)
     )
     assert len(first) == 5
     for one, other in zip(first, second, strict=True):
@@ -85,7 +85,8 @@ def test_a_killed_preparation_is_not_used(config, tmp_path):
     # The child dies without cleaning up, as with SIGKILL, while it writes the test images.
     child = """
 import os, sys
-from ssanet_jax.data import builder, dataset
+from ssanet_jax.data import builder
+from ssanet_jax.data.registry import load_dataset
 from ml_collections import ConfigDict
 generate = builder._RecordBuilder._generate_examples
 def dying(self, split):

@@ -32,7 +32,7 @@ def _assert_same(first, second):
 @given(count=st.integers(1, 20), size=st.integers(1, 8), threads=st.integers(0, 3))
 def test_evaluation_sees_every_example_once_in_order(count, size, threads):
     source = ArraySource(count)
-    config = make_config(eval_batch_size=size, threads=threads)
+    config = make_config(eval_batch_size=size, num_workers=threads)
     batches = list(pipeline.eval_batches(source, config))
     assert len(batches) == -(-count // size)
     for batch in batches:
@@ -51,7 +51,7 @@ def test_evaluation_sees_every_example_once_in_order(count, size, threads):
 @given(count=st.integers(4, 23), size=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_epochs_are_permutations_also_when_they_do_not_fill_their_last_batch(count, size, seed):
     source = ArraySource(count)
-    batches = list(pipeline.train_batches(source, make_config(batch_size=size, threads=0), seed=seed, epochs=3))
+    batches = list(pipeline.train_batches(source, make_config(batch_size=size, num_workers=0), seed=seed, epochs=3))
     assert len(batches) == pipeline.steps_in(3, count, size) == -(-3 * count // size)
     order = np.concatenate([batch['index'] for batch in batches])
     for epoch in range(3):
@@ -63,7 +63,7 @@ def test_epochs_are_permutations_also_when_they_do_not_fill_their_last_batch(cou
 def test_processes_share_the_batches_of_one(count, processes, share, batch):
     """All processes together read the batches that one alone would, augmentation included."""
     source, size = ArraySource(count), processes * share
-    config = make_config(batch_size=size, eval_batch_size=size, scale_min=0.5, threads=0)
+    config = make_config(batch_size=size, eval_batch_size=size, scale_min=0.5, num_workers=0)
     start = batch * size
     whole = list(pipeline.train_batches(source, config, seed=1, epochs=2, start=start))
     parts = [
@@ -113,16 +113,19 @@ def test_batches_carry_their_own_labels():
 def test_same_batches_whatever_the_number_of_threads(threads):
     source = ArraySource(11)
     config = make_config(scale_min=0.5)
-    config.threads = 0
+    config.num_workers = 0
     one = list(pipeline.train_batches(source, config, seed=3, epochs=2))
-    config.threads = threads
+    config.num_workers = threads
     _assert_same(one, pipeline.train_batches(source, config, seed=3, epochs=2))
 
 
 @pytest.mark.parametrize('done', [0, 1, 5, 9])  # 9: killed after the last step
 @pytest.mark.parametrize('threads', [0, 2])
 def test_resumes_exactly(done, threads):
-    source, config = ArraySource(11), make_config(scale_min=0.5, jitter=0.3, erase=0.5, threads=threads)
+    source, config = (
+        ArraySource(11),
+        make_config(scale_min=0.5, color_jitter=0.3, random_erasing=0.5, num_workers=threads),
+    )
     whole = list(pipeline.train_batches(source, config, seed=0, epochs=3))
     assert len(whole) == 9  # 33 images, 4 a batch
     _assert_same(whole[done:], pipeline.train_batches(source, config, seed=0, epochs=3, start=4 * done))
@@ -217,8 +220,8 @@ def test_fewer_images_than_a_batch():
         ('resize', 15),
         ('scale_min', 0.0),
         ('scale_min', 1.5),
-        ('jitter', 1.0),
-        ('erase', -0.1),
+        ('color_jitter', 1.0),
+        ('random_erasing', -0.1),
         ('interpolation', 'nearest'),
     ],
 )
@@ -245,7 +248,7 @@ class _Broken(ArraySource):
 
 @pytest.mark.parametrize('threads', [0, 2])
 def test_training_passes_over_what_cannot_be_read(threads):
-    source, config = _Broken(8, {3, 4, 7}), make_config(threads=threads)
+    source, config = _Broken(8, {3, 4, 7}), make_config(num_workers=threads)
     batches = list(pipeline.train_batches(source, config, seed=0, epochs=2))
     whole = list(pipeline.train_batches(ArraySource(8), config, seed=0, epochs=2))
     index, skipped, expected = (
@@ -264,7 +267,7 @@ def test_training_passes_over_what_cannot_be_read(threads):
 
 @pytest.mark.parametrize('threads', [0, 2])
 def test_evaluation_keeps_the_place_of_what_cannot_be_read(threads):
-    batches = list(pipeline.eval_batches(_Broken(6, {3}), make_config(threads=threads)))
+    batches = list(pipeline.eval_batches(_Broken(6, {3}), make_config(num_workers=threads)))
     every = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     np.testing.assert_array_equal(every['skipped'][:6], [-1, -1, -1, 3, -1, -1])
     np.testing.assert_array_equal(every['index'][:6], np.arange(6))
@@ -274,7 +277,7 @@ def test_evaluation_keeps_the_place_of_what_cannot_be_read(threads):
 
 @pytest.mark.parametrize('threads', [0, 2])
 def test_a_set_of_which_nothing_can_be_read_ends_as_a_user_error(threads):
-    batches = pipeline.train_batches(_Broken(8, range(8)), make_config(threads=threads), seed=0, epochs=1)
+    batches = pipeline.train_batches(_Broken(8, range(8)), make_config(num_workers=threads), seed=0, epochs=1)
     with pytest.raises(UserError, match='8 images in a row cannot be read.*png: replace it'):
         list(batches)
 
@@ -327,8 +330,8 @@ def test_two_real_processes_share_an_epoch():
 def test_colour_jitter_against_pillow():
     """Brightness, contrast and saturation as Pillow's ImageEnhance has them, up to rounding."""
     image = ArraySource(1, 20, 20).images[0] // 3 + 80  # far from 0 and 255: Pillow clips after each step
-    jitter = transforms.ColourJitter(0.3)
-    out = jitter.random_map({'image': image}, np.random.default_rng(5))['image']
+    color_jitter = transforms.ColorJitter(0.3)
+    out = color_jitter.random_map({'image': image}, np.random.default_rng(5))['image']
     brightness, contrast, saturation = np.random.default_rng(5).uniform(0.7, 1.3, 3)
     expected = Image.fromarray(image)
     for enhance, factor in (
@@ -339,7 +342,7 @@ def test_colour_jitter_against_pillow():
         expected = enhance(expected).enhance(factor)
     np.testing.assert_allclose(out.astype(int), np.array(expected).astype(int), atol=3)
     assert np.abs(out.astype(int) - image).mean() > 5
-    assert jitter.random_map({'image': image}, np.random.default_rng(6))['image'].tobytes() != out.tobytes()
+    assert color_jitter.random_map({'image': image}, np.random.default_rng(6))['image'].tobytes() != out.tobytes()
 
 
 def test_random_erasing_fills_one_rectangle():
@@ -359,7 +362,7 @@ def test_random_erasing_fills_one_rectangle():
     assert (image == 7).all()
 
 
-@pytest.mark.parametrize('transform', [transforms.ColourJitter(0), transforms.RandomErasing(0)])
+@pytest.mark.parametrize('transform', [transforms.ColorJitter(0), transforms.RandomErasing(0)])
 def test_augmentation_that_is_off(transform):
     image = ArraySource(1).images[0]
     assert transform.random_map({'image': image}, np.random.default_rng(0))['image'] is image

@@ -46,7 +46,7 @@ def check_steps(config, size=8, shapes=SHAPES, rows=(0, 1, 2)):
             row = config.stages[index]
             optimizer, train_step = make_train_step(model, row, active, config, 8, mesh)
             state = TrainState(params, stats, optimizer.init(params), np.int32(0))
-            state = TrainState(*sharding.place(state, mesh, config.mesh.spread_heads))
+            state = TrainState(*sharding.place(state, mesh, config.mesh.shard_heads))
             places = jax.tree.map(lambda x: x.sharding, state)
             state, metrics = train_step(state, sharding.shard_batch(batch_of(size), mesh))
             for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True):
@@ -75,9 +75,9 @@ def crops():
     check_steps(config, size=4, shapes=('4x2', '1x8', '8x1'), rows=(0,))
 
 
-def spread_heads():
+def shard_heads():
     config = tiny_config.get_config()
-    config.mesh.spread_heads = True
+    config.mesh.shard_heads = True
     check_steps(config, shapes=('8x1', '4x2'))
     mesh = sharding.make_mesh(shape='8x1')
     _, params, _ = split_model(build_model(config, 16))
@@ -154,7 +154,7 @@ class Begun(Exception):
 def memory():
     """When training begins, every device holds its share of the state, and the first one no more than that."""
     config = tiny_config.get_config()
-    config.mesh.spread_heads = True
+    config.mesh.shard_heads = True
     held = dict.fromkeys(jax.devices(), 0)
 
     def begun(*_, **__):
@@ -176,5 +176,5 @@ def memory():
 if __name__ == '__main__':
     assert len(jax.devices()) == 8
     case = sys.argv[1]
-    {check.__name__: check for check in (steps, uneven, crops, spread_heads, memory, candidate_map, evaluation)}[case]()
+    {check.__name__: check for check in (steps, uneven, crops, shard_heads, memory, candidate_map, evaluation)}[case]()
     print(case, 'agrees')

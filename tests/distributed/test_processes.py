@@ -19,7 +19,7 @@ from ssanet_jax.runs.run import load_run
 
 PATIENCE = 60  # seconds that a process may outlive another
 # So small that rounding, which differs with the number of processes, is not blown up by the steps that follow.
-RATES = [f'--config.stages[{index}].rate=1e-6' for index in range(3)]
+RATES = [f'--config.stages[{index}].learning_rate=1e-6' for index in range(3)]
 
 
 def free_address() -> str:

@@ -15,7 +15,7 @@ from ssanet_jax.errors import UserError
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'spread_heads', 'memory', 'candidate_map', 'evaluation'])
+@pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'shard_heads', 'memory', 'candidate_map', 'evaluation'])
 def test_on_eight_devices(case):
     """As on one: see on_eight_devices.py, which wants a process of its own."""
     environment = os.environ | {

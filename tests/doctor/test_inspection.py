@@ -23,7 +23,7 @@ SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format
 
 def findings(listing: Listing) -> dict:
     """What -> finding, of all checks."""
-    report = inspect(listing, read_pictures(listing, threads=2))
+    report = inspect(listing, read_pictures(listing, num_workers=2))
     return {finding.what: finding for found in report.values() for finding in found}
 
 

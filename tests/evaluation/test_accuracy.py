@@ -22,9 +22,9 @@ DATA = ConfigDict(
         image_size=SIDE,
         interpolation='bilinear',
         scale_min=1.0,
-        jitter=0.0,
-        erase=0.0,
-        threads=1,
+        color_jitter=0.0,
+        random_erasing=0.0,
+        num_workers=1,
         prefetch=1,
     )
 )

@@ -21,7 +21,7 @@ from ssanet_jax.evaluation.keypoints import (
     summarise,
 )
 
-DATA = make_config(resize=40, image_size=32, eval_batch_size=4, threads=2)
+DATA = make_config(resize=40, image_size=32, eval_batch_size=4, num_workers=2)
 
 
 class Birds:

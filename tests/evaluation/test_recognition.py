@@ -13,7 +13,16 @@ CLASSES, SIDE, K = 5, 64, 2
 
 @pytest.fixture(scope='module')
 def model():
-    return SSANet(CLASSES, SIDE, backbone='resnet_tiny', parts=K, proposals=3, scales=3, crop_size=56, rngs=nnx.Rngs(0))
+    return SSANet(
+        CLASSES,
+        SIDE,
+        backbone='resnet_tiny',
+        num_parts=K,
+        num_proposals=3,
+        num_scales=3,
+        crop_size=56,
+        rngs=nnx.Rngs(0),
+    )
 
 
 @pytest.fixture(scope='module')

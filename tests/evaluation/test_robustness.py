@@ -13,7 +13,7 @@ from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.robustness import CHANGES, random_angles, reduce, robustness, turn
 
 SIDE = 16
-DATA = make_config(resize=SIDE, image_size=SIDE, eval_batch_size=4, threads=1)
+DATA = make_config(resize=SIDE, image_size=SIDE, eval_batch_size=4, num_workers=1)
 QUARTERS = {'original': 0, 'rotated by 90': 1, 'rotated by 180': 2, 'rotated by 270': 3}
 
 

@@ -129,7 +129,7 @@ def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_
     full, _ = rows
     other = shutil.copytree(finished_run.workdir, tmp_path / 'other')
     content = json.loads((other / CONFIG_FILE).read_text())
-    del content['config']['model']['part_head'], content['config']['model']['dilate']
+    del content['config']['model']['part_head'], content['config']['model']['output_stride']
     (other / CONFIG_FILE).write_text(json.dumps(content))
     assert take_over(full, tmp_path / 'mine', [other], images) == []
 

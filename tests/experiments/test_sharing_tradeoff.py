@@ -18,11 +18,11 @@ from ssanet_jax.runs.run import Run, build_model
 
 CLASSES, SIZE = 16, 64
 CROPS, WIDE_CROPS = 56, 64  # of 'none' and of 'part'
-BUILT = dict(backbone='resnet_tiny', parts=2, proposals=3, scales=3)  # as tests/tiny_config.py
+BUILT = dict(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3)  # as tests/tiny_config.py
 ALL = {
-    'image, dilated': dict(sharing='image', dilate=True),
+    'image, dilated': dict(sharing='image', output_stride=4),
     'image': dict(sharing='image'),
-    'part, dilated': dict(sharing='part', dilate=True, crop_size=WIDE_CROPS),
+    'part, dilated': dict(sharing='part', output_stride=4, crop_size=WIDE_CROPS),
     'part': dict(sharing='part', crop_size=WIDE_CROPS),
     'none': dict(sharing='none', crop_size=CROPS),
 }
@@ -78,7 +78,7 @@ def answers(networks, state, images):
 def test_every_way_answers_as_a_network_that_was_built_so(config):
     trained = built(**ALL['image, dilated'], crop_size=WIDE_CROPS)
     trained.eval()
-    config.model.dilate = True
+    config.model.output_stride = 4
     dataset = load_dataset(config.data)
     images = np.stack([dataset.test[i]['image'] for i in range(30)])
     # Random heads name one class for all images; their bias takes the mean answer away.
@@ -173,22 +173,22 @@ def test_undilated_runs_are_not_dilated(config):
     run = a_run(config, abstract)
     assert ways_of(run) == [Way('image'), Way('part'), Way('none')]
     assert sharing_tradeoff.own_way(run) == Way('part')
-    dilated = a_run(config, nnx.eval_shape(lambda: built(dilate=True)))
+    dilated = a_run(config, nnx.eval_shape(lambda: built(output_stride=4)))
     assert [str(way) for way in ways_of(dilated)] == list(ALL)
 
 
 def test_the_weights_are_the_same_and_the_run_stays_as_it_is(config):
-    config.model.dilate = True
+    config.model.output_stride = 4
     model = build_model(config, CLASSES, pretrained=False)
     run = a_run(config, model)
     for name, changes in ALL.items():
-        other = with_way(run, Way(changes['sharing'], changes.get('dilate', False)))
+        other = with_way(run, Way(changes['sharing'], 'output_stride' in changes))
         assert other.model.sharing == changes['sharing'], name
-        assert other.model.backbone.stride == (4 if 'dilate' in changes else 8)
+        assert other.model.backbone.stride == (4 if 'output_stride' in changes else 8)
         if changes['sharing'] != 'image':
             assert other.model.crop_size == changes['crop_size']
         jax.tree.map(np.testing.assert_array_equal, split_model(model)[1:], split_model(other.model)[1:])
-    assert (run.config.model.sharing, run.config.model.dilate) == ('image', True)
+    assert (run.config.model.sharing, run.config.model.output_stride) == ('image', 4)
     assert run.config.model.crop_size == WIDE_CROPS
 
 

@@ -74,7 +74,7 @@ def test_one_stage_trains_each_group_at_its_first_rate():
     full, one = demo.get_config(), row_config(demo.get_config(), 'one_stage')
     (row,) = one.stages
     assert row.epochs == full.stages[0].epochs + full.stages[2].epochs
-    rate = {group: row.rate * factor for group, factor in row.train.items()}
+    rate = {group: row.learning_rate * factor for group, factor in row.train.items()}
     assert rate['oriented_pooling'] == pytest.approx(2e-3) and rate['backbone'] == rate['scale_mining'] == 4e-3
 
 

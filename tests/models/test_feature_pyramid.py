@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from strides import half_stride
 
 from ssanet_jax.models.backbones.convnext import ConvNeXt
 from ssanet_jax.models.backbones.efficientnet_lite import EfficientNetLite
@@ -37,7 +38,7 @@ SMALL = {
     + [(name, True) for name in ('resnet18', 'resnet50', 'resnet_tiny', 'efficientnet_lite0', 'convnext_tiny')],
 )
 def test_levels_of_each_backbone(name, dilate):
-    backbone = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16, dilate))
+    backbone = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16, half_stride(name, dilate)))
     graph, state = nnx.split(backbone)
     where = []
 
@@ -105,7 +106,7 @@ def test_the_network_goes_on_from_each_level_to_the_next(name, rest):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
     results = []
     for dilate in (False, True):
-        backbone = SMALL[name](nnx.Rngs(0), dilate=dilate)
+        backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilate))
         backbone.eval()
         graph, state = nnx.split(backbone)
 
@@ -157,7 +158,7 @@ def without_blocks(backbone):
     ],
 )
 def test_a_cell_sees_as_far_to_either_side_of_its_centre(name, size, dilate, count):
-    backbone = SMALL[name](nnx.Rngs(0), dilate=dilate)
+    backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilate))
     backbone.eval()
     graph, state = without_blocks(backbone) if name == 'convnext' else see_all(backbone)
     where, cells = [], []

@@ -154,7 +154,7 @@ def test_unknown_head():
 
 
 # Within the network.
-SETTINGS = dict(backbone='resnet_tiny', parts=K, proposals=3, scales=3, crop_size=56)
+SETTINGS = dict(backbone='resnet_tiny', num_parts=K, num_proposals=3, num_scales=3, crop_size=56)
 
 
 def network(name, **changes):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssanet_jax.models.inference import prepared
+from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import BASELINE, GROUPS, SSANet, merge_model, split_model
 
 SIZE, CROPS = 64, {'resnet_tiny': 56, 'resnet18': 224, 'efficientnet_lite0': 224, 'convnext_tiny': 224}
@@ -21,9 +21,9 @@ def network(backbone='resnet_tiny', **changes):
         5,
         SIZE,
         backbone=backbone,
-        parts=2,
-        proposals=3,
-        scales=3,
+        num_parts=2,
+        num_proposals=3,
+        num_scales=3,
         crop_size=CROPS[backbone],
         **changes,
         rngs=nnx.Rngs(0),
@@ -54,9 +54,9 @@ def images():
         dict(),
         dict(solver='circulant', features='flat'),
         dict(sharing='none'),
-        dict(dilate=True),
+        dict(output_stride=4),
         dict(part_head='fpn'),
-        dict(backbone='resnet18', dilate=True),
+        dict(backbone='resnet18', output_stride=16),
         dict(backbone='efficientnet_lite0'),
         dict(backbone='convnext_tiny'),
     ],
@@ -65,7 +65,7 @@ def images():
 def test_same_predictions(changes, images):
     model = network(**changes)
     before = split_model(model)
-    ready = prepared(model)
+    ready = optimize_for_inference(model)
     chex.assert_trees_all_equal(split_model(model)[1:], before[1:])  # not changed
     one, other = predict(model, images), predict(ready, images)
     np.testing.assert_array_equal(one.boxes, other.boxes)
@@ -76,7 +76,7 @@ def test_same_predictions(changes, images):
 
 
 def test_nothing_of_batchnorm_is_left(images):
-    graph, params, stats = split_model(prepared(network()))
+    graph, params, stats = split_model(optimize_for_inference(network()))
     assert not jax.tree.leaves(stats)
     with_norms = split_model(network())[1]
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree['backbone']))
@@ -86,14 +86,14 @@ def test_nothing_of_batchnorm_is_left(images):
 
 
 def test_twice_is_once(images):
-    ready = prepared(network())
-    chex.assert_trees_all_equal(split_model(prepared(ready))[1], split_model(ready)[1])
+    ready = optimize_for_inference(network())
+    chex.assert_trees_all_equal(split_model(optimize_for_inference(ready))[1], split_model(ready)[1])
 
 
 def test_half_precision_is_rounded_once(images):
     """The program of a prepared network holds no conversion of filters."""
     model = network(dtype='bfloat16')
-    ready = prepared(model)
+    ready = optimize_for_inference(model)
     kernels = [m.kernel[...] for _, m in nnx.iter_modules(ready.backbone) if hasattr(m, 'kernel')]
     assert kernels and {kernel.dtype for kernel in kernels} == {jnp.dtype('bfloat16')}
 
@@ -116,4 +116,6 @@ def test_fewer_operations(images):
 
     model = network()
     weights = sum(x.size for x in jax.tree.leaves(split_model(model)[1]['backbone']))
-    assert flops(model) - flops(prepared(model)) > 0.5 * weights  # each filter was multiplied by its factor
+    assert (
+        flops(model) - flops(optimize_for_inference(model)) > 0.5 * weights
+    )  # each filter was multiplied by its factor

@@ -15,7 +15,7 @@ from ssanet_jax.models import candidates, regions
 from ssanet_jax.models.ssanet import GROUPS, REGION, SSANet, merge_model, split_model
 
 SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
-SETTINGS = dict(backbone='resnet_tiny', parts=K, proposals=M, scales=S, crop_size=56)
+SETTINGS = dict(backbone='resnet_tiny', num_parts=K, num_proposals=M, num_scales=S, crop_size=56)
 SHARINGS, FEATURES = ('none', 'part', 'image'), ('pooled', 'flat')
 
 
@@ -225,7 +225,7 @@ def test_no_sharing_by_a_slow_loop(images):
 @pytest.mark.parametrize('dilate', [False, True])
 def test_part_sharing_by_a_slow_loop(images, dilate):
     """A part's largest candidate is cropped and passed through; RoIAlign cuts all of its candidates from that map."""
-    graph, params, stats = build(sharing='part', dilate=dilate)
+    graph, params, stats = build(sharing='part', output_stride=4 if dilate else 0)
     outputs = jax.jit(forward(graph, training=True))(params, stats, images)
     model = merge_model(graph, params, stats)
     crop_of = {}
@@ -301,15 +301,15 @@ class Variants(chex.TestCase):
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(parts=0), 'parts must lie between 1 and proposals = 3; got 0'),
-        (dict(parts=4), 'parts must lie between 1 and proposals = 3; got 4'),
-        (dict(proposals=10_000), 'proposals must be at most 516, the boxes of an image of 64; got 10000'),
+        (dict(num_parts=0), 'num_parts must lie between 1 and num_proposals = 3; got 0'),
+        (dict(num_parts=4), 'num_parts must lie between 1 and num_proposals = 3; got 4'),
+        (dict(num_proposals=10_000), 'num_proposals must be at most 516, the boxes of an image of 64; got 10000'),
         (dict(sharing='all'), "sharing must be one of none, part, image; got 'all'"),
-        (dict(sharing='none', dilate=True), "dilate is for sharing='part' and 'image'"),
+        (dict(sharing='none', output_stride=4), "output_stride is for sharing='part' and 'image'"),
         (dict(sharing='part', crop_size=60), 'crop_size must be a multiple of 8 for resnet_tiny; got 60'),
         (dict(sharing='part', crop_size=0), 'crop_size must be a multiple of 8 for resnet_tiny; got 0'),
         (dict(features='square'), "features must be one of pooled, flat; got 'square'"),
-        (dict(scales=4), 'scales must be odd'),
+        (dict(num_scales=4), 'scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),
         (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
         (dict(sharing='none', crop_size=224), 'crop_size must be 56, for a 7 x 7 map of resnet_tiny; got 224'),

@@ -106,7 +106,7 @@ CASES = {
     'no classes': ([TINY, H100, '--classes=0'], ['--classes=0']),
     'file in no folder': ([TINY, H100, '--json=nowhere/report.json'], ['--json=nowhere/report.json', 'folder']),
     'file is a folder': ([TINY, H100, '--json=tests'], ['--json=tests']),
-    'even S': ([TINY, H100, '--config.model.scales=4'], ['config.model', 'scales must be odd']),
+    'even S': ([TINY, H100, '--config.model.num_scales=4'], ['config.model', 'scales must be odd']),
     'a head that is not there': (
         ['--config=configs/rows.py:demo:ablation/mac', H100, '--config.model.part_head=none'],
         ['trains part_head', 'config.model.part_head is none'],

@@ -16,7 +16,7 @@ from ssanet_jax.pretrained.hub import FILE
 from ssanet_jax.pretrained.load import load_pretrained, weights_of
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
 from ssanet_jax.runs.run import build_model
-from ssanet_jax.runs.workdir import open_workdir
+from ssanet_jax.runs.workdir import claim_workdir
 
 CLASSES = ('a', 'b', 'c')
 COMMIT = 'c' * 40
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     import tiny_config
 
     config, workdir = tiny_config.get_config(), tmp_path_factory.mktemp('runs') / 'earlier'
-    open_workdir(workdir, config, CLASSES)
+    claim_workdir(workdir, config, CLASSES)
     _, *items = split_model(build_model(config, len(CLASSES)))
     params, stats = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), items)
     checkpoints = Checkpoints(checkpoint_dir(workdir, config.stages[-1].name), writes=True)

@@ -78,7 +78,7 @@ def test_figures_stand_to_the_right_and_words_to_the_left():
 def test_a_tree_shows_every_field_under_its_full_name():
     settings = {
         'seed': 0,
-        'model': {'alpha': 2 ** (1 / 3), 'dilate': False, 'name': ''},
+        'model': {'alpha': 2 ** (1 / 3), 'remat': False, 'name': ''},
         'milestones': [30, 60],
         'stages': [{'name': 'one', 'train': {'backbone': 1.0}}, {'name': 'two', 'train': {}}],
         'nothing': [],
@@ -90,7 +90,7 @@ def test_a_tree_shows_every_field_under_its_full_name():
         'config.milestones',
         'config.nothing',
         'config.model.alpha',
-        'config.model.dilate',
+        'config.model.remat',
         'config.model.name',
         'config.stages[0].name',
         'config.stages[0].train.backbone',

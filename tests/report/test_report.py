@@ -84,7 +84,12 @@ def test_a_finished_run(workdir):
     labels = [read(workdir / 'config.json')['class_names'][i] for i in (0, 15)]
     for name in labels:
         assert [cells for cells in page.cells if cells[0] == name and len(cells) == 5]
-    for field in ('config.model.parts', 'config.stages[2].train.backbone', 'config.data.train_count', 'config.seed'):
+    for field in (
+        'config.model.num_parts',
+        'config.stages[2].train.backbone',
+        'config.data.train_count',
+        'config.seed',
+    ):
         assert ('dt', 'title', field) in page.attributes
     assert len(content) < 2e6
 

@@ -72,7 +72,10 @@ def config(tiny_config, birds, tmp_path):
     config = tiny_config
     config.data.update(name='folder', dir=str(birds), prepared_dir=str(tmp_path / 'prepared'), batch_size=4)
     train = dict(backbone=1, image_classifier=1)
-    config.stages = (stage('one', epochs=3, rate=0.05, train=train), stage('two', epochs=1, rate=0.01, train=train))
+    config.stages = (
+        stage('one', epochs=3, learning_rate=0.05, train=train),
+        stage('two', epochs=1, learning_rate=0.01, train=train),
+    )
     config.eval_epochs = 1
     return config
 

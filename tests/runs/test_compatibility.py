@@ -7,13 +7,13 @@ from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.compatibility import changed_settings, check_overrides
 from ssanet_jax.runs.files import read_run
-from ssanet_jax.runs.workdir import open_workdir
+from ssanet_jax.runs.workdir import claim_workdir
 
 
 @pytest.fixture
 def workdir(tiny_config, tmp_path):
     tiny_config.data.interpolation = 'bilinear'  # as the backbone asks
-    open_workdir(tmp_path / 'run', tiny_config, CLASS_NAMES)
+    claim_workdir(tmp_path / 'run', tiny_config, CLASS_NAMES)
     return tmp_path / 'run'
 
 
@@ -34,19 +34,19 @@ def test_another_way_to_share_is_refused_with_the_command_that_tries_it(tiny_con
 
 
 def test_what_has_nothing_to_do_with_sharing_names_no_such_command(tiny_config, workdir):
-    config = changed(tiny_config, {'model.parts': 1, 'seed': 4})
+    config = changed(tiny_config, {'model.num_parts': 1, 'seed': 4})
     with pytest.raises(UserError) as error:
-        check_overrides(workdir, config, ['model.parts', 'seed'])
-    assert 'another config.model.parts, config.seed,' in str(error.value) and 'leave them out' in str(error.value)
+        check_overrides(workdir, config, ['model.num_parts', 'seed'])
+    assert 'another config.model.num_parts, config.seed,' in str(error.value) and 'leave them out' in str(error.value)
     assert 'measure' not in str(error.value)
 
 
 def test_only_what_was_typed_counts(tiny_config, workdir):
     """A configuration file of other defaults is no wish."""
-    config = changed(tiny_config, {'model.sharing': 'part', 'model.parts': 1})
+    config = changed(tiny_config, {'model.sharing': 'part', 'model.num_parts': 1})
     check_overrides(workdir, config, [])
     with pytest.raises(UserError, match=r'another config\.model\.parts,'):
-        check_overrides(workdir, config, ['model.parts'])
+        check_overrides(workdir, config, ['model.num_parts'])
 
 
 def test_the_values_of_the_run_and_where_it_finds_its_data_may_be_given(tiny_config, workdir):
@@ -79,7 +79,7 @@ def test_the_command_says_so_in_one_line(workdir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name, value', [('model.remat', True), ('mesh.spread_heads', True), ('data.eval_batch_size', 4)]
+    'name, value', [('model.remat', True), ('mesh.shard_heads', True), ('data.eval_batch_size', 4)]
 )
 def test_a_run_that_ran_out_of_memory_may_go_on_with_less(tiny_config, workdir, name, value):
     before = read_run(workdir)['config']

@@ -16,6 +16,7 @@ from ssanet_jax.runs.files import write_whole
 WRITER = """
 import itertools, sys
 from pathlib import Path
+from ssanet_jax.runs.files import write_whole
 for letter in itertools.cycle('ab'):
     write_whole(Path(sys.argv[1]), letter * 2_000_000)
 """

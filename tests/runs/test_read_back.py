@@ -33,7 +33,9 @@ KINDS = {
     'joint': common.joint(),
     'global_pooling': common.global_pooling(),
     'demo': demo.get_config().stages,  # and configs/cub.py:paper, cars.py, aircraft.py
-    'heads_only': (stage('heads', epochs=1, rate=1e-3, train=dict(image_classifier=1, scale_mining=1, proposals=1)),),
+    'heads_only': (
+        stage('heads', epochs=1, learning_rate=1e-3, train=dict(image_classifier=1, scale_mining=1, proposals=1)),
+    ),
 }
 
 

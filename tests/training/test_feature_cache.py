@@ -23,7 +23,7 @@ from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_net
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.run import active_groups, build_model, load_run
-from ssanet_jax.runs.workdir import open_workdir
+from ssanet_jax.runs.workdir import claim_workdir
 from ssanet_jax.training import feature_cache, loop
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.settings import check_settings
@@ -45,7 +45,7 @@ class Setting:
         graph, params, stats = split_model(self.model)
         self.params, self.stats = jax.tree.map(np.array, (params, stats))
         self.row = config.stages[INDEX]
-        open_workdir(workdir, config, self.dataset.class_names, '')
+        claim_workdir(workdir, config, self.dataset.class_names, '')
 
     def state(self, step=0):
         return steps.TrainState(self.params, self.stats, (), np.int32(step))
@@ -69,7 +69,9 @@ class Setting:
     def describe(self, images):
         self.model.eval()
         graph, _, _ = split_model(self.model)
-        describe = lambda params, stats, images: merge_model(graph, params, stats).describe(images, active=self.active)
+        describe = lambda params, stats, images: merge_model(graph, params, stats).extract_features(
+            images, active=self.active
+        )
         return jax.jit(describe)(self.params, self.stats, images)
 
 
@@ -95,16 +97,16 @@ def test_each_image_comes_with_the_description_of_its_view(setting):
     for place, (index, image) in enumerate(zip(by_place(images, 'index'), by_place(images, 'image'), strict=True)):
         if place < 2 * count:
             views[place // count, int(index)] = image
-    found = [batch['description'] for batch in cached]
+    found = [batch['features'] for batch in cached]
     place = 0
-    for description in found:
+    for features in found:
         wanted = [
             views[(p // count) % 2, int(index)]
             for p, index in enumerate(by_place(images, 'index'))
-            if place <= p < place + len(description.image)
+            if place <= p < place + len(features.image)
         ]
         place += len(wanted)
-        chex.assert_trees_all_close(description, setting.describe(np.stack(wanted)), rtol=1e-4, atol=1e-4)
+        chex.assert_trees_all_close(features, setting.describe(np.stack(wanted)), rtol=1e-4, atol=1e-4)
     assert place == 24 * 8
     # Different views are different, or it would not matter which of them comes.
     first, second = (views[v, 0] for v in (0, 1))
@@ -135,7 +137,7 @@ class Counted:
 
 def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, tmp_path_factory):
     monkeypatch.setattr(feature_cache, '_SYNC_BATCHES', 2)
-    setting.config.data.update(threads=0, prefetch=0)
+    setting.config.data.update(num_workers=0, prefetch=0)
     with pytest.raises(RuntimeError, match='pulled the plug'):
         setting.cached(Counted(setting.dataset.train, 60))
     with (feature_cache.folder(setting.workdir, setting.row.name) / 'features-0').open('ab') as file:
@@ -178,7 +180,7 @@ def test_another_network_describes_again(setting, group):
     assert again.read >= 2 * len(again)
     if group != 'scale_mining':  # which may choose the same scales
         told = 'scores' if group == 'proposals' else 'image'
-        assert np.any(getattr(after[0]['description'], told) != getattr(before[0]['description'], told))
+        assert np.any(getattr(after[0]['features'], told) != getattr(before[0]['features'], told))
 
 
 @pytest.mark.parametrize('harm', ['settings', 'note', 'file'])
@@ -219,11 +221,11 @@ def test_the_step_costs_what_its_heads_cost(setting):
     optimizer, step = steps.make_train_step(setting.model, setting.row, setting.active, setting.config, 8, setting.mesh)
     state = setting.state()._replace(opt=optimizer.init(jax.tree.map(jnp.array, setting.params)))
     flops = {}
-    for seen, batches in (('image', setting.images(1)), ('description', setting.cached())):
+    for seen, batches in (('image', setting.images(1)), ('features', setting.cached())):
         batch = next(iter(batches))
         batch = {key: batch[key] for key in ('label', seen)}
         flops[seen] = step.lower(state, batch).compile().cost_analysis()['flops']
-    assert flops['description'] < 0.1 * flops['image']
+    assert flops['features'] < 0.1 * flops['image']
 
 
 def test_half_precision_stays_half(setting):
@@ -231,9 +233,9 @@ def test_half_precision_stays_half(setting):
     setting.model = build_model(setting.config, len(setting.dataset.class_names))
     (first, *_), images = setting.cached(), setting.images(1)[0]['image']
     described = jax.device_get(setting.describe(images))
-    assert first['description'].aligned_maps.dtype == described.aligned_maps.dtype == jnp.bfloat16
-    chex.assert_trees_all_equal(first['description'].boxes, described.boxes)
-    difference = np.float32(first['description'].aligned_maps) - np.float32(described.aligned_maps)
+    assert first['features'].aligned_maps.dtype == described.aligned_maps.dtype == jnp.bfloat16
+    chex.assert_trees_all_equal(first['features'].boxes, described.boxes)
+    difference = np.float32(first['features'].aligned_maps) - np.float32(described.aligned_maps)
     assert np.abs(difference).max() < 0.05 * np.abs(np.float32(described.aligned_maps)).max()
 
 
@@ -261,11 +263,11 @@ def test_whether_to_keep_any_may_be_thought_over_until_the_stage_begins(setting)
     checkpoints.save(2, {'params': {'w': jnp.zeros(3)}})
     checkpoints.close()
     setting.config.stages[INDEX].cache = 0
-    open_workdir(setting.workdir, setting.config, names)
+    claim_workdir(setting.workdir, setting.config, names)
     assert read_run(setting.workdir)['config']['stages'][INDEX]['cache'] == 0
     setting.config.stages[0].cache = 1
     with pytest.raises(UserError, match=r'another stages\[0\].cache'):
-        open_workdir(setting.workdir, setting.config, names)
+        claim_workdir(setting.workdir, setting.config, names)
 
 
 def test_a_run_from_before_there_was_a_cache_goes_on(setting):
@@ -293,10 +295,10 @@ HEADS = {'oriented_pooling': 1}
     ],
 )
 def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
-    row = stage('heads', epochs=1, rate=1, train=train, cache=cache)
+    row = stage('heads', epochs=1, learning_rate=1, train=train, cache=cache)
     with pytest.raises(UserError, match=named):
         check_stages([row], tiny_config.optimizer)
-    check_stages([stage('heads', epochs=1, rate=1, train=train)], tiny_config.optimizer)
+    check_stages([stage('heads', epochs=1, learning_rate=1, train=train)], tiny_config.optimizer)
 
 
 def test_a_feature_pyramid_keeps_none(tiny_config):

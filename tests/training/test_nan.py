@@ -13,7 +13,7 @@ from ssanet_jax.training import loop
 
 def test_a_hugely_too_large_rate_stops_the_run(tiny_config, tmp_path):
     # The first step of the warm-up has rate zero: its checkpoint is good. The next ones are not.
-    tiny_config.stages = common.global_pooling(epochs=1, rate=1e30, warmup_epochs=1)
+    tiny_config.stages = common.global_pooling(epochs=1, learning_rate=1e30, warmup_epochs=1)
     tiny_config.checkpoint_steps = 1
     with pytest.raises(
         UserError, match=r'(loss|norm)/\w+ became (nan|inf) at step \d of stage global_pooling'

@@ -144,7 +144,7 @@ def test_a_damaged_line_in_the_middle_goes(tmp_path):
 def test_only_the_leading_process_writes(tmp_path, monkeypatch):
     run(tmp_path)
     before = (tmp_path / 'history.jsonl').read_bytes()
-    monkeypatch.setattr(processes, 'leads', lambda: False)
+    monkeypatch.setattr(processes, 'is_primary_process', lambda: False)
     run(tmp_path, first=5)
     assert (tmp_path / 'history.jsonl').read_bytes() == before
     run(tmp_path / 'other')

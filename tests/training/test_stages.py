@@ -20,7 +20,7 @@ from ssanet_jax.training.stages import stage
 
 
 def row(**changes):
-    values = dict(name='first', epochs=3, rate=0.1, train=dict(backbone=1)) | changes
+    values = dict(name='first', epochs=3, learning_rate=0.1, train=dict(backbone=1)) | changes
     return stage(values.pop('name'), **values)
 
 

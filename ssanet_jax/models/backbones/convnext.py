@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.backbones.base import Level
+from ssanet_jax.models.backbones.base import Level, is_dilated
 from ssanet_jax.models.backbones.depthwise import DepthwiseConv
 from ssanet_jax.models.backbones.dilation import a_trous
 from ssanet_jax.models.backbones.rematerialisation import rematerialised
@@ -26,7 +26,7 @@ class ConvNeXt(nnx.Module):
     """A stem and stages of blocks, without classifier; between two stages the map shrinks by half.
 
     Attributes:
-      features, stride: channels and pixel step of the map.
+      num_features, stride: channels and pixel step of the map.
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the paper's weights learned from were resized.
@@ -44,7 +44,7 @@ class ConvNeXt(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         *,
         widths: Sequence[int] = (96, 192, 384, 768),
-        dilate: bool = False,
+        output_stride: int = 0,
     ):
         """Builds the network.
 
@@ -53,11 +53,12 @@ class ConvNeXt(nnx.Module):
           rngs: source of the random weights.
           dtype: of the computation; parameters are float32.
           widths: channels of each stage.
-          dilate: the last step of 2 is not taken, and the filters behind it reach twice as far: stride 16.
+          output_stride: 16: the last step of 2 is not taken, and the filters behind it reach twice as far.
         """
-        self.stride, self.dilate = 16 if dilate else 32, dilate
+        self.dilated = is_dilated(output_stride, 32)
+        self.stride = 16 if self.dilated else 32
         self.stem, self.stem_norm = patches(3, widths[0], 4, dtype, rngs), norm(widths[0], dtype, rngs)
-        steps = (2, 2, 1 if dilate else 2)
+        steps = (2, 2, 1 if self.dilated else 2)
         self.shrinks = nnx.List(
             [Shrink(*pair, step, dtype, rngs) for *pair, step in zip(widths[:-1], widths[1:], steps, strict=True)]
         )
@@ -67,8 +68,8 @@ class ConvNeXt(nnx.Module):
                 for count, width in zip(repeats, widths, strict=True)
             ]
         )
-        self.features, self.pyramid_features = widths[-1], tuple(widths)
-        self.head_norm = norm(self.features, dtype, rngs)
+        self.num_features, self.pyramid_features = widths[-1], tuple(widths)
+        self.head_norm = norm(self.num_features, dtype, rngs)
 
     def centre(self, image_size: int) -> float:
         """The pixel over which the first cell of the map is centred: patches side by side do not move."""
@@ -91,7 +92,7 @@ class ConvNeXt(nnx.Module):
                 levels.append(Level(x, stride, stride / 2))
                 x = self.shrinks[index - 1](x)
             blocks = [rematerialised(block, self.remat) for block in stage]
-            if self.dilate and index == len(self.stages) - 1:
+            if self.dilated and index == len(self.stages) - 1:
                 x = a_trous(blocks, x)
             else:
                 for block in blocks:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.backbones.base import Level
+from ssanet_jax.models.backbones.base import Level, is_dilated
 from ssanet_jax.models.backbones.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.backbones.depthwise import DepthwiseConv, Padding
 from ssanet_jax.models.backbones.dilation import a_trous
@@ -36,14 +36,14 @@ class EfficientNetLite(nnx.Module):
     """Images -> the last convolution's map (after its BatchNorm and ReLU6), without classifier.
 
     Attributes:
-      features, stride: channels and pixel step of the map.
+      num_features, stride: channels and pixel step of the map.
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
       remat: compute the blocks again in the backward pass instead of keeping what they did.
     """
 
-    features = 1280
+    num_features = 1280
     mean, std = (127.0,) * 3, (128.0,) * 3
     interpolation = 'bicubic'
     remat = False
@@ -55,7 +55,7 @@ class EfficientNetLite(nnx.Module):
         *,
         width: float = 1.0,
         depth: float = 1.0,
-        dilate: bool = False,
+        output_stride: int = 0,
     ):
         """Builds the network.
 
@@ -65,9 +65,10 @@ class EfficientNetLite(nnx.Module):
           width: factor of the channels, except those of stem and head: 1 in Lite0 and Lite1, 1.1 in Lite2.
           depth: factor of the repeats, except those of the first and last stage: 1, 1.1 and 1.2. (The weights
             learned from images of 224, 240 and 260.)
-          dilate: the last step of 2 is not taken, and the filters behind it reach twice as far: stride 16.
+          output_stride: 16: the last step of 2 is not taken, and the filters behind it reach twice as far.
         """
-        self.stride = 16 if dilate else 32
+        self.dilated = is_dilated(output_stride, 32)
+        self.stride = 16 if self.dilated else 32
         self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
         self.stem_norm = norm(32, dtype, rngs)
         blocks, channels, apart, steps = [], 32, None, {}
@@ -79,7 +80,7 @@ class EfficientNetLite(nnx.Module):
                 step, padding = stride if index == 0 else 1, 'SAME'
                 if step == 2:
                     steps[len(blocks)] = channels
-                if dilate and step == 2 and stage == _LAST_STEP:
+                if self.dilated and step == 2 and stage == _LAST_STEP:
                     # As 'SAME' puts the windows of every other cell: the odd pixel below and to the right.
                     step, padding, apart = 1, (((size - 3) // 2, (size + 1) // 2),) * 2, len(blocks) + 1
                 blocks.append(
@@ -89,9 +90,9 @@ class EfficientNetLite(nnx.Module):
         self.blocks = nnx.List(blocks)
         self.apart = len(blocks) if apart is None else apart
         self.steps = tuple(steps)  # the blocks before which a level ends
-        self.pyramid_features = (*steps.values(), self.features)
-        self.head = pointwise(channels, self.features, dtype, rngs)
-        self.head_norm = norm(self.features, dtype, rngs)
+        self.pyramid_features = (*steps.values(), self.num_features)
+        self.head = pointwise(channels, self.num_features, dtype, rngs)
+        self.head_norm = norm(self.num_features, dtype, rngs)
 
     def centre(self, image_size: int) -> float:
         """The pixel over which the first cell of the map is centred.

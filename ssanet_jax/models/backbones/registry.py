@@ -28,29 +28,30 @@ BACKBONES: dict[str, Callable[..., nnx.Module]] = {
 }
 
 
-def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, dilate: bool = False) -> nnx.Module:
+def build_backbone(name: str, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, output_stride: int = 0) -> nnx.Module:
     """Builds a backbone with random weights.
 
     Args:
       name: a key of `BACKBONES`.
       rngs: source of the random weights.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
-      dilate: half the stride, with the same weights; images must then have a size that the full stride divides.
+      output_stride: pixels per cell of the map: the backbone's own stride or half of it, with the same weights (images
+        must then have a size that its own stride divides); 0 is its own.
 
     Returns:
       A module `[B, H, W, 3] -> [B, H/stride, W/stride, features]` with the attributes
-      `features` (channels of the map), `stride` (pixels), `centre(image_size)` (the pixel over which the map's first
+      `num_features` (channels of the map), `stride` (pixels), `dilated` (whether that is half of its own), `centre(image_size)` (the pixel over which the map's first
       cell is centred), `mean` and `std` (three numbers each, in 0..255: the input is (pixel - mean) / std) and
       `interpolation` ('bilinear' or 'bicubic': how the images that its public weights learned from were resized).
       `pyramid(images)` gives the maps of every resolution, finest first, as `feature_pyramid.Level`: the last map
-      before each step of 2, and at the end the map itself; `pyramid_features` are their channels. With `dilate` the
+      before each step of 2, and at the end the map itself; `pyramid_features` are their channels. Dilated, the
       last two levels have the same stride. `remat` (False) may be set to True: the backward pass then computes the
       blocks again, which keeps less (`rematerialisation.py`). Switch BatchNorm with `.train()` and `.eval()`; not every
       family has one.
 
     Raises:
-      ValueError: there is no backbone of that name.
+      ValueError: there is no backbone of that name, or it cannot have that stride.
     """
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone '{name}'; choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[name](rngs, dtype, dilate=dilate)
+    return BACKBONES[name](rngs, dtype, output_stride=output_stride)

@@ -5,13 +5,14 @@ and timm, whose ImageNet weights `pretrained/names.py` reads: the stride sits in
 padding is symmetric, BatchNorm has torch's numbers.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.backbones.base import Level
+from ssanet_jax.models.backbones.base import Level, is_dilated
 from ssanet_jax.models.backbones.batch_norm import BatchNorm, conv_norm
 from ssanet_jax.models.backbones.dilation import a_trous
 from ssanet_jax.models.backbones.rematerialisation import rematerialised
@@ -113,7 +114,8 @@ class ResNet(nnx.Module):
     """A stem and stages of residual blocks, without classifier.
 
     Attributes:
-      features, stride: channels and pixel step of the map.
+      num_features, stride: channels and pixel step of the map.
+      dilated: whether that is half of the usual stride.
       pyramid_features: channels of each level of `pyramid`.
       mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
       interpolation: with which the images that the weights learned from were resized.
@@ -135,7 +137,7 @@ class ResNet(nnx.Module):
         strides: Sequence[int] = (1, 2, 2, 2),
         stem_size: int = 7,
         pool: bool = True,
-        dilate: bool = False,
+        output_stride: int = 0,
     ):
         """Builds the network.
 
@@ -148,10 +150,11 @@ class ResNet(nnx.Module):
           strides: of each stage's first block.
           stem_size: filter size of the first convolution, whose stride is 2.
           pool: whether a 3x3 max-pool of stride 2 follows the stem.
-          dilate: the last stage does not step, and its filters reach twice as far: half the stride.
+          output_stride: half of the usual stride: the last stage does not step, and its filters reach twice as far.
         """
         steps = strides[1:]  # between one stage and the next; a dilated one still ends a level
-        if dilate:
+        self.dilated = is_dilated(output_stride, (4 if pool else 2) * math.prod(strides))
+        if self.dilated:
             strides = (*strides[:-1], 1)
         self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
         self.stem_norm = norm(widths[0], dtype, rngs)
@@ -163,17 +166,18 @@ class ResNet(nnx.Module):
             stage = []
             for index in range(count):
                 first = index == 0
-                stage.append(block(channels, width, stride if first else 1, dtype, rngs, dilate and last and first))
+                stage.append(
+                    block(channels, width, stride if first else 1, dtype, rngs, self.dilated and last and first)
+                )
                 channels = width * block.expansion
             stages.append(nnx.List(stage))
             self.stride *= stride
             if last or steps[number] > 1:
                 levels[number] = (self.stride, channels)
         self.stages = nnx.List(stages)
-        self.features = channels
+        self.num_features = channels
         self.ends = tuple(levels)  # the stages after which the map steps, and the last one
         self.level_strides, self.pyramid_features = zip(*levels.values())
-        self.dilate = dilate
 
     def centre(self, image_size: int) -> float:
         """The pixel over which the first cell of the map is centred: symmetric padding keeps it on the first one."""
@@ -193,7 +197,7 @@ class ResNet(nnx.Module):
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for index, stage in enumerate(self.stages):
-            apart = 1 if self.dilate and index == len(self.stages) - 1 else len(stage)
+            apart = 1 if self.dilated and index == len(self.stages) - 1 else len(stage)
             blocks = [rematerialised(block, self.remat) for block in stage]
             for block in blocks[:apart]:
                 x = block(x)
@@ -221,14 +225,15 @@ class TinyResNet(ResNet):
         widths: Sequence[int] = (16, 48),
         repeats: Sequence[int] = (1, 1),
         strides: Sequence[int] = (1, 2),
-        dilate: bool = False,
+        output_stride: int = 0,
     ):
-        """As in `ResNet`; with the defaults the map has 48 channels. `dilate` lets the average overlap: stride 4."""
+        """As in `ResNet`; with the defaults the map has 48 channels. `output_stride=4` lets the average overlap."""
         super().__init__(BasicBlock, repeats, rngs, dtype, widths=widths, strides=strides, stem_size=3, pool=False)
         self.cells = self.stride
-        self.step = 1 if dilate else 2
+        self.dilated = is_dilated(output_stride, 2 * self.cells)
+        self.step = 1 if self.dilated else 2
         self.stride *= self.step
-        self.pyramid_features = (*self.pyramid_features, self.features)
+        self.pyramid_features = (*self.pyramid_features, self.num_features)
 
     def centre(self, image_size: int) -> float:
         """As in `ResNet`, and in the middle of the first two cells that are averaged."""

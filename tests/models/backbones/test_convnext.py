@@ -105,7 +105,7 @@ def test_a_new_block_passes_its_input_on():
 def small(monkeypatch):
     """An SSANet without any BatchNorm."""
     monkeypatch.setitem(BACKBONES, 'small', partial(ConvNeXt, (1, 1, 1, 1), widths=(8, 8, 8, 16)))
-    model = SSANet(3, 64, backbone='small', parts=2, proposals=2, scales=3, rngs=nnx.Rngs(0))
+    model = SSANet(3, 64, backbone='small', num_parts=2, num_proposals=2, num_scales=3, rngs=nnx.Rngs(0))
     model.backbone.train()
     model.eval()
     return model

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from strides import half_stride
 
 from ssanet_jax.models.backbones.dilation import a_trous
 from ssanet_jax.models.backbones.registry import build_backbone
@@ -40,7 +41,7 @@ SMALL = ('resnet_tiny', 'resnet18', 'resnet50', 'efficientnet_lite0', 'convnext_
 @pytest.mark.parametrize('name', SMALL)
 def test_every_other_cell_is_the_map_it_was(name):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
-    coarse, fine = (build_backbone(name, nnx.Rngs(0), dilate=dilate) for dilate in (False, True))
+    coarse, fine = (build_backbone(name, nnx.Rngs(0), output_stride=stride) for stride in (0, half_stride(name, True)))
     coarse.eval(), fine.eval()
     chex.assert_trees_all_equal_structs(nnx.state(coarse), nnx.state(fine))
     assert fine.stride * 2 == coarse.stride
@@ -70,7 +71,7 @@ def _averaging(backbone):
 )
 def test_centre_of_the_first_cell(name, size, dilate):
     """A linear ramp through averaging filters gives the position of each cell's centre."""
-    backbone = build_backbone(name, nnx.Rngs(0), dilate=dilate)
+    backbone = build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilate))
     if dilate and size % (2 * backbone.stride):
         pytest.skip('only sizes that the full stride divides can be dilated')
     backbone.eval()
@@ -94,7 +95,7 @@ def test_centre_of_the_first_cell(name, size, dilate):
 @pytest.mark.parametrize('dilate', [False, True])
 def test_patches_side_by_side_do_not_move(dilate):
     """With its blocks doing nothing, a cell of ConvNeXt sees the patch of the image that it stands for."""
-    backbone = build_backbone('convnext_tiny', nnx.Rngs(0), dilate=dilate)
+    backbone = build_backbone('convnext_tiny', nnx.Rngs(0), output_stride=16 if dilate else 0)
     for stage in backbone.stages:
         for block in stage:
             block.layer_scale[...] = jnp.zeros_like(block.layer_scale[...])

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from strides import half_stride
 
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 SIZE = 64
 REMAT = jax.make_jaxpr(jax.checkpoint(lambda x: x))(0.0).eqns[0].primitive.name
-SETTINGS = dict(backbone='resnet_tiny', parts=2, proposals=3, scales=3, crop_size=56)
+SETTINGS = dict(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3, crop_size=56)
 
 # Class or function -> the first name that it stands behind.
 ONE_OF_EACH = {getattr(build, 'func', build): name for name, build in reversed(BACKBONES.items())}
@@ -47,7 +48,7 @@ def test_same_gradient_and_statistics(sharing):
 @pytest.mark.parametrize('dilate', [False, True])
 @pytest.mark.parametrize('name, blocks', [('resnet18', 8), ('efficientnet_lite0', 16), ('convnext_tiny', 18)])
 def test_every_block_of_every_family(name, blocks, dilate):
-    model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), dilate=dilate))
+    model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilate)))
     model.eval()
     model.remat = True
     graph, state = nnx.split(model)

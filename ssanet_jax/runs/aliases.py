@@ -1,0 +1,135 @@
+"""Old names of configuration fields: they keep working in command lines, config files and the runs of old versions."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.errors import UserError
+
+
+class Alias(NamedTuple):
+    """The field that took the place of an old one."""
+
+    name: str
+    convert: Callable[[Any, Mapping[str, Any]], Any] = lambda value, config: value  # (old value, configuration) -> new
+
+
+def _output_stride(dilate: Any, config: Mapping[str, Any]) -> int:
+    # 'resnet_tiny' was the only backbone with a stride other than 32 while the field had its old name.
+    stride = 8 if config['model']['backbone'] == 'resnet_tiny' else 32
+    return stride // 2 if _as_bool(dilate) else 0
+
+
+def _as_bool(value: Any) -> bool:
+    """A flag's value, which is text where it comes from a command line."""
+    return value if isinstance(value, bool) else str(value).lower() in ('true', 't', '1', 'yes')
+
+
+# Of the sections `data`, `model` and `mesh`.
+FIELDS: dict[str, dict[str, Alias]] = {
+    'data': {
+        'erase': Alias('random_erasing'),
+        'jitter': Alias('color_jitter'),
+        'threads': Alias('num_workers'),
+    },
+    'model': {
+        'dilate': Alias('output_stride', _output_stride),
+        'parts': Alias('num_parts'),
+        'proposals': Alias('num_proposals'),
+        'scales': Alias('num_scales'),
+    },
+    'mesh': {'spread_heads': Alias('shard_heads')},
+}
+# Of each stage.
+STAGE_FIELDS: dict[str, Alias] = {
+    'rate': Alias('learning_rate'),
+    'statistics': Alias('freeze_batch_norm', lambda value, config: value == 'running'),
+}
+
+
+def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration tree, such as the one in a run's `config.json`, with today's names of fields.
+
+    Raises:
+      UserError: a field is there under its old and its new name.
+    """
+    upgraded = dict(config)
+    for section, aliases in FIELDS.items():
+        if section in config:
+            upgraded[section] = upgrade_fields(config[section], aliases, config, f'config.{section}')
+    if 'stages' in config:
+        upgraded['stages'] = type(config['stages'])(
+            upgrade_fields(stage, STAGE_FIELDS, config, f'config.stages[{index}]')
+            for index, stage in enumerate(config['stages'])
+        )
+    return upgraded
+
+
+def upgrade_fields(
+    section: Mapping[str, Any], aliases: Mapping[str, Alias], config: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """One section of a configuration with today's names, in the order that it had.
+
+    Args:
+      section: its fields.
+      aliases: {old name: alias}.
+      config: the whole configuration, for conversions.
+      path: of the section, for the error message.
+
+    Raises:
+      UserError: a field is there under its old and its new name.
+    """
+    upgraded = {}
+    for name, value in section.items():
+        if alias := aliases.get(name):
+            if alias.name in section:
+                raise UserError(f'{path} has {name} and {alias.name}, the old and the new name of one field: keep one')
+            name, value = alias.name, alias.convert(value, config)
+        upgraded[name] = value
+    return upgraded
+
+
+def rename_fields(config: ConfigDict, overrides: Collection[str]) -> None:
+    """Moves fields that a configuration file has set under old names to today's.
+
+    Args:
+      config: as the file made it, with the command line's overrides.
+      overrides: paths of the overrides, such as 'data.color_jitter', which count more than the file.
+    """
+    with config.unlocked():
+        for section, aliases in FIELDS.items():
+            for old in aliases.keys() & config.get(section, {}).keys():
+                alias = aliases[old]
+                if f'{section}.{alias.name}' not in overrides:
+                    config[section][alias.name] = alias.convert(config[section][old], config)
+                del config[section][old]
+
+
+_OVERRIDE = re.compile(r'(--?(?:no)?config\.)(\w+)(\[-?\d+\])?\.(\w+)(=.*)?', re.DOTALL)
+
+
+def upgrade_arguments(argv: Sequence[str], load: Callable[[], Mapping[str, Any]]) -> list[str]:
+    """A command line whose `--config.SECTION.FIELD=VALUE` overrides have today's names.
+
+    Args:
+      argv: of the process.
+      load: reads the configuration file, for conversions that depend on other fields.
+    """
+    return [_upgrade_argument(argument, load) for argument in argv]
+
+
+def _upgrade_argument(argument: str, load: Callable[[], Mapping[str, Any]]) -> str:
+    match = _OVERRIDE.fullmatch(argument)
+    if not match:
+        return argument
+    start, section, index, name, value = match.groups()
+    aliases = STAGE_FIELDS if section == 'stages' and index else FIELDS.get(section, {})
+    if name not in aliases:
+        return argument
+    alias = aliases[name]
+    if alias.convert is not Alias._field_defaults['convert']:
+        old = value[1:] if value else str('no' not in start)
+        start, value = start.replace('noconfig', 'config'), f'={alias.convert(old, load())}'
+    return f'{start}{section}{index or ""}.{alias.name}{value or ""}'

@@ -1,0 +1,136 @@
+"""Old names of fields keep working: in the runs of version 0.1.0, on command lines, in config files and stages."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import ROOT
+from rich.console import Console
+
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, upgrade_arguments, upgrade_config
+from ssanet_jax.runs.files import read_run
+from ssanet_jax.runs.run import load_run
+from ssanet_jax.training import loop
+from ssanet_jax.training.stages import stage
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """(work directory, what it must give) of a run that version 0.1.0 left in the middle of its second stage."""
+    with tarfile.open(Path(__file__).with_name('workdir_0_1_0.tar.gz')) as archive:
+        archive.extractall(tmp_path, filter='data')
+    return tmp_path / 'run', json.loads((tmp_path / 'expected.json').read_text())
+
+
+def test_an_old_config_has_todays_fields(old_run):
+    written = json.loads((old_run[0] / 'config.json').read_text())['config']
+    assert written['model']['parts'] == 2 and written['stages'][0]['statistics'] == 'batch'  # the old names
+    read = read_run(old_run[0])['config']
+    for section, aliases in FIELDS.items():
+        assert not aliases.keys() & read[section].keys()
+    assert read['model']['num_parts'] == 2 and read['model']['output_stride'] == 0
+    assert read['data']['num_workers'] == 1 and read['mesh']['shard_heads'] is False
+    assert read['stages'][0]['learning_rate'] == 0.05 and read['stages'][0]['freeze_batch_norm'] is False
+    assert upgrade_config(read) == read
+
+
+@pytest.mark.slow
+def test_an_old_run_gives_the_same_answers(old_run):
+    workdir, expected = old_run
+    run = load_run(workdir)
+    evaluation = loop.evaluate_run(run.config, workdir, QUIET)
+    assert {name: evaluation[name] for name in expected['evaluation']} == expected['evaluation']
+    test = load_dataset(run.config.data).test
+    images = [for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
+    found = list(Recogniser(run.model, run.active)(images))
+    np.testing.assert_allclose([one.probabilities for one in found], expected['probabilities'], atol=1e-4)
+    np.testing.assert_allclose([one.boxes for one in found], expected['boxes'], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_an_old_run_goes_on_with_the_old_command_line(old_run):
+    workdir, expected = old_run
+    overrides = ['data.train_count=16', 'data.test_count=8', 'checkpoint_steps=1', 'data.threads=1', 'model.parts=2']
+    overrides += ['stages[0].epochs=1', 'stages[0].milestones=()', 'stages[1].epochs=2', 'stages[0].rate=0.05']
+    program = 'import sys\nfrom configs import common\nsys.path.insert(0, "tests")\nimport tiny_config\n'
+    config = workdir.parent / 'two_stages.py'
+    config.write_text(
+        f'{program}def get_config():\n    config = tiny_config.get_config()\n'
+        '    config.stages = config.stages[:2]\n    return config\n'
+    )
+    command = [sys.executable, '-m', 'ssanet_jax.main', f'--config={config}', f'--workdir={workdir}']
+    command += [f'--config.{override}' for override in overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'going on from step 2 of 4' in done.stderr
+    results = json.loads((workdir / 'results.json').read_text())
+    assert {name: results[name] for name in expected['finished']} == expected['finished']
+    lines = [json.loads(line) for line in (workdir / 'oriented_pooling/history.jsonl').read_text().splitlines()]
+    losses = [line['values']['loss/total'] for line in lines if line['kind'] == 'epoch']
+    np.testing.assert_allclose(losses, expected['losses'], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('--config.data.jitter=0.2', '--config.data.color_jitter=0.2'),
+        ('--config.stages[1].rate=1e-3', '--config.stages[1].learning_rate=1e-3'),
+        ('--config.stages[-1].statistics=running', '--config.stages[-1].freeze_batch_norm=True'),
+        ('--config.stages[0].statistics=batch', '--config.stages[0].freeze_batch_norm=False'),
+        ('--config.model.dilate', '--config.model.output_stride=16'),
+        ('--config.model.dilate=False', '--config.model.output_stride=0'),
+        ('--noconfig.model.dilate', '--config.model.output_stride=0'),
+        ('-config.model.parts=3', '-config.model.num_parts=3'),
+        ('--config.model.num_parts=3', '--config.model.num_parts=3'),
+        ('--config.loss.weights.parts=3', '--config.loss.weights.parts=3'),
+        ('--config.stages[0].train.proposals=1', '--config.stages[0].train.proposals=1'),
+        ('parts', 'parts'),
+    ],
+)
+def test_command_lines(old, new):
+    assert upgrade_arguments([old], lambda: {'model': {'backbone': 'resnet50'}}) == [new]
+
+
+def test_both_names_at_once_are_refused():
+    with pytest.raises(UserError, match='config.model has parts and num_parts'):
+        upgrade_config({'model': {'parts': 3, 'num_parts': 4, 'backbone': 'resnet50'}})
+
+
+def test_stages_take_old_names():
+    old = stage('one', epochs=1, rate=0.1, train=dict(backbone=1), statistics='running')
+    assert old == stage('one', epochs=1, learning_rate=0.1, train=dict(backbone=1), freeze_batch_norm=True)
+    with pytest.raises(UserError, match="stage.'one'. has rate and learning_rate"):
+        stage('one', epochs=1, rate=0.1, learning_rate=0.1, train=dict(backbone=1))
+    with pytest.raises(TypeError, match='learning_rate is missing'):
+        stage('one', epochs=1, train=dict(backbone=1))
+    with pytest.raises(TypeError, match='unknown arguments speed'):
+        stage('one', epochs=1, learning_rate=1, speed=2, train=dict(backbone=1))
+    assert {alias.name for alias in STAGE_FIELDS.values()} <= set(old)
+
+
+def test_a_config_file_may_use_old_names(tmp_path):
+    """Such a file sets the old field beside today's, which common.get_config() has."""
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        'from configs import demo\ndef get_config():\n    config = demo.get_config()\n'
+        '    config.data.jitter, config.model.parts = 0.25, 3\n    return config\n'
+    )
+    program = (
+        'import sys\nfrom ml_collections import config_flags\nfrom ssanet_jax import cli\n'
+        "config = config_flags.DEFINE_config_file('config', None, lock_config=True)\n"
+        'cli.run(lambda arguments: print(config.value.data.color_jitter, config.value.model.num_parts, '
+        "'jitter' in config.value.data))"
+    )
+    command = [sys.executable, '-c', program, f'--config={file}', '--config.model.num_parts=5']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == '0.25 5 False\n', done.stderr
