@@ -59,6 +59,10 @@ class PooledHead(nnx.Module):
         """Regions -> `[B, K, length]`."""
         return self._pool(regions)
 
+    def part_logits(self, regions: Regions) -> jax.Array:
+        """What each part adds to the logits: `[B, K, N]`, without the bias."""
+        return jnp.einsum('bkd,kdn->bkn', self.pool(regions).astype(jnp.float32), self.weights[...])
+
     def __call__(self, regions: Regions) -> jax.Array:
         """Regions -> logits `[B, N]`."""
         pooled = self.pool(regions).astype(jnp.float32)
@@ -84,10 +88,13 @@ class BestScale(nnx.Module):
         self.weights = nnx.Param(_INIT(rngs.params(), (parts, channels, classes)))
         self.bias = nnx.Param(jnp.zeros(classes))
 
+    def part_logits(self, regions: Regions) -> jax.Array:
+        """What each part adds to the logits: `[B, K, N]`, without the bias."""
+        return jnp.einsum('bksd,kdn->bksn', regions.pooled.astype(jnp.float32), self.weights[...]).max(2)
+
     def __call__(self, regions: Regions) -> jax.Array:
         """Regions -> logits `[B, N]`."""
-        response = jnp.einsum('bksd,kdn->bksn', regions.pooled.astype(jnp.float32), self.weights[...])
-        return response.max(2).sum(1) + self.bias[...]
+        return self.part_logits(regions).sum(1) + self.bias[...]
 
 
 class PyramidHead(PooledHead):
@@ -114,6 +121,16 @@ class ConcatHead(nnx.Module):
 
     def __init__(self, channels: int, parts: int, classes: int, *, rngs: nnx.Rngs):
         self.classifier = nnx.Linear((parts + 1) * channels, classes, rngs=rngs)
+
+    @property
+    def bias(self) -> nnx.Param:
+        return self.classifier.bias
+
+    def part_logits(self, regions: Regions) -> jax.Array:
+        """What each part adds to the logits: `[B, K, N]`, without the bias and without the image's share."""
+        parts = regions.pooled[:, :, 0].astype(jnp.float32)  # [B, K, C]
+        kernel = self.classifier.kernel[...].reshape(-1, parts.shape[-1], self.classifier.out_features)
+        return jnp.einsum('bkd,kdn->bkn', parts, kernel[1:])
 
     def __call__(self, regions: Regions) -> jax.Array:
         """Regions -> logits `[B, N]`."""

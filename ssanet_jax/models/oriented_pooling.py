@@ -90,15 +90,18 @@ class OrientedPooling(nnx.Module):
             self.weights.set_value(self.weights[...].T)
             self.classes_first = True
 
-    def __call__(self, maps: jax.Array) -> OrientedResponse:
-        """Aligned maps `[B, K, H, W, C]` -> logits and the orientations of the predicted class."""
+    def responses(self, maps: jax.Array) -> jax.Array:
+        """Aligned maps `[B, K, H, W, C]` -> the response of every part, orientation and class `[B, K, 4, N]`."""
         pool = lambda x: oriented_features(x, self.patch, self.grid, self.orientation)
         gammas = jax.vmap(jax.vmap(pool))(maps)  # [B, K, 4, L]
         gammas = gammas.astype(jnp.float32)
         if self.classes_first:
-            response = jnp.moveaxis(jnp.einsum('nl,bkol->nbko', self.weights[...], gammas), 0, -1)
-        else:
-            response = gammas @ self.weights[...]  # [B, K, 4, N]
+            return jnp.moveaxis(jnp.einsum('nl,bkol->nbko', self.weights[...], gammas), 0, -1)
+        return gammas @ self.weights[...]
+
+    def __call__(self, maps: jax.Array) -> OrientedResponse:
+        """Aligned maps `[B, K, H, W, C]` -> logits and the orientations of the predicted class."""
+        response = self.responses(maps)  # [B, K, 4, N]
         logits = response.max(2).sum(1) + self.bias[...]  # [B, N]
         predicted = logits.argmax(-1)
         of_predicted = jnp.take_along_axis(response, predicted[:, None, None, None], axis=3)[..., 0]  # [B, K, 4]

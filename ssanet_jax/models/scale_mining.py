@@ -125,14 +125,18 @@ class ScaleMining(nnx.Module):
             self.weights = nnx.Dict({name: nnx.Param(piece) for name, piece in spectrum._asdict().items()})
             self.transformed = True
 
-    def __call__(self, phi: jax.Array) -> ScaleResponse:
-        """Features `[B, K, S, D]` -> logits and the shifts of the predicted class."""
+    def responses(self, phi: jax.Array) -> jax.Array:
+        """Features `[B, K, S, D]` -> the response of every part, class and shift `[B, K, N, S]` (Eq. 6)."""
         if self.transformed:
             respond = spectral_response
             weights = FilterSpectrum(*(self.weights[name][...] for name in FilterSpectrum._fields))
         else:
             respond, weights = partial(circular_response, solver=self.solver), self.weights[...]
-        response = jax.vmap(respond, in_axes=(1, 0), out_axes=1)(phi, weights)  # [B, K, N, S]
+        return jax.vmap(respond, in_axes=(1, 0), out_axes=1)(phi, weights)
+
+    def __call__(self, phi: jax.Array) -> ScaleResponse:
+        """Features `[B, K, S, D]` -> logits and the shifts of the predicted class."""
+        response = self.responses(phi)  # [B, K, N, S]
         logits = response.max(-1).sum(1) + self.bias[...]  # [B, N]
         predicted = logits.argmax(-1)
         of_predicted = jnp.take_along_axis(response, predicted[:, None, None, None], axis=2)[:, :, 0]  # [B, K, S]

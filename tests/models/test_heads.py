@@ -283,3 +283,16 @@ def test_other_groups_start_alike_with_any_head(name):
     params = split_model(network(name))[1]
     assert params.keys() == {*GROUPS, BASELINE}
     chex.assert_trees_all_equal({group: params[group] for group in GROUPS}, plain)
+
+
+@pytest.mark.parametrize('name', ['gap', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1'])
+def test_part_logits_add_up_to_the_logits(regions, name):
+    built = head(name)
+    close(built.part_logits(regions).sum(1) + built.bias[...], built(regions))
+
+
+def test_part_logits_of_concat_leave_the_share_of_the_image(regions):
+    built = head('concat')
+    kernel = built.classifier.kernel[...]
+    image = np.float64(regions.image) @ np.float64(kernel[: regions.image.shape[1]])
+    close(built.part_logits(regions).sum(1) + built.bias[...] + image, built(regions))
