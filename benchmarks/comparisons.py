@@ -54,7 +54,7 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """first / second; None if it was not measured."""
+        """First / second; None if it was not measured."""
         return self.seconds[0] / self.seconds[1] if self.seconds else None
 
     @property

@@ -71,7 +71,7 @@ class Page(HTMLParser):
         if 'style' in self._open:
             self.style += data
             return
-        if self._open and self._open[-1] in ('td', 'th') or {'td', 'th'} & set(self._open):
+        if (self._open and self._open[-1] in ('td', 'th')) or {'td', 'th'} & set(self._open):
             self.cells[-1][-1] += data
         self._text.append(data)
 
@@ -93,7 +93,7 @@ def check_page(content: str) -> Page:
     for image in page.images:
         assert decode(image['src']).shape[:2] == (int(image['height']), int(image['width']))
         assert image['alt']
-    policy = dict((name, value) for tag, name, value in page.attributes if tag == 'meta' and name == 'content')
+    policy = {name: value for tag, name, value in page.attributes if tag == 'meta' and name == 'content'}
     assert policy and "default-src 'none'" in content
     return page
 

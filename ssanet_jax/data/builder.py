@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -135,7 +135,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version('2.0.0')
     # Nothing is downloaded. Left to itself, TFDS would look for a table of checksums beside this
     # file, with a package (importlib_resources) that it does not require.
-    url_infos: dict[str, Any] = {}
+    url_infos: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, place: pathlib.Path, listing: Listing, side: int | None):
         self._listing = listing

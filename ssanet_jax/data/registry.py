@@ -46,9 +46,6 @@ def load_dataset(config: Any) -> Dataset:
     Raises:
       UserError: unknown name, or whatever is wrong with the files.
     """
-    if config.name == 'toy_birds':
-        dataset = toy_birds.load(config)
-    else:
-        dataset = builder.prepare(read_listing(config), config)
+    dataset = toy_birds.load(config) if config.name == 'toy_birds' else builder.prepare(read_listing(config), config)
     share = config.get('validation', 0)
     return hold_out(dataset, share, config.get('split_seed', 0)) if share else dataset

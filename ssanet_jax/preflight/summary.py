@@ -81,8 +81,10 @@ def notes(report: Report) -> list[str]:
     rate, units = estimate.peak(topology, report.dtype)
     links = f', {decimal(topology.rate(topology.devices), "B/s")} to the others' if topology.devices > 1 else ''
     lines = [
-        f'Times at least: at the peak of {decimal(rate, "FLOP/s")} ({units}), {decimal(chip.bandwidth, "B/s")} of '
-        f'memory{links}, with no collective hidden behind other work.',
+        (
+            f'Times at least: at the peak of {decimal(rate, "FLOP/s")} ({units}), {decimal(chip.bandwidth, "B/s")} of '
+            f'memory{links}, with no collective hidden behind other work.'
+        ),
     ]
     if chip.kind == 'gpu':
         lines.append(

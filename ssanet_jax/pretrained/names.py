@@ -1,6 +1,6 @@
-"""Where each tensor of a torch checkpoint goes in the NNX backbone: one table a family.
+r"""Where each tensor of a torch checkpoint goes in the NNX backbone: one table a family.
 
-A row reads `pattern of torch names -> path in the module, transform of the array`. `\\1` in the
+A row reads `pattern of torch names -> path in the module, transform of the array`. `\1` in the
 path is what the first group matched. A table holds the names of all libraries that publish the
 family's weights; they never meet. Nothing is loaded unless everything fits.
 """
@@ -123,7 +123,7 @@ EFFICIENTNET_LITE1 = EFFICIENTNET_LITE2 = _efficientnet_lite((1, 3, 3, 4, 4, 5, 
 
 
 def _resnet(kernels: Mapping[int, Transform]) -> tuple[Row, ...]:
-    """torchvision's and timm's ResNet, named alike; `kernels`: number of the convolution in a block -> transform."""
+    """Torchvision's and timm's ResNet, named alike; `kernels`: number of the convolution in a block -> transform."""
     rows = _IGNORED + ((r'conv1\.weight', r'stem.kernel', conv), *_norm(r'bn1', r'stem_norm'))
     for stage in range(4):
         theirs, ours = rf'layer{stage + 1}\.(\d+)', rf'stages.{stage}.\1'
@@ -140,7 +140,7 @@ RESNET_BOTTLENECK = _resnet({1: pointwise, 2: conv, 3: pointwise})
 
 
 def _convnext() -> tuple[Row, ...]:
-    """torchvision's ConvNeXt, where stages and what lies between them are counted as one row, and timm's."""
+    """Torchvision's ConvNeXt, where stages and what lies between them are counted as one row, and timm's."""
     rows = (
         (r'features\.0\.0\.weight|stem\.0\.weight', r'stem.kernel', conv),
         (r'features\.0\.0\.bias|stem\.0\.bias', r'stem.bias', keep),

@@ -122,7 +122,7 @@ def curves(facts: Facts) -> Html:
     accuracy = {name: found.accuracy[name] for name in names if name in found.accuracy}
     pieces = notice
     for title, lines in ((f'Accuracy on {found.split} images', accuracy), ('Training loss', {LOSS: found.loss})):
-        if any(map(len, sum(lines.values(), []))):
+        if any(len(line) for parts in lines.values() for line in parts):
             legend = _legend(lines) if len(lines) > 1 else Html()
             chart = Html(curves_svg(f'{title} over epochs', lines, found.stages))
             pieces += [element('h3', title), element('figure', legend, chart)]

@@ -108,12 +108,12 @@ def test_command_of_sharing_repeats_its_batch_alone():
 
 
 def test_targets_of_the_solvers_are_those_of_the_large_batch():
-    assert solvers.TARGETS == {
+    assert {
         (5, 200, 96, 2048): at_least(2),
         (5, 2000, 96, 2048): at_least(2),
         (9, 200, 96, 2048): at_least(3),
         (9, 2000, 96, 2048): at_least(3),
-    }
+    } == solvers.TARGETS
 
 
 def test_targets_of_training():

@@ -77,7 +77,7 @@ def test_names_have_spaces_and_slashes(config, folder):
         listing = read_listing(config)
         assert listing.class_names == (first, second)
         assert [record.label for record in listing.records] == [1, 0, 1]
-        assert [record.path for record in listing.records][0] == 'images/1025794.jpg'
+        assert next(record.path for record in listing.records) == 'images/1025794.jpg'
 
 
 def test_boxes_are_optional(config, folder):

@@ -1,5 +1,6 @@
 """Batches: what is in them, in which order, and that a resumed stream goes on exactly."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -323,8 +324,8 @@ def test_two_real_processes_share_an_epoch():
     assert first.shape == second.shape == (11, 2)
     order = np.stack([first, second], -1).reshape(-1)  # as the two take turns
     assert sorted(order[:21]) == sorted(order[21:42]) == list(range(21))
-    tested = [sum(tested, []) for _, tested in outputs]
-    assert not set(tested[0]) & set(tested[1]) and sorted(sum(tested, [])) == list(range(21))
+    tested = [list(itertools.chain(*tested)) for _, tested in outputs]
+    assert not set(tested[0]) & set(tested[1]) and sorted(itertools.chain(*tested)) == list(range(21))
 
 
 def test_colour_jitter_against_pillow():

@@ -1,5 +1,6 @@
 """Run by test_parallel.py on eight virtual devices: each case must agree with one device, or with `jax.pmap`."""
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -164,11 +165,8 @@ def memory():
         raise Begun
 
     loop.train_batches = begun
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            loop.train(config, Path(folder), Console(quiet=True))
-        except Begun:
-            pass
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Begun):
+        loop.train(config, Path(folder), Console(quiet=True))
     least, *_, most = sorted(held.values())
     assert 0 < most <= 1.01 * least, held
 

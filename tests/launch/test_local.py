@@ -52,7 +52,7 @@ def assert_none_left(pids: list[int]) -> None:
 @pytest.mark.parametrize('processes', [2, 3])
 def test_local_gives_every_process_its_flags(processes, sandbox):
     process = local(sandbox, '*) end 0;;', processes)
-    stdout, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     calls = [call for call in sandbox.calls() if '-m' in call]
     meet = ['--coordinator=127.0.0.1:4321', f'--processes={processes}']

@@ -34,7 +34,7 @@ def test_slurm_runs_a_copy_that_lies_elsewhere(sandbox):
 def test_slurm_options_of_script_and_variables_agree():
     # The defaults in the comment are those of the directives, and one task goes to each GPU.
     text = (LAUNCH / 'slurm.sbatch').read_text()
-    options = dict(re.findall(r'^#SBATCH --([\w-]+)=(\S+)$', text, re.M))
+    options = dict(re.findall(r'^#SBATCH --([\w-]+)=(\S+)$', text, re.MULTILINE))
     assert options['ntasks-per-node'] == options['gpus-per-node']
     for variable, option in (
         ('NODES', 'nodes'),
@@ -42,9 +42,9 @@ def test_slurm_options_of_script_and_variables_agree():
         ('CPUS_PER_TASK', 'cpus-per-task'),
         ('TIME_LIMIT', 'time'),
     ):
-        assert re.search(rf'^#   {variable} .*\({options[option]}\)$', text, re.M), variable
+        assert re.search(rf'^#   {variable} .*\({options[option]}\)$', text, re.MULTILINE), variable
     assert '\n#SBATCH --requeue\n' in text
-    directives = [m.start() for m in re.finditer('^#SBATCH', text, re.M)]
+    directives = [m.start() for m in re.finditer('^#SBATCH', text, re.MULTILINE)]
     assert max(directives) < text.index('set -euo pipefail')  # sbatch reads none after the first command
 
 

@@ -179,7 +179,7 @@ def test_a_cell_sees_as_far_to_either_side_of_its_centre(name, size, dilate, cou
     for image, (stride, centre), cell in zip(seen, where, cells):
         for axes in ((1, 2), (0, 2)):
             pixels = np.flatnonzero(np.abs(image).sum(axes))
-            assert 0 < pixels.min() and pixels.max() < size - 1
+            assert pixels.min() > 0 and pixels.max() < size - 1
             assert (pixels.min() + pixels.max() + 1) / 2 == centre + stride * cell
 
 

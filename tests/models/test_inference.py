@@ -76,7 +76,7 @@ def test_same_predictions(changes, images):
 
 
 def test_nothing_of_batchnorm_is_left(images):
-    graph, params, stats = split_model(optimize_for_inference(network()))
+    _, params, stats = split_model(optimize_for_inference(network()))
     assert not jax.tree.leaves(stats)
     with_norms = split_model(network())[1]
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree['backbone']))

@@ -147,7 +147,7 @@ def test_an_unknown_orientation_is_refused():
 
 
 def test_a_grid_that_does_not_fit_the_map_is_refused():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='4 x 4 patches of 3 x 3 do not tile'):
         oriented_pooling.oriented_features(normal(7, 7, 7, 1), 3, 4, orientation='literal')  # steps of 4/3
 
 
@@ -206,7 +206,7 @@ def test_exact_logits_do_not_see_turned_parts_and_the_orientation_tells_the_turn
 
 def test_gradient_goes_through_the_chosen_orientation():
     """Eq. 13 is a max: dL/dw is the pooled vector that won, for each part."""
-    module, weights, bias = module_with_weights('literal')
+    module, weights, _bias = module_with_weights('literal')
     maps, label = normal(12, 1, 3, 7, 7, CHANNELS), 2
     graph, state = nnx.split(module)
     gradient = jax.jit(jax.grad(lambda s: nnx.merge(graph, s)(maps)[0][0, label]))(state)

@@ -1,5 +1,6 @@
 """Learning curves: what is read of a run, and whether the drawing puts it where its axes say."""
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -110,7 +111,7 @@ def test_points_lie_where_the_axes_say():
     groups = {group.get('class'): group for group in drawing.findall('g')}
     assert groups.keys() == {'curve-prediction', 'curve-a__b_'}
     for (name, expected), group in zip(lines.items(), groups.values()):
-        points = sum(expected, [])
+        points = list(itertools.chain(*expected))
         circles = group.findall('circle')
         assert len(circles) == len(points) and len(group.findall('polyline')) == len(expected)
         for circle, (x, y) in zip(circles, points):

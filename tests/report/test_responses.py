@@ -240,7 +240,7 @@ def test_bars_start_at_zero_and_stay_in_their_row(values, zero):
         pooled=np.tile(values[:, None], (1, 4, 1)),
         maps=values,
         other_maps=None,
-        cosines={name: 0.5 for name in (FIXED, CHOSEN, MAP)},
+        cosines=dict.fromkeys((FIXED, CHOSEN, MAP), 0.5),
         likeness={name: responses.Likeness(0.5, 0.25, 0.75) for name in (FIXED, CHOSEN, MAP)},
         same_pairs=1,
         different_pairs=1,

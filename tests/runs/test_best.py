@@ -145,10 +145,12 @@ def test_a_run_keeps_to_its_images(config, birds, tmp_path):
 
 
 def test_a_second_run_stays_out_of_the_work_directory(tmp_path):
-    with locked(tmp_path / 'run'):
-        with pytest.raises(UserError, match='another process trains in'):
-            with locked(tmp_path / 'run'):
-                pass
+    with (
+        locked(tmp_path / 'run'),
+        pytest.raises(UserError, match='another process trains in'),
+        locked(tmp_path / 'run'),
+    ):
+        pass
     with locked(tmp_path / 'run'):
         pass
 

@@ -42,7 +42,7 @@ class Setting:
         self.model = build_model(config, len(self.dataset.class_names))
         self.active = active_groups(config.stages, INDEX)
         self.mesh = sharding.make_mesh(jax.devices()[:1])
-        graph, params, stats = split_model(self.model)
+        _, params, stats = split_model(self.model)
         self.params, self.stats = jax.tree.map(np.array, (params, stats))
         self.row = config.stages[INDEX]
         claim_workdir(workdir, config, self.dataset.class_names, '')

@@ -113,7 +113,7 @@ STEPS, EPOCH_STEPS, MOMENTUM, DECAY = 7, 2, 0.9, 0.05
 class OptimizerVariants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_sgd_by_torchs_rule(self):
-        """g + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
+        """G + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
         table = row(train=FACTORS, milestones=(1, 2))
         transform = stages.make_optimizer(table, optimizer('sgd', MOMENTUM, DECAY), EPOCH_STEPS)
         params = parameters()
@@ -138,7 +138,7 @@ class OptimizerVariants(chex.TestCase):
 
 
 def test_adamw_decays_apart_from_the_gradient():
-    """p <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
+    """P <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
     transform = stages.make_optimizer(
         row(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS
     )

@@ -55,7 +55,7 @@ def shapes(name, naming):
 
 
 def torch_convnext(torch, w, x, name, naming):
-    """torchvision's and timm's map with `torch.nn.functional` alone, and the classifier's LayerNorm on each cell."""
+    """Torchvision's and timm's map with `torch.nn.functional` alone, and the classifier's LayerNorm on each cell."""
     f = torch.nn.functional
     stem, stem_norm, head_norm, shrink, block, (depthwise, norm, expand, project), scale = names(naming)
     both = lambda key: (w[f'{key}.weight'], w[f'{key}.bias'])

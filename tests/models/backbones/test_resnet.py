@@ -24,7 +24,7 @@ LAYOUTS = {
 
 
 def torchvision_shapes(name):
-    """torchvision's parameter names (without fc) -> shapes, written down independently of the model."""
+    """Torchvision's parameter names (without fc) -> shapes, written down independently of the model."""
     kind, repeats = LAYOUTS[name]
     shapes = {}
 
@@ -95,7 +95,7 @@ def test_the_running_variance_is_unbiased():
 
 
 def torch_resnet(torch, w, images, name, training):
-    """torchvision's forward pass, with `torch.nn.functional` alone; in training it moves the statistics in `w`."""
+    """Torchvision's forward pass, with `torch.nn.functional` alone; in training it moves the statistics in `w`."""
     f = torch.nn.functional
 
     def bn(x, key):
