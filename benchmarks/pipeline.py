@@ -32,7 +32,8 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent, take_turns
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.runs.run import build_model, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import resolve_preprocessing
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.training.step import TrainState, make_train_step
 
 RESIZE, CROP, BATCH = 512, 448, 16
@@ -112,7 +113,7 @@ def measure_waiting(settings: Settings, say: Say) -> Comparison:
     config.data.dir = settings.data_dir
     dataset = load_dataset(config.data)
     model = build_model(config, len(dataset.class_names))
-    config = resolve_preprocessing(config, model)
+    config = resolve_preprocessing(config)
     row, size = config.stages[0], config.data.batch_size
     row.cache = 0  # every step reads its images
     mesh = sharding.make_mesh()

@@ -29,7 +29,8 @@ from ssanet_jax.experiments.timing import Say, silent
 from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
-from ssanet_jax.runs.run import build_model, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import resolve_preprocessing
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.runs.workdir import claim_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +91,7 @@ def write_run(settings: Settings, workdir: Path) -> ConfigDict:
     config.model.update(backbone=settings.backbone)
     dataset = load_dataset(config.data)
     model = build_model(config, len(dataset.class_names))
-    claim_workdir(workdir, resolve_preprocessing(config, model), dataset.class_names, dataset.digest)
+    claim_workdir(workdir, resolve_preprocessing(config), dataset.class_names, dataset.digest)
     _, params, stats = split_model(model)
     checkpoints = Checkpoints(checkpoint_dir(workdir, config.stages[-1].name), writes=True)
     checkpoints.save(1, {'params': params, 'stats': stats, 'position': {'seconds': 0.0}})

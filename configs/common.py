@@ -91,7 +91,9 @@ def get_config():
             shrink=True,  # store images much larger than 'resize' at that size
             image_size=448,  # side of the network's input, pixels
             resize=600,  # side of the image before it is cropped
-            interpolation='',  # bilinear or bicubic; '' as the backbone's weights ask
+            interpolation='',  # bilinear or bicubic; '' as the pretrained weights ask
+            mean=(),  # per RGB channel, in 0..255, of the images' normalization; () as the pretrained weights ask
+            std=(),  # likewise
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
             flip=True,
             color_jitter=0.0,  # strength of the colour jitter, in [0, 1)

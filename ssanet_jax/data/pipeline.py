@@ -230,6 +230,13 @@ def check_sizes(data: Any) -> None:
     if data.interpolation not in ('', *transforms.INTERPOLATIONS):
         known = ', '.join(transforms.INTERPOLATIONS)
         raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')
+    for name in ('mean', 'std'):
+        values = data.get(name) or ()
+        if len(values) not in (0, 3) or (name == 'std' and not all(value > 0 for value in values)):
+            raise UserError(
+                f'config.data.{name}={values}: give three numbers in 0..255, those of std above 0, or () for those of '
+                'the pretrained weights'
+            )
     for name in ('color_jitter', 'random_erasing'):
         if not 0 <= data[name] < 1:
             raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 is off')

@@ -17,7 +17,8 @@ from ssanet_jax.experiments.shared_stages import take_over
 from ssanet_jax.experiments.tables import Row, row_config
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
-from ssanet_jax.runs.run import dataset_of, load_run, resolve_config
+from ssanet_jax.runs.preprocessing import resolve_preprocessing
+from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.training import loop
 
 MEASUREMENTS = {'robustness': measure_robustness, 'keypoints': measure_keypoints}
@@ -58,7 +59,7 @@ def train_rows(series: Series, rows: Sequence[Row], seed: int, console: Console)
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
         runs = [path.parent for path in sorted(series.seed_dir(seed).glob(f'*/{CONFIG_FILE}'))]
         try:
-            taken = take_over(resolve_config(config), workdir, runs, dataset.digest)
+            taken = take_over(resolve_preprocessing(config), workdir, runs, dataset.digest)
             if taken:
                 console.print(f'taken over: {", ".join(taken)}', highlight=False)
             loop.train(config, workdir, console)

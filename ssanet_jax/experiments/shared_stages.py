@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.models.ssanet import BASELINE
 from ssanet_jax.runs.compatibility import MOVABLE
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.preprocessing import complete_preprocessing
 from ssanet_jax.runs.run import active_groups
 from ssanet_jax.training.step import stage_losses
 
@@ -71,7 +72,9 @@ def take_over(config: ConfigDict, workdir: Path, others: Iterable[Path], images:
         shutil.rmtree(workdir / row.name, ignore_errors=True)
     taken: list[str] = []
     runs = [(path, read_run(path)) for path in others if path != workdir]
-    donors = [(path, ConfigDict(run['config'])) for path, run in runs if run['images'] == images]
+    donors = [
+        (path, ConfigDict(complete_preprocessing(run['config']))) for path, run in runs if run['images'] == images
+    ]
     for index, row in enumerate(config.stages):
         identity = stage_identity(config, index)
         for path, theirs in donors:

@@ -1,6 +1,6 @@
 """SSANet, assembled. `SSANet.__call__` reads top to bottom like Figure 1 of the paper."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -48,6 +48,7 @@ class SSANet(nnx.Module):
       fusion: what the prediction sums: 'parts' (the paper: "P" in its Table 6), or 'global+parts',
         which adds the image classifier ("G+P", as most of the methods in that table do).
       dtype: of the backbone's computation; parameters stay float32.
+      mean, std: per RGB channel, in 0..255: the backbone takes (pixel - mean) / std. Its own by default.
 
     Raises:
       ValueError: for arguments that do not fit together.
@@ -76,6 +77,8 @@ class SSANet(nnx.Module):
         part_head: str = 'none',
         fusion: Literal['parts', 'global+parts'] = 'parts',
         dtype: str = 'float32',
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         rngs: nnx.Rngs,
     ):
         for name, value, allowed in (
@@ -101,6 +104,8 @@ class SSANet(nnx.Module):
         self.remat, self.fuse_global = remat, fusion == 'global+parts'
 
         self.backbone = registry.build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
+        self.mean = tuple(self.backbone.mean if mean is None else mean)
+        self.std = tuple(self.backbone.std if std is None else std)
         channels = self.backbone.num_features
         # The proposal network reads every other cell of a dilated map, which are those that the map had before.
         self.every = 2 if self.backbone.dilated else 1
@@ -283,7 +288,7 @@ class SSANet(nnx.Module):
             raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
 
     def _normalise(self, images: jax.Array) -> jax.Array:
-        return (images.astype(jnp.float32) - jnp.array(self.backbone.mean)) / jnp.array(self.backbone.std)
+        return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _region_maps(
         self,

@@ -1,12 +1,15 @@
 """Weights from the Hugging Face hub."""
 
 import hashlib
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from ssanet_jax.errors import UserError
 
 FILE = 'model.safetensors'
+CONFIG_FILE = 'config.json'
 
 
 def hub_file(repository: str) -> Path:
@@ -52,3 +55,22 @@ def hub_file(repository: str) -> Path:
     # The cache keeps a file under its commit.
     print(f'hub:{name}: {FILE} of commit {path.parent.name}, sha256 {digest}', file=sys.stderr)
     return path
+
+
+def hub_config(repository: str) -> dict[str, Any] | None:
+    """The `config.json` of a repository, downloaded once and then read from the hub's cache.
+
+    Args:
+      repository: as of `hub_file`.
+
+    Returns:
+      None where there is none, or where the hub cannot be reached: `hub_file` reports why.
+    """
+    name, _, revision = repository.partition('@')
+    try:
+        from huggingface_hub import hf_hub_download
+
+        content = json.loads(Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None)).read_text('utf-8'))
+    except Exception:  # Missing packages, files and networks all mean that nothing is known.
+        return None
+    return content if isinstance(content, dict) else None

@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.pretrained.checkpoints import HUB, PACKAGE
 from ssanet_jax.pretrained.names import FAMILIES, check_fit, map_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
 
-_PACKAGE, _HUB = 'package:', 'hub:'
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
@@ -44,12 +44,12 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
         raise UserError(
             f"no pretrained weights are known for '{name}'; use source 'none' or one of {', '.join(FAMILIES)}"
         )
-    if source.startswith(_PACKAGE):
-        path = package_file(source.removeprefix(_PACKAGE))
-    elif source.startswith(_HUB):
+    if source.startswith(PACKAGE):
+        path = package_file(source.removeprefix(PACKAGE))
+    elif source.startswith(HUB):
         from ssanet_jax.pretrained.hub import hub_file  # needs an optional package
 
-        path = hub_file(source.removeprefix(_HUB))
+        path = hub_file(source.removeprefix(HUB))
     else:
         path = Path(source)
     wanted = {key: tuple(array.shape) for key, array in weights_of(backbone).items()}

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_run
+from ssanet_jax.runs.preprocessing import Preprocessing, complete_preprocessing, recorded_preprocessing
 
 # Where the data lies, how it is read, on which devices and in how much of their memory may change between two starts
 # of one run; what is learned may not.
@@ -28,8 +29,9 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
       before: `read_run(...)['config']`.
       config: one that still leaves open what the backbone's weights decide agrees with any answer.
     """
-    changed = _differences(before, json.loads(config.to_json_best_effort())) - MOVABLE
-    return sorted(changed - ({'data.interpolation'} if not config.data.interpolation else set()))
+    left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
+    changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort())) - MOVABLE
+    return sorted(changed.difference(left_open))
 
 
 def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
@@ -39,9 +41,13 @@ def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
       UserError: if `given` asks for other images, another split or another preparation of them.
     """
     theirs = given.data.copy_and_resolve_references()
-    theirs.interpolation = theirs.interpolation or trained.data.interpolation
+    recorded = recorded_preprocessing(trained)
+    with theirs.unlocked():
+        theirs.update({name: value for name, value in recorded._asdict().items() if not theirs.get(name)})
     free = {name.removeprefix('data.') for name in MOVABLE} | {'csv', 'name', 'level', 'batch_size'}
-    changed = sorted(_differences(trained.data.to_dict(), json.loads(theirs.to_json_best_effort())) - free)
+    changed = sorted(
+        _differences(complete_preprocessing(trained.to_dict())['data'], json.loads(theirs.to_json_best_effort())) - free
+    )
     if changed:
         raise UserError(
             f'the run has another {", ".join(f"config.data.{name}" for name in changed)}: evaluate with its settings'
@@ -86,7 +92,7 @@ def _differences(a: Any, b: Any, path: str = '') -> set[str]:
     """Paths at which two JSON trees differ, the settings of a run and those given now."""
     if isinstance(a, dict) and isinstance(b, dict):
         # What the first does not have yet, an earlier version's run, was off.
-        shared = {key for key in a.keys() | b.keys() if key in a or b[key] not in (0, '', 'none')}
+        shared = {key for key in a.keys() | b.keys() if key in a or b[key] not in (0, '', 'none', [])}
         found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in shared]
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         found = [_differences(x, y, f'{path}[{i}]') for i, (x, y) in enumerate(zip(a, b))]

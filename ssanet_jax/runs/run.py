@@ -16,8 +16,7 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
-
-_WORKDIR = 'workdir:'  # of config.model.pretrained
+from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocessing
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
@@ -31,15 +30,25 @@ def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) ->
     Args:
       config: the whole configuration.
       classes: N.
-      pretrained: load `config.model.pretrained`; false when a checkpoint follows anyway.
+      pretrained: load `config.model.pretrained`, and normalize images as it asks where the configuration leaves that
+        open. False reads no weights: for when a checkpoint follows anyway.
 
     Raises:
       UserError: for settings that do not fit together, or weights that cannot be had.
     """
+    if pretrained:
+        config = resolve_preprocessing(config)
     settings = config.model.to_dict()
     source = settings.pop('pretrained')
     try:
-        model = SSANet(classes, config.data.image_size, **settings, rngs=nnx.Rngs(config.seed))
+        model = SSANet(
+            classes,
+            config.data.image_size,
+            **settings,
+            mean=config.data.get('mean') or None,
+            std=config.data.get('std') or None,
+            rngs=nnx.Rngs(config.seed),
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f'config.model: {error}') from error
     if pretrained:
@@ -59,28 +68,17 @@ def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
     Raises:
       UserError: if it cannot be had, or is of another backbone; then the backbone is as it was.
     """
-    if not source.startswith(_WORKDIR) and (source == 'none' or not Path(source).is_dir()):
+    workdir = pretrained_workdir(source)
+    if workdir is None:
         load_pretrained(backbone, name, source)
         return
     try:
-        run = load_run(Path(source.removeprefix(_WORKDIR)))
+        run = load_run(workdir)
     except UserError as error:
         raise UserError(f'config.model.pretrained={source}: {error}') from error
     theirs = run.config.model.backbone
     problems = [] if theirs == name else [f'it is {theirs}, not {name}']
     fill_backbone(backbone, weights_of(run.model.backbone), f'the backbone in {source}', problems=problems)
-
-
-def resolve_preprocessing(config: ConfigDict, model: SSANet) -> ConfigDict:
-    """The configuration with what the backbone's weights ask of the images, where it leaves that open."""
-    config = config.copy_and_resolve_references()
-    config.data.interpolation = config.data.interpolation or model.backbone.interpolation
-    return config
-
-
-def resolve_config(config: ConfigDict) -> ConfigDict:
-    """`resolve_preprocessing` without a network: the configuration as a run of it keeps it."""
-    return resolve_preprocessing(config, nnx.eval_shape(lambda: build_model(config, 2, pretrained=False)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,6 +50,11 @@ def locked(workdir: Path) -> Iterator[None]:
         os.close(directory)
 
 
+def is_claimed(workdir: Path) -> bool:
+    """Whether the directory holds a run with a checkpoint, which a new start continues."""
+    return (workdir / CONFIG_FILE).exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
+
+
 def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
     """Claims a work directory for a configuration, or finds it claimed by the same one.
 
@@ -70,7 +75,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str],
         'images': images,
     }
     path = workdir / CONFIG_FILE
-    claimed = path.exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
+    claimed = is_claimed(workdir)
     processes.barrier('looked for a run')  # before any of them writes
     if not claimed:
         write_json(path, content)

