@@ -299,6 +299,7 @@ import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from data_samples import ArraySource, make_config
 from ssanet_jax.data.pipeline import eval_batches, train_batches
+from ssanet_jax.distributed.processes import Process
 process = Process(jax.process_index(), jax.process_count())
 source, config = ArraySource(21), make_config(batch_size=4, eval_batch_size=4)
 ids = lambda batches: [batch['index'].tolist() for batch in batches]
