@@ -25,7 +25,7 @@ from rich.progress import track
 
 from ssanet_jax import cli
 from ssanet_jax.data.images import decode_image
-from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
+from ssanet_jax.data.transforms import preprocess_for_evaluation, to_source_pixels
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.drawing import draw_parts, save_picture
 from ssanet_jax.evaluation.recognition import Recogniser, Recognition
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     with _written(out) as lines:
         for first in track(range(0, len(files), BATCH), 'recognising', console=console, transient=True):
             images = list(_readable(files[first : first + BATCH], unreadable))
-            inputs = [for_evaluation(image, run.config.data) for _, image in images]
+            inputs = [preprocess_for_evaluation(image, run.config.data) for _, image in images]
             for (file, image), picture, found in zip(images, inputs, recogniser(inputs)):
                 line = describe(file, image.shape[:2], found, run, _TOP.value)
                 lines.write(json.dumps(line) + '\n')

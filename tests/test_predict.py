@@ -11,7 +11,7 @@ import pytest
 from commands import ROOT, changed, run_python
 
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import for_evaluation, to_source_pixels
+from ssanet_jax.data.transforms import preprocess_for_evaluation, to_source_pixels
 from ssanet_jax.evaluation.recognition import Recogniser
 from ssanet_jax.predict import find_images, picture_names
 from ssanet_jax.runs.run import load_run
@@ -50,7 +50,9 @@ def test_predict_writes_a_line_and_a_picture_an_image(finished_run, photos, tmp_
     ]
     run = load_run(finished_run.workdir)
     images = [cv2.imread(line['file'])[..., ::-1] for line in lines]
-    found = list(Recogniser(run.model, run.active, batch_size=1)([for_evaluation(i, run.config.data) for i in images]))
+    found = list(
+        Recogniser(run.model, run.active, batch_size=1)([preprocess_for_evaluation(i, run.config.data) for i in images])
+    )
     for line, one in zip(lines, found):
         assert line['class'] == run.class_names[one.label]
         assert list(line['probabilities']) == [run.class_names[i] for i in np.argsort(-one.probabilities)[:3]]
@@ -64,7 +66,9 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, (tmp_path / 'predictions.jsonl').read_text().splitlines())
     run = load_run(finished_run.workdir)
-    squeezed = for_evaluation(cv2.imread(str(photos / '3.png'))[..., ::-1], run.config.data)  # 192 x 96 -> 64 x 64
+    squeezed = preprocess_for_evaluation(
+        cv2.imread(str(photos / '3.png'))[..., ::-1], run.config.data
+    )  # 192 x 96 -> 64 x 64
     (found,) = Recogniser(run.model, run.active)([squeezed])
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
 

@@ -35,7 +35,7 @@ def read(config: Any) -> listing.Listing:
       UserError: the folder is missing or is not FGVC-Aircraft, an unknown level.
     """
     level = config.get('level') or 'variant'
-    root = listing.find_root(listing.existing_dir(config, _WHAT), ['variants.txt'], _WHAT)
+    root = listing.find_dataset_root(listing.require_dir(config, _WHAT), ['variants.txt'], _WHAT)
     class_names, records = read_records(root, level)
     file, expected = _LEVELS[level]
     count = str(len(class_names))
@@ -47,7 +47,7 @@ def read(config: Any) -> listing.Listing:
         root,
         class_names,
         records,
-        cut_bottom=_BANNER,
+        crop_bottom=_BANNER,
         published=dict(classes=expected, train=6667, test=3333),
         origin='fgvc-aircraft-2013b.tar.gz, at https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft',
     )

@@ -27,17 +27,17 @@ from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
-from ssanet_jax.data.listing import SPLITS, Listing, Record, expanded
+from ssanet_jax.data.listing import SPLITS, Listing, Record, expand_home
 from ssanet_jax.data.transforms import resize_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
 # An image is shrunk if that leaves less than half of its pixels to decode.
 _WORTH_SHRINKING = 1.5
-_STRETCH = 256  # images that are prepared at a time
+_CHUNK_SIZE = 256  # images that are prepared at a time
 
 
-def prepare(listing: Listing, config: Any) -> Dataset:
+def build_dataset(listing: Listing, config: Any) -> Dataset:
     """Opens the prepared copy of a data set, after writing it if this is the first time.
 
     The copy lives in ``prepared_dir/<slug>-<fingerprint>``; the fingerprint covers the folder's
@@ -62,7 +62,7 @@ def prepare(listing: Listing, config: Any) -> Dataset:
         if not count:
             raise UserError(f'{listing.root} lists no {split} images: check config.data.dir')
     side = config.resize if config.get('shrink') else None
-    place = expanded(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
+    place = expand_home(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
     place = place / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
         builder = _prepared_builder(place, listing, side)
@@ -80,8 +80,8 @@ def prepare(listing: Listing, config: Any) -> Dataset:
     return Dataset(
         name=name,
         class_names=listing.class_names,
-        train=_PreparedSplit(sources['train'], _labels(records, 'train')),
-        test=_PreparedSplit(sources['test'], _labels(records, 'test')),
+        train=_ArrayRecordSource(sources['train'], _labels(records, 'train')),
+        test=_ArrayRecordSource(sources['test'], _labels(records, 'test')),
         keypoint_names=listing.keypoint_names,
         digest=_digest(records),
     )
@@ -99,7 +99,7 @@ def _labels(records: Sequence[Record], split: str) -> np.ndarray:
     return np.array([record.label for record in records if record.split == split], np.int32)
 
 
-class _PreparedSplit:
+class _ArrayRecordSource:
     """A split of a prepared copy as a `Source`."""
 
     def __init__(self, records: Any, labels: np.ndarray):
@@ -114,7 +114,7 @@ class _PreparedSplit:
         example['file'] = example['file'].decode(errors='surrogateescape')
         example['label'] = np.int32(example['label'])
         image = decode_image(example['image'], example['file'])
-        example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
+        example['image'] = image[: max(image.shape[0] - example.pop('crop_bottom'), 0)]
         if not example['image'].size:
             raise UnreadableImage(f'nothing of {example["file"]} is left above the rows to cut: remove it from the set')
         if 'box' in example:  # a few published ones overrun their image
@@ -132,7 +132,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes a list of records; everything particular to a set is in its arguments."""
 
     name = 'records'
-    VERSION = tfds.core.Version('2.0.0')
+    VERSION = tfds.core.Version('3.0.0')
     # Nothing is downloaded. Left to itself, TFDS would look for a table of checksums beside this
     # file, with a package (importlib_resources) that it does not require.
     url_infos: ClassVar[dict[str, Any]] = {}
@@ -147,7 +147,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             'image': tfds.features.Image(shape=(None, None, 3)),
             'label': tfds.features.ClassLabel(num_classes=len(self._listing.class_names)),
             'file': tfds.features.Text(),
-            'cut_bottom': np.int32,  # rows that are not part of the picture
+            'crop_bottom': np.int32,  # rows that are not part of the picture
         }
         first = self._listing.records[0]
         if first.box is not None:
@@ -181,7 +181,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 'label': record.label,
                 # As bytes: a name need not be UTF-8, and Python then has no text of it that Text would take.
                 'file': record.path.encode(errors='surrogateescape'),
-                'cut_bottom': image.cut_bottom,
+                'crop_bottom': image.crop_bottom,
             }
             if record.box is not None:
                 example['box'] = record.box * np.float32(image.scale)
@@ -191,12 +191,12 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _stored(self, records: Sequence[Record]) -> Iterator[tuple[Record, StoredImage]]:
         """What is stored of each image, made by several threads a stretch at a time."""
-        store = lambda record: store_image(
-            (self._listing.root / record.path).read_bytes(), record.path, self._listing.cut_bottom, self._side
+        store = lambda record: convert_image(
+            (self._listing.root / record.path).read_bytes(), record.path, self._listing.crop_bottom, self._side
         )
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(records), _STRETCH):
-                stretch = records[start : start + _STRETCH]
+            for start in range(0, len(records), _CHUNK_SIZE):
+                stretch = records[start : start + _CHUNK_SIZE]
                 yield from zip(stretch, pool.map(store, stretch))
 
 
@@ -204,28 +204,28 @@ class StoredImage(NamedTuple):
     """An image as it is kept in a prepared copy."""
 
     data: bytes
-    cut_bottom: int  # rows that are still to be left out when it is read
+    crop_bottom: int  # rows that are still to be left out when it is read
     scale: float  # stored pixels per pixel of the file
 
 
-def store_image(data: bytes, file: str, cut_bottom: int, side: int | None) -> StoredImage:
+def convert_image(data: bytes, file: str, crop_bottom: int, side: int | None) -> StoredImage:
     """The bytes of an image file -> those to store.
 
     Args:
       data, file: the file's content and name.
-      cut_bottom: rows at its bottom that are not part of the picture.
+      crop_bottom: rows at its bottom that are not part of the picture.
       side: shorter side that the network needs, pixels; None stores every file as it is. A file
         whose shorter side is at least 1.5 times that is stored at this size, as a JPEG of
         quality 95 without colour subsampling.
     """
-    as_it_is = StoredImage(data, cut_bottom, 1.0)
+    as_it_is = StoredImage(data, crop_bottom, 1.0)
     if side is None:
         return as_it_is
     try:
         image = decode_image(data, file)
     except UserError:
         return as_it_is  # whoever reads it meets the same error, and reports it
-    image = image[: max(image.shape[0] - cut_bottom, 0)]
+    image = image[: max(image.shape[0] - crop_bottom, 0)]
     height, width = image.shape[:2]
     if not height:
         return as_it_is
@@ -284,7 +284,7 @@ def _fingerprint(listing: Listing, side: int | None) -> str:
     digest = hashlib.sha256()
     digest.update(repr((os.fspath(listing.root), listing.class_names, side, str(_RecordBuilder.VERSION))).encode())
     for record in listing.records:
-        digest.update(repr((record.path, record.label, record.split, record.stamp)).encode())
+        digest.update(repr((record.path, record.label, record.split, record.mtime_ns)).encode())
         for array in (record.box, record.keypoints):
             digest.update(b'none' if array is None else array.tobytes())
     return digest.hexdigest()[:16]

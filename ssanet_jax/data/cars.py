@@ -36,7 +36,7 @@ def read(config: Any) -> listing.Listing:
       UserError: the folder is missing or is not Stanford Cars, the test labels are missing.
     """
     markers = [f'{devkit}/{_TRAIN_LABELS}' for devkit in _DEVKITS]
-    root = listing.find_root(listing.existing_dir(config, _WHAT), markers, _WHAT)
+    root = listing.find_dataset_root(listing.require_dir(config, _WHAT), markers, _WHAT)
     class_names, records = read_records(root)
     name = 'Stanford Cars'
     if len(class_names) != _CLASSES:

@@ -32,7 +32,7 @@ def read(config: Any) -> listing.Listing:
     Raises:
       UserError: the folder is missing or is not CUB.
     """
-    root = listing.find_root(listing.existing_dir(config, _WHAT), ['images.txt'], _WHAT)
+    root = listing.find_dataset_root(listing.require_dir(config, _WHAT), ['images.txt'], _WHAT)
     class_names, records = read_records(root)
     return listing.Listing(
         'cub',

@@ -76,7 +76,7 @@ class Subset:
         return self._source[int(self._indices[index])]
 
 
-def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
+def hold_out_validation(dataset: Dataset, share: float, seed: int) -> Dataset:
     """Moves a part of the training examples to `validation`, so that the test set stays out of all choices.
 
     Args:

@@ -42,14 +42,14 @@ def read(config: Any) -> listing.Listing:
       UserError: the folder is missing, has no images, or tests on classes it does not train on; the
         CSV file is missing or malformed.
     """
-    root = listing.existing_dir(config, _WHAT)
+    root = listing.require_dir(config, _WHAT)
     table = None
     if config.get('csv'):
-        table = root / listing.expanded(config.csv, 'config.data.csv')
-    class_names, records, note, left_out = read_records(root, config.get('split_seed') or 0, table)
+        table = root / listing.expand_home(config.csv, 'config.data.csv')
+    class_names, records, note, skipped_files = read_records(root, config.get('split_seed') or 0, table)
     notes = ([table.name] if table else []) + ([note] if note else [])
     name = root.name + (f' ({", ".join(notes)})' if notes else '')
-    return listing.Listing('folder', name, root, class_names, records, left_out=left_out)
+    return listing.Listing('folder', name, root, class_names, records, skipped_files=skipped_files)
 
 
 def read_records(
@@ -72,12 +72,14 @@ def read_records(
       UserError: no images, ``train`` without ``test`` or the reverse, a class in ``test`` only, a
         malformed CSV file.
     """
-    found, left_out = (_read_table(root, table), []) if table else _read_folders(root)
+    found, skipped_files = (_read_table(root, table), []) if table else _read_folders(root)
     source = table or root
     files, note = _train_and_test(found, split_seed, source)
     class_names = tuple(sorted(files['train']))
     if not class_names:
-        other = f' (what is left out: {len(left_out)} files, such as {min(left_out)})' if left_out else ''
+        other = (
+            f' (what is left out: {len(skipped_files)} files, such as {min(skipped_files)})' if skipped_files else ''
+        )
         raise UserError(
             f'{source} has no images for training: list some in it'
             if table
@@ -97,13 +99,13 @@ def read_records(
             label=label_of[name],
             split=split,
             # A file may be replaced under the same name; a published set's never is.
-            stamp=_changed(root / path),
+            mtime_ns=_changed(root / path),
         )
         for split in listing.SPLITS
         for name in sorted(files[split])
         for path in files[split][name]
     ]
-    return class_names, records, note, tuple(sorted(left_out))
+    return class_names, records, note, tuple(sorted(skipped_files))
 
 
 def _train_and_test(found: dict[str, Files], seed: int, source: pathlib.Path) -> tuple[dict[str, Files], str]:
@@ -130,12 +132,12 @@ def _read_folders(root: pathlib.Path) -> tuple[dict[str, Files], list[str]]:
     folders = {_SPLITS[path.name.lower()]: path for path in named if path.is_dir()}
     if not folders.keys() & {'train', 'test'}:
         folders = {'': root}
-    left_out: list[str] = []
-    return {split: _images(root, path, left_out) for split, path in folders.items()}, left_out
+    skipped_files: list[str] = []
+    return {split: _images(root, path, skipped_files) for split, path in folders.items()}, skipped_files
 
 
-def _images(root: pathlib.Path, parent: pathlib.Path, left_out: list[str]) -> Files:
-    """The images of the class folders in ``parent``; only classes with images. Adds to ``left_out`` what is none."""
+def _images(root: pathlib.Path, parent: pathlib.Path, skipped_files: list[str]) -> Files:
+    """The images of the class folders in ``parent``; only classes with images. Adds to ``skipped_files`` what is none."""
     found = {}
     relative = lambda path: path.relative_to(root).as_posix()
     for folder in parent.iterdir():
@@ -143,7 +145,7 @@ def _images(root: pathlib.Path, parent: pathlib.Path, left_out: list[str]) -> Fi
             continue
         if not folder.is_dir():
             if folder.suffix.lower() in _ENDINGS:  # an image of no class; a README is not meant to be one
-                left_out.append(relative(folder))
+                skipped_files.append(relative(folder))
             continue
         paths = []
         for path in folder.rglob('*'):
@@ -152,7 +154,7 @@ def _images(root: pathlib.Path, parent: pathlib.Path, left_out: list[str]) -> Fi
             if path.suffix.lower() in _ENDINGS:
                 paths.append(relative(path))
             elif not path.is_dir():
-                left_out.append(relative(path))
+                skipped_files.append(relative(path))
         if paths:
             found[folder.name] = sorted(paths)
     return found

@@ -27,7 +27,7 @@ class Record:
     """float32 [4], (y0, x0, y1, x1) in pixels."""
     keypoints: np.ndarray | None = None
     """float32 [P, 3], (y, x, visible)."""
-    stamp: int = 0
+    mtime_ns: int = 0
     """Changes when the file does, for sets whose files have no published identity."""
 
 
@@ -44,7 +44,7 @@ class Listing:
     class_names: tuple[str, ...]
     records: list[Record]
     """Each split in the order in which it should be listed."""
-    cut_bottom: int = 0
+    crop_bottom: int = 0
     """Rows to leave out at the bottom of every decoded image."""
     keypoint_names: tuple[str, ...] = ()
     """Name of each of the records' key points."""
@@ -52,11 +52,11 @@ class Listing:
     """Images a split and 'classes' of the whole published set; empty for a set of the user's own."""
     origin: str = ''
     """Where people get the set, for messages."""
-    left_out: tuple[str, ...] = ()
+    skipped_files: tuple[str, ...] = ()
     """Files among the images that the reader took for none of the set's; paths as those of the records."""
 
 
-def existing_dir(config: Any, what: str) -> pathlib.Path:
+def require_dir(config: Any, what: str) -> pathlib.Path:
     """Returns the absolute ``config.dir``.
 
     Args:
@@ -68,13 +68,13 @@ def existing_dir(config: Any, what: str) -> pathlib.Path:
     """
     if not config.get('dir'):
         raise UserError(f'config.data.dir is not set: set it to {what}')
-    root = expanded(config.dir, 'config.data.dir')
+    root = expand_home(config.dir, 'config.data.dir')
     if not root.is_dir():
         raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
     return root.resolve()
 
 
-def expanded(path: str, field: str) -> pathlib.Path:
+def expand_home(path: str, field: str) -> pathlib.Path:
     """Returns a path whose ``~`` or ``~NAME`` is replaced by the home folder that it stands for.
 
     Args:
@@ -93,7 +93,7 @@ def expanded(path: str, field: str) -> pathlib.Path:
         ) from error
 
 
-def find_root(folder: pathlib.Path, markers: Sequence[str], what: str) -> pathlib.Path:
+def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], what: str) -> pathlib.Path:
     """Finds a set in ``folder`` itself, or up to two folders below: archives and mirrors nest differently.
 
     Args:

@@ -31,21 +31,21 @@ Batch = dict[str, np.ndarray]
 READABLE = -1  # of `skipped`, where nothing had to be skipped
 
 
-ALONE = Process()
+SINGLE_PROCESS = Process()
 
 
-def steps_in(epochs: float, images: int, batch_size: int) -> int:
+def num_steps(epochs: float, images: int, batch_size: int) -> int:
     """Number of batches after which `epochs` passes are over."""
     return math.ceil(epochs * images / batch_size)
 
 
-def shuffled(images: int, seed: int) -> grain.MapDataset:
+def shuffled_indices(images: int, seed: int) -> grain.MapDataset:
     """The common order of training: at each place the position of an image, each pass a new permutation."""
     return grain.MapDataset.range(images).seed(seed).shuffle().repeat()
 
 
 def train_batches(
-    source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = ALONE
+    source: Source, data: Any, *, seed: int, epochs: int, start: int = 0, process: Process = SINGLE_PROCESS
 ) -> Iterator[Batch]:
     """Augmented batches of shuffled examples.
 
@@ -66,7 +66,7 @@ def train_batches(
       process: this one of all that train.
 
     Returns:
-      An iterator of ``steps_in(epochs)`` batches less those before `start`: ``{'image': uint8
+      An iterator of ``num_steps(epochs)`` batches less those before `start`: ``{'image': uint8
       [b, S, S, 3], 'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b]}`` with b the
       batch size over the number of processes; index is the position in ``source``, skipped
       that of the unreadable image whose place this one took, or -1.
@@ -75,11 +75,11 @@ def train_batches(
       UserError: fewer images than a batch, sizes that do not fit together, or so many unreadable
         images in a row that something else must be wrong.
     """
-    check_sizes(data)
+    check_data_settings(data)
     share = _share(data.batch_size, process, 'batch_size')
     check_batch_fits(source, data)
     dataset = (
-        shuffled(len(source), seed)
+        shuffled_indices(len(source), seed)
         .map(_LoadNext(source))
         .map(transforms.ResizeSquare(data.resize, data.interpolation))
         .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min, data.interpolation))
@@ -88,14 +88,14 @@ def train_batches(
         # Only now the shares, so that what is drawn for an image depends on its place in the common order.
         .slice(
             slice(
-                start + process.index, steps_in(epochs, len(source), data.batch_size) * data.batch_size, process.count
+                start + process.index, num_steps(epochs, len(source), data.batch_size) * data.batch_size, process.count
             )
         )
     )
     return iter(dataset.to_iter_dataset(read_options(data, share)).batch(share))
 
 
-def eval_batches(source: Source, data: Any, *, process: Process = ALONE) -> Iterator[Batch]:
+def eval_batches(source: Source, data: Any, *, process: Process = SINGLE_PROCESS) -> Iterator[Batch]:
     """Every example once, in order, in batches of one size.
 
     Args:
@@ -112,17 +112,17 @@ def eval_batches(source: Source, data: Any, *, process: Process = ALONE) -> Iter
     Raises:
       UserError: sizes that do not fit together.
     """
-    check_sizes(data)
+    check_data_settings(data)
     share = _share(data.eval_batch_size, process, 'eval_batch_size')
     dataset = (
         grain.MapDataset.range(len(source))
         .map(_LoadOrBlack(source))
         .map(transforms.ResizeSquare(data.resize, data.interpolation))
-        .map(transforms.CentreCrop(data.image_size))
+        .map(transforms.CenterCrop(data.image_size))
     )
     dataset = dataset.slice(slice(process.index, None, process.count))
     batches = iter(dataset.to_iter_dataset(read_options(data, share)).batch(share))
-    return _padded(batches, share, steps_in(1, len(source), data.eval_batch_size), data.image_size)
+    return _padded(batches, share, num_steps(1, len(source), data.eval_batch_size), data.image_size)
 
 
 def _padded(batches: Iterator[Batch], size: int, count: int, side: int) -> Iterator[Batch]:
@@ -139,7 +139,7 @@ def _padded(batches: Iterator[Batch], size: int, count: int, side: int) -> Itera
         yield filled | {'mask': np.arange(size) < size - missing}
 
 
-def unreadable(source: Source, skipped: Iterable[int]) -> list[str]:
+def list_unreadable(source: Source, skipped: Iterable[int]) -> list[str]:
     """What is wrong with each of the unreadable images at these positions of `source`, a line each."""
     problems = []
     for index in sorted(set(skipped)):
@@ -215,7 +215,7 @@ def check_batch_fits(source: Source, data: Any) -> None:
         )
 
 
-def check_sizes(data: Any) -> None:
+def check_data_settings(data: Any) -> None:
     """Raises `UserError` for sizes that do not fit together."""
     if data.resize < data.image_size:
         raise UserError(

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from ssanet_jax.data import builder, toy_birds
-from ssanet_jax.data.dataset import Dataset, hold_out
+from ssanet_jax.data.dataset import Dataset, hold_out_validation
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
 
@@ -46,6 +46,8 @@ def load_dataset(config: Any) -> Dataset:
     Raises:
       UserError: unknown name, or whatever is wrong with the files.
     """
-    dataset = toy_birds.load(config) if config.name == 'toy_birds' else builder.prepare(read_listing(config), config)
+    dataset = (
+        toy_birds.load(config) if config.name == 'toy_birds' else builder.build_dataset(read_listing(config), config)
+    )
     share = config.get('validation', 0)
-    return hold_out(dataset, share, config.get('split_seed', 0)) if share else dataset
+    return hold_out_validation(dataset, share, config.get('split_seed', 0)) if share else dataset

@@ -43,7 +43,7 @@ class ResizeSquare(grain.transforms.Map):
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreCrop(grain.transforms.Map):
+class CenterCrop(grain.transforms.Map):
     """Cuts the central [size, size, 3] out of a square image; for evaluation."""
 
     size: int
@@ -55,18 +55,18 @@ class CentreCrop(grain.transforms.Map):
         return element | {'image': image[top : top + self.size, left : left + self.size]}
 
 
-def for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
+def preprocess_for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
     """An image of any size, uint8 [H, W, 3] -> the network's input, as in evaluation: [S, S, 3].
 
     Args:
       data: the `data` section of a config (`resize`, `image_size`, `interpolation`).
     """
     square = ResizeSquare(data.resize, data.interpolation).map({'image': image})
-    return CentreCrop(data.image_size).map(square)['image']
+    return CenterCrop(data.image_size).map(square)['image']
 
 
 def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
-    """Boxes [K, 4] in pixels of `for_evaluation`'s result -> pixels of the image it was made from.
+    """Boxes [K, 4] in pixels of `preprocess_for_evaluation`'s result -> pixels of the image it was made from.
 
     Args:
       shape: (height, width) of that image.

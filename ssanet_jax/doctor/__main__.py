@@ -32,8 +32,8 @@ from rich.text import Text
 from ssanet_jax import cli
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.data.registry import READERS, read_listing
-from ssanet_jax.doctor import inspection, pictures
-from ssanet_jax.doctor.inspection import Finding
+from ssanet_jax.doctor import checks, scan
+from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import write_whole
 
@@ -65,18 +65,18 @@ def main(arguments: list[str]) -> None:
         split_seed=_SPLIT_SEED.value,
     )
     read = track(
-        pictures.read_pictures(listing),
+        scan.scan_images(listing),
         f'Reading {listing.name}',
         total=len({record.path for record in listing.records}),
         console=Console(stderr=True),
         transient=True,
     )
-    report = inspection.inspect(listing, read)
+    report = checks.run_checks(listing, read)
     findings = [finding for found in report.values() for finding in found]
     if _FIX_LIST.value:
         # A set may lie deeper than the folder that was named.
         down = Path(os.path.relpath(listing.root, Path(_DATA_DIR.value).expanduser().resolve()))
-        files = [(down / file).as_posix() for file in inspection.files_to_fix(findings)]
+        files = [(down / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(Path(_FIX_LIST.value), files)
     Console().print(table(listing, report))
     print(verdict(listing, findings))

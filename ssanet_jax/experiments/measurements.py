@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.pipeline import Batch, eval_batches, steps_in, unreadable
+from ssanet_jax.data.pipeline import Batch, eval_batches, list_unreadable, num_steps
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
@@ -75,7 +75,7 @@ def check_proposals(run: Run) -> None:
 
 def write_measurement(workdir: Path, name: str, run: Run, dataset: Dataset, result: dict[str, Any]) -> dict[str, Any]:
     """Writes what was measured to `<name>.json` of the run, with what it was measured on, and returns that."""
-    result['unreadable'] = unreadable(dataset.test, result['unreadable'])
+    result['unreadable'] = list_unreadable(dataset.test, result['unreadable'])
     content = {'dataset': dataset.name, 'stage': run.stage} | result
     write_json(workdir / f'{name}.json', content)
     return content
@@ -96,5 +96,5 @@ def network(run: Run, mesh: Mesh) -> Callable[[jax.Array], Outputs]:
 
 def tracked(what: str, batches: Iterator[Batch], images: int, batch_size: int) -> Iterator[Batch]:
     """Batches of so many images, with a bar on stderr that says how many have gone by."""
-    total = steps_in(1, images, batch_size)
+    total = num_steps(1, images, batch_size)
     return track(batches, what, total=total, console=Console(stderr=True), transient=True)

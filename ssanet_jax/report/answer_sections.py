@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.data.pipeline import unreadable
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.pipeline import list_unreadable
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.drawing import confusion_svg, draw_parts
 from ssanet_jax.evaluation.keypoints import in_input_pixels
@@ -28,7 +28,7 @@ def parts(facts: Facts) -> Html:
     run, dataset = facts.run, facts.dataset
     located, mined, oriented = (group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling'))
     shown = list(_readable(dataset.test, evenly(EXAMPLES, len(dataset.test))))
-    images = [for_evaluation(example['image'], run.config.data) for _, example in shown]
+    images = [preprocess_for_evaluation(example['image'], run.config.data) for _, example in shown]
     figures = []
     for (_, example), image, found in zip(shown, images, Recogniser(run.model, run.active)(images)):
         drawn = draw_parts(
@@ -69,7 +69,7 @@ def annotated(facts: Facts) -> Html:
     if 'scale_mining' not in run.active:
         return paragraph('This network does not mine scales.')
     shown = [example for _, example in _readable(dataset.test, evenly(ANNOTATED, len(dataset.test)))]
-    images = [for_evaluation(example['image'], run.config.data) for example in shown]
+    images = [preprocess_for_evaluation(example['image'], run.config.data) for example in shown]
     points = [in_input_pixels(example, run.config.data)[0] for example in shown]
     labels = [int(example['label']) for example in shown]
     recognise = Recogniser(run.model, run.active)
@@ -163,7 +163,7 @@ def errors(facts: Facts) -> Html:
     figures = []
     for index, example in _readable(facts.dataset.test, answers.wrongest(answers, EXAMPLES)):
         is_, called = names[answers.labels[index]], names[answers.predicted[index]]
-        image = picture(for_evaluation(example['image'], run.config.data), is_)
+        image = picture(preprocess_for_evaluation(example['image'], run.config.data), is_)
         words = (
             'is ',
             element('b', is_),
@@ -176,7 +176,7 @@ def errors(facts: Facts) -> Html:
 
     missing = np.flatnonzero(answers.predicted == answers.UNREAD)
     if len(missing):
-        problems = unreadable(facts.dataset.test, missing.tolist())
+        problems = list_unreadable(facts.dataset.test, missing.tolist())
         pieces.append(element('h3', 'Unreadable images'))
         pieces.append(paragraph(f'{len(missing)} of {len(answers.labels):,} test images, which count as wrong:'))
         pieces.append(element('ul', *(element('li', problem) for problem in problems)))

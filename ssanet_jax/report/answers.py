@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.pipeline import eval_batches, steps_in
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.pipeline import eval_batches, num_steps
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.inference import optimize_for_inference
@@ -74,7 +74,7 @@ def answer_all(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -> Answ
     predicted = np.full(images, UNREAD, np.int32)
     confidence, right_probability = np.zeros((2, images), np.float32)
     batches = sharding.prefetch(eval_batches(timed, ready), mesh, ('image', 'label'))
-    steps = steps_in(1, images, data.eval_batch_size)
+    steps = num_steps(1, images, data.eval_batch_size)
     for batch, on_device in track(batches, 'looking for mistakes', total=steps, console=console, transient=True):
         outputs = predict(params, stats, on_device['image'])
         there = batch['mask'] & (batch['skipped'] < 0)
@@ -103,7 +103,7 @@ class _Timed:
         start = time.thread_time()
         try:
             example = self._source[index]
-            image = for_evaluation(example['image'], self._data)
+            image = preprocess_for_evaluation(example['image'], self._data)
         finally:  # finding out that an image cannot be read takes its time too
             self.seconds[index] = time.thread_time() - start
         self.files[index] = str(example['file'])
@@ -176,7 +176,7 @@ def confusion_images(
     Returns:
       Pairs of the network's inputs, uint8 `[S, S, 3]`; the second is None for a class without such an image.
     """
-    show = lambda index: for_evaluation(dataset.test[index]['image'], data)
+    show = lambda index: preprocess_for_evaluation(dataset.test[index]['image'], data)
     pairs = []
     for confusion in confusions:
         others = np.flatnonzero((answers.labels == confusion.predicted) & (answers.predicted != UNREAD))

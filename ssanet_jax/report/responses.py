@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
 from ssanet_jax.evaluation.drawing import COLOURS
@@ -144,7 +144,7 @@ class _Looker:
         self._data = run.config.data
 
     def inputs(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [for_evaluation(picture, self._data) for picture in pictures]
+        return [preprocess_for_evaluation(picture, self._data) for picture in pictures]
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> AlignedParts:
         return self._look(self.inputs(pictures))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data.pipeline import steps_in
+from ssanet_jax.data.pipeline import num_steps
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import HEADS
 from ssanet_jax.evaluation.robustness import ORIGINAL
@@ -305,7 +305,7 @@ def settings(facts: Facts) -> Html:
 
 
 def _steps(facts: Facts, row: Mapping[str, Any]) -> int:
-    return steps_in(row['epochs'], len(facts.dataset.train), facts.run.config.data.batch_size)
+    return num_steps(row['epochs'], len(facts.dataset.train), facts.run.config.data.batch_size)
 
 
 def _ordered(heads: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ A stage that trains heads alone passes the same images through the same backbone
 Its epochs then read descriptions instead of images, epoch e the view e mod V, and cost what the heads cost.
 
 The files lie in the stage's folder and go when the stage is over. Process p of P writes what it described: row j
-of its file is place j * P + p of the common order (`pipeline.shuffled`).
+of its file is place j * P + p of the common order (`pipeline.shuffled_indices`).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.data.pipeline import read_options, shuffled, steps_in, train_batches
+from ssanet_jax.data.pipeline import num_steps, read_options, shuffled_indices, train_batches
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.outputs import PartFeatures
@@ -105,7 +105,7 @@ def cached_batches(
 
     directory = folder(workdir, row.name)
     batch_bytes = data.batch_size // process.count * layout.dtype.itemsize
-    steps = steps_in(row.cache, len(source), data.batch_size)
+    steps = num_steps(row.cache, len(source), data.batch_size)
     file = _File(directory, process.index, _made_for(workdir, process.count, row, layout, state))
     if processes.is_primary_process():
         _drop_others(directory, process.count)
@@ -144,7 +144,7 @@ def cached_batches(
         kept = places(place)
         return layout.unpack(files[kept % process.count][kept // process.count])
 
-    total = steps_in(row.epochs, len(source), data.batch_size) * data.batch_size
+    total = num_steps(row.epochs, len(source), data.batch_size) * data.batch_size
     start = int(state.step) * data.batch_size
     stream = grain.MapDataset.range(total).slice(slice(start + process.index, total, process.count)).map(read)
     share = data.batch_size // process.count
@@ -219,7 +219,7 @@ def _local(array: jax.Array) -> np.ndarray:
 
 def _places(images: int, seed: int, views: int) -> Callable[[int], int]:
     """A function from a place in the common order to the one in the first `views` passes with its features."""
-    order = shuffled(images, seed)
+    order = shuffled_indices(images, seed)
     first = np.empty((views, images), np.int64)  # place of each image in each of these passes
     for view in range(views):
         passed = range(view * images, (view + 1) * images)

@@ -15,7 +15,7 @@ from rich.console import Console
 import ssanet_jax
 from ssanet_jax.data import transforms
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.pipeline import check_batch_fits, eval_batches, steps_in, train_batches, unreadable
+from ssanet_jax.data.pipeline import check_batch_fits, eval_batches, list_unreadable, num_steps, train_batches
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.sharding import device_kind
@@ -176,7 +176,7 @@ def _evaluate(
     result = evaluate(
         count_correct, params, stats, eval_batches(source, config.data, process=processes.current()), mesh
     )
-    return result | {'unreadable': unreadable(source, result['unreadable'])}
+    return result | {'unreadable': list_unreadable(source, result['unreadable'])}
 
 
 def _train_stage(
@@ -191,7 +191,7 @@ def _train_stage(
     """Trains one stage and evaluates the network after it."""
     row = config.stages[index]
     size, images = config.data.batch_size, len(dataset.train)
-    total = steps_in(row.epochs, images, size)
+    total = num_steps(row.epochs, images, size)
     active = active_groups(config.stages, index)
     evaluation_mesh = _evaluation_mesh(config)
     count_correct = make_count_correct(model, active, evaluation_mesh)
@@ -246,7 +246,7 @@ def _train_stage(
                     step, {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
                 )
             if epoch_ends:
-                writer.unreadable(unreadable(dataset.train, processes.gather(skipped)))
+                writer.unreadable(list_unreadable(dataset.train, processes.gather(skipped)))
                 skipped.clear()
             if save or epoch_ends or step == first + 1:
                 writer.restart_clock(step)
@@ -298,7 +298,7 @@ def _draw_examples(workdir: Path, dataset: Dataset, config: ConfigDict) -> None:
             chosen.append(dataset.test[index])
     if not chosen:
         return
-    images = [transforms.for_evaluation(example['image'], config.data) for example in chosen]
+    images = [transforms.preprocess_for_evaluation(example['image'], config.data) for example in chosen]
     labels = [int(example['label']) for example in chosen]
     sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
     if processes.is_primary_process():

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.data.pipeline import check_sizes
+from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import BASELINE
 from ssanet_jax.training.stages import check_stages
@@ -13,7 +13,7 @@ def check_settings(config: ConfigDict) -> None:
     """Raises `UserError` for settings that make no sense, as far as that shows without data and network."""
     check_stages(config.stages, config.optimizer)
     check_loss(config.loss)
-    check_sizes(config.data)
+    check_data_settings(config.data)
     if not 0 <= config.seed < 2**32:
         raise UserError(f'config.seed={config.seed} must lie between 0 and 2**32 - 1')
     for name in ('eval_epochs', 'checkpoint_steps'):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from ssanet_jax.data.pipeline import steps_in
+from ssanet_jax.data.pipeline import num_steps
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
 
@@ -42,7 +42,7 @@ class StageWriter:
     ):
         self._console, self._row, self._images, self._batch_size = console, row, images, batch_size
         self._split = split
-        self._total = steps_in(row.epochs, images, batch_size)
+        self._total = num_steps(row.epochs, images, batch_size)
         self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.is_primary_process())
         self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(

@@ -29,13 +29,13 @@ def _encoded(height, width, kind='PNG'):
 @given(height=st.integers(20, 200), width=st.integers(20, 200), side=st.integers(16, 64), banner=st.integers(0, 4))
 def test_what_is_stored(height, width, side, banner):
     image, data = _encoded(height, width)
-    stored = builder.store_image(data, 'x.png', banner, side)
+    stored = builder.convert_image(data, 'x.png', banner, side)
     image = image[: height - banner]
     if min(image.shape[:2]) < 1.5 * side:
         assert stored == (data, banner, 1.0)
         return
     pixels = decode_image(stored.data, 'x')
-    assert stored.cut_bottom == 0 and min(pixels.shape[:2]) == side
+    assert stored.crop_bottom == 0 and min(pixels.shape[:2]) == side
     assert stored.scale == pytest.approx(side / min(image.shape[:2]))
     expected = cv2.resize(image, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(pixels.astype(int) - expected).mean() < 3
@@ -43,12 +43,12 @@ def test_what_is_stored(height, width, side, banner):
 
 def test_without_a_size_every_file_is_kept():
     _, data = _encoded(90, 80)
-    assert builder.store_image(data, 'x.png', 7, None) == (data, 7, 1.0)
+    assert builder.convert_image(data, 'x.png', 7, None) == (data, 7, 1.0)
 
 
 def test_a_damaged_file_is_kept_for_its_reader_to_report():
     data = _encoded(90, 80, 'JPEG')[1][:200]
-    assert builder.store_image(data, 'x.jpg', 0, 10) == (data, 0, 1.0)
+    assert builder.convert_image(data, 'x.jpg', 0, 10) == (data, 0, 1.0)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def config(tmp_path):
 
 
 def test_annotations_shrink_with_their_image(listing, config):
-    dataset = builder.prepare(listing, config)
+    dataset = builder.build_dataset(listing, config)
     large, small = dataset.train[0], dataset.train[1]
     assert large['image'].shape == (24, 32, 3)
     np.testing.assert_allclose(large['box'], [4, 8, 20, 24], rtol=1e-6)
@@ -90,19 +90,19 @@ def test_nothing_stays_in_the_temporary_folder(listing, config, tmp_path, monkey
     temporary.mkdir()
     monkeypatch.setattr('tempfile.tempdir', str(temporary))
     for _ in range(2):  # written, then opened
-        builder.prepare(listing, config)
+        builder.build_dataset(listing, config)
     assert not list(temporary.iterdir())
 
 
 def test_another_size_is_another_copy(listing, config, tmp_path):
-    first = builder.prepare(listing, config)
+    first = builder.build_dataset(listing, config)
     config.resize = 48
-    second = builder.prepare(listing, config)
+    second = builder.build_dataset(listing, config)
     config.shrink = False
-    whole = builder.prepare(listing, config)
+    whole = builder.build_dataset(listing, config)
     shapes = [dataset.train[0]['image'].shape for dataset in (first, second, whole)]
     assert shapes == [(24, 32, 3), (48, 64, 3), (120, 160, 3)]
     assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3
     config.resize = 24  # no part of what is stored now
-    builder.prepare(listing, config)
+    builder.build_dataset(listing, config)
     assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3

@@ -6,7 +6,7 @@ from data_samples import ArraySource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssanet_jax.data.dataset import Dataset, Source, Subset, hold_out
+from ssanet_jax.data.dataset import Dataset, Source, Subset, hold_out_validation
 from ssanet_jax.errors import UserError
 
 
@@ -31,7 +31,7 @@ def _places(dataset, part):
 def test_every_class_gives_its_share(counts, share, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     dataset = _dataset(labels)
-    split = hold_out(dataset, share, seed)
+    split = hold_out_validation(dataset, share, seed)
     train, validation = _places(dataset, split.train), _places(dataset, split.validation)
     assert sorted(train + validation) == list(range(len(labels)))
     np.testing.assert_array_equal(split.train.labels, labels[train])
@@ -45,22 +45,22 @@ def test_every_class_gives_its_share(counts, share, seed):
 
 def test_the_draw_depends_on_its_seed_alone():
     dataset = _dataset(np.arange(60) % 3)
-    first, again, other = (_places(dataset, hold_out(dataset, 0.2, seed).validation) for seed in (0, 0, 1))
+    first, again, other = (_places(dataset, hold_out_validation(dataset, 0.2, seed).validation) for seed in (0, 0, 1))
     assert first == again != other
     # Another class, sorted before the others, moves no image of them.
     more = _dataset([*(np.arange(60) % 3 + 1), *[0] * 10], ('0', 'a', 'b', 'c'))
-    assert [i for i in _places(more, hold_out(more, 0.2, 0).validation) if i < 60] == first
+    assert [i for i in _places(more, hold_out_validation(more, 0.2, 0).validation) if i < 60] == first
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.0, 2])
 def test_a_share_out_of_range(share):
     with pytest.raises(UserError, match='config.data.validation'):
-        hold_out(_dataset([0, 0, 1, 1]), share, 0)
+        hold_out_validation(_dataset([0, 0, 1, 1]), share, 0)
 
 
 def test_nothing_to_hold_out():
     with pytest.raises(UserError, match='no class has two'):
-        hold_out(_dataset([0, 1, 2]), 0.5, 0)
+        hold_out_validation(_dataset([0, 1, 2]), 0.5, 0)
 
 
 def test_a_subset_is_a_source():

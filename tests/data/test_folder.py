@@ -66,7 +66,7 @@ def test_names_that_are_not_utf8(root, config):
     config.batch_size = 2
     (batch,) = pipeline.train_batches(data.train, config, seed=0, epochs=1)
     assert sorted(batch['index']) == [0, 1]
-    assert pipeline.unreadable(data.test, range(2))
+    assert pipeline.list_unreadable(data.test, range(2))
     (root / 'train/owl' / latin).unlink()
     os.symlink(root / 'nowhere', root / 'train/owl' / latin)
     with pytest.raises(UserError, match=f'train/owl/{latin} is listed but missing'):
@@ -171,7 +171,7 @@ def test_files_that_are_left_out_are_named(root, config):
     (root / 'train/owl/folder.d').mkdir()
     listing = read_listing(config)
     assert [record.path for record in listing.records] == ['train/owl/1.jpg', 'train/owl/deep/2.PNG', 'test/owl/3.tiff']
-    assert listing.left_out == ('test/owl/c.txt', 'train/loose.jpg', 'train/owl/a.HEIC', 'train/owl/deep/b')
+    assert listing.skipped_files == ('test/owl/c.txt', 'train/loose.jpg', 'train/owl/a.HEIC', 'train/owl/deep/b')
 
 
 def test_a_folder_with_nothing_but_other_files(root, config):

@@ -53,7 +53,7 @@ def test_evaluation_sees_every_example_once_in_order(count, size, threads):
 def test_epochs_are_permutations_also_when_they_do_not_fill_their_last_batch(count, size, seed):
     source = ArraySource(count)
     batches = list(pipeline.train_batches(source, make_config(batch_size=size, num_workers=0), seed=seed, epochs=3))
-    assert len(batches) == pipeline.steps_in(3, count, size) == -(-3 * count // size)
+    assert len(batches) == pipeline.num_steps(3, count, size) == -(-3 * count // size)
     order = np.concatenate([batch['index'] for batch in batches])
     for epoch in range(3):
         assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
@@ -206,7 +206,7 @@ def test_resize_gives_up_the_aspect_ratio():
 
 def test_centre_crop():
     image = ArraySource(1, 21, 21).images[0]
-    out = transforms.CentreCrop(16).map({'image': image})['image']
+    out = transforms.CenterCrop(16).map({'image': image})['image']
     np.testing.assert_array_equal(out, image[2:18, 2:18])
 
 
@@ -259,7 +259,7 @@ def test_training_passes_over_what_cannot_be_read(threads):
     substitute = {3: 5, 4: 5, 7: 0}
     np.testing.assert_array_equal(index, [substitute.get(i, i) for i in expected])
     np.testing.assert_array_equal(skipped, [i if i in substitute else -1 for i in expected])
-    assert pipeline.unreadable(source, skipped[skipped >= 0]) == [
+    assert pipeline.list_unreadable(source, skipped[skipped >= 0]) == [
         f'cannot read the image {i}.png: replace it' for i in (3, 4, 7)
     ]
     for batch in batches:

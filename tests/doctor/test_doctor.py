@@ -36,7 +36,7 @@ def test_a_sound_set(photographs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == 'ok: 6 train and 6 test images, 2 classes; 0 warnings, 0 notes'
     assert (tmp_path / 'fix.txt').read_text() == ''
-    for check in ('counts', 'classes', 'files', 'annotations', 'copies', 'near copies', 'sizes', 'colour'):
+    for check in ('counts', 'classes', 'files', 'annotations', 'duplicates', 'near duplicates', 'sizes', 'color'):
         assert any(check in line and ' ok ' in line for line in done.stdout.splitlines()), check
 
 
@@ -64,9 +64,11 @@ def test_all_defects_are_found_at_once(photographs, tmp_path):
     assert done.stdout.splitlines()[-1] == verdict
     assert '1 warning' in done.stdout and '1 note' in done.stdout
     (place,) = (i for i, line in enumerate(done.stdout.splitlines()) if 'files left out' in line)
-    left_out = ' '.join(done.stdout.splitlines()[place : place + 6])
-    assert all(f'train/owl/phone{number}.heic' in left_out for number in range(3))
-    assert 'phone3' not in done.stdout and 'and 2 more' in left_out and 'convert them to JPEG or PNG' in left_out
+    skipped_files = ' '.join(done.stdout.splitlines()[place : place + 6])
+    assert all(f'train/owl/phone{number}.heic' in skipped_files for number in range(3))
+    assert (
+        'phone3' not in done.stdout and 'and 2 more' in skipped_files and 'convert them to JPEG or PNG' in skipped_files
+    )
     assert '5 warnings' in done.stdout
     assert 'train/owl/train0.jpg = test/owl/copy.jpg' in done.stdout
     assert '\x1b' not in done.stdout
@@ -126,6 +128,6 @@ def test_real_birds():
     # One part-of-the-set warning, three boxes, one photograph that is there twice.
     assert lines[-1] == 'ok: 1500 train and 1389 test images, 50 classes; 5 warnings, 2 notes'
     row = lambda check: next(line for line in lines if line.startswith(f'│ {check} '))
-    assert '3 warnings' in row('annotations') and '1 warning' in row('near copies') and '2 notes' in row('colour')
-    for check in ('classes', 'files', 'copies', 'sizes'):
+    assert '3 warnings' in row('annotations') and '1 warning' in row('near duplicates') and '2 notes' in row('color')
+    for check in ('classes', 'files', 'duplicates', 'sizes'):
         assert ' ok ' in row(check), check

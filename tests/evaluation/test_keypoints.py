@@ -9,7 +9,7 @@ from data_samples import make_config
 
 from ssanet_jax.data import toy_birds
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import for_evaluation, to_input_pixels, to_source_pixels
+from ssanet_jax.data.transforms import preprocess_for_evaluation, to_input_pixels, to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.keypoints import (
@@ -81,7 +81,7 @@ def test_to_input_pixels_is_the_reverse_and_follows_the_image():
     np.testing.assert_allclose(to_input_pixels(to_source_pixels(boxes, (70, 51), DATA), (70, 51), DATA), boxes)
     image = np.zeros((120, 80, 3), np.uint8)
     image[66:72, 30:34] = 255  # centre (69, 32)
-    bright = for_evaluation(image, DATA)[..., 0].astype(float)
+    bright = preprocess_for_evaluation(image, DATA)[..., 0].astype(float)
     centre = [(bright.sum(1 - axis) @ (np.arange(32) + 0.5)) / bright.sum() for axis in (0, 1)]
     np.testing.assert_allclose(to_input_pixels(np.array([69.0, 32.0]), (120, 80), DATA), centre, atol=0.1)
 
@@ -98,7 +98,7 @@ def test_batches_carry_the_annotations_of_their_images():
         expected = in_input_pixels(example, DATA)
         np.testing.assert_array_equal(keypoints[i], expected[0])
         np.testing.assert_array_equal(boxes[i], expected[1])
-        np.testing.assert_array_equal(images[i], for_evaluation(example['image'], DATA))
+        np.testing.assert_array_equal(images[i], preprocess_for_evaluation(example['image'], DATA))
     assert not keypoints[[5, 10, 11]].any() and not boxes[[5, 10, 11]].any()
     np.testing.assert_array_equal(source.reads, 1)
 

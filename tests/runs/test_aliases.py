@@ -12,7 +12,7 @@ from commands import ROOT
 from rich.console import Console
 
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.recognition import Recogniser
 from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, upgrade_arguments, upgrade_config
@@ -51,7 +51,7 @@ def test_an_old_run_gives_the_same_answers(old_run):
     evaluation = loop.evaluate_run(run.config, workdir, QUIET)
     assert {name: evaluation[name] for name in expected['evaluation']} == expected['evaluation']
     test = load_dataset(run.config.data).test
-    images = [for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
+    images = [preprocess_for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
     found = list(Recogniser(run.model, run.active)(images))
     np.testing.assert_allclose([one.probabilities for one in found], expected['probabilities'], atol=1e-4)
     np.testing.assert_allclose([one.boxes for one in found], expected['boxes'], atol=1e-2)

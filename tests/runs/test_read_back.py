@@ -15,7 +15,7 @@ from rich.console import Console
 
 from configs import common, cub, demo
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import for_evaluation
+from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.recognition import Recogniser
@@ -78,7 +78,7 @@ def test_every_reader_agrees_with_training_after_each_stage(trained, tmp_path):
         run = load_run(part)
         assert run.stage == name
         test = load_dataset(run.config.data).test
-        images = [for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
+        images = [preprocess_for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
         labels = [found.label for found in Recogniser(run.model, run.active)(images)]
         assert np.mean(np.array(labels) == test.labels) == said['accuracy'], f'{kind}: prediction after {name}'
 

@@ -27,7 +27,7 @@ _ONE_LARGE = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class ImageSummary:
     """What is kept of an image."""
 
     path: str
@@ -46,39 +46,39 @@ class Picture:
     """uint8 [16, 18]."""
 
 
-def read_pictures(listing: Listing, threads: int | None = None) -> Iterator[Picture]:
+def scan_images(listing: Listing, num_workers: int | None = None) -> Iterator[ImageSummary]:
     """Reads every file that the listing names, once, in its order; never raises for a file.
 
     Args:
       listing: the set.
-      threads: images decoded at the same time; as many as processors by default.
+      num_workers: images decoded at the same time; as many as processors by default.
     """
     paths = dict.fromkeys(record.path for record in listing.records)
-    with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
         # Results are small: only images being decoded take memory.
-        yield from pool.map(lambda path: read_picture(listing.root, path, listing.cut_bottom), paths)
+        yield from pool.map(lambda path: scan_image(listing.root, path, listing.crop_bottom), paths)
 
 
-def read_picture(root: pathlib.Path, path: str, cut_bottom: int = 0) -> Picture:
+def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0) -> ImageSummary:
     """Reads and fully decodes one image, as training will.
 
     Args:
       root, path: the set's folder, and the file relative to it.
-      cut_bottom: rows to leave out at the bottom.
+      crop_bottom: rows to leave out at the bottom.
     """
     try:
         data = _read_file(root / path)
         with _room_for(data):
-            return _describe(path, decode_image(data, path), cut_bottom)
+            return _describe(path, decode_image(data, path), crop_bottom)
     except (FileNotFoundError, NotADirectoryError):
-        return Picture(path, problem='missing', missing=True)
+        return ImageSummary(path, problem='missing', missing=True)
     except UserError as error:  # from `decode_image`; its cause is the reason without the file's name
         reason = error.__cause__ or error
-        return Picture(
+        return ImageSummary(
             path, problem='this is no image' if isinstance(reason, UnidentifiedImageError) else _one_line(reason)
         )
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Picture(path, problem=_one_line(getattr(error, 'strerror', None) or error))
+        return ImageSummary(path, problem=_one_line(getattr(error, 'strerror', None) or error))
 
 
 def _read_file(path: pathlib.Path) -> bytes:
@@ -104,10 +104,10 @@ def _room_for(data: bytes) -> contextlib.AbstractContextManager:
     return _ONE_LARGE if large else contextlib.nullcontext()
 
 
-def _describe(path: str, image: np.ndarray, cut_bottom: int) -> Picture:
-    image = image[: max(image.shape[0] - cut_bottom, 0)]
+def _describe(path: str, image: np.ndarray, crop_bottom: int) -> ImageSummary:
+    image = image[: max(image.shape[0] - crop_bottom, 0)]
     if not image.size:
-        return Picture(path, problem=f'nothing is left above the {cut_bottom} rows to cut')
+        return ImageSummary(path, problem=f'nothing is left above the {crop_bottom} rows to cut')
     height, width = image.shape[:2]
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(image)
@@ -115,7 +115,7 @@ def _describe(path: str, image: np.ndarray, cut_bottom: int) -> Picture:
     # In two steps, because averaging over large cells is slow in OpenCV and is done only once so.
     cells = cv2.resize(gray, (36, 32), interpolation=cv2.INTER_AREA)
     nine = cv2.resize(cells, (9, 8), interpolation=cv2.INTER_AREA)
-    return Picture(
+    return ImageSummary(
         path,
         height=height,
         width=width,

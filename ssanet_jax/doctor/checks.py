@@ -1,6 +1,6 @@
 """Is a folder of images what its annotations say? What the doctor looks for, and how sure it is.
 
-Every image is read once (`pictures.read_pictures`). The checks are pure functions of a `Listing` and its
+Every image is read once (`scan.scan_images`). The checks are pure functions of a `Listing` and its
 pictures, and return `Finding`s. A finding is an
 
 * error, if training would stop or its accuracy would not mean what it says: images that are missing
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from ssanet_jax.data.listing import SPLITS, Listing
-from ssanet_jax.doctor.pictures import Picture
+from ssanet_jax.doctor.scan import ImageSummary
 
 _TINY = 32  # pixels of the shorter side
 _GIGANTIC = 50e6  # pixels; a training batch of these fills the memory of most machines
@@ -60,12 +60,12 @@ class Finding:
     """What to replace or remove, relative to the set's folder."""
 
 
-def inspect(listing: Listing, pictures: Iterable[Picture]) -> dict[str, list[Finding]]:
+def run_checks(listing: Listing, pictures: Iterable[ImageSummary]) -> dict[str, list[Finding]]:
     """Carries out all checks.
 
     Args:
       listing: the set.
-      pictures: from `read_pictures`.
+      pictures: from `scan_images`.
 
     Returns:
       Name of each check -> what it found, errors first; nothing if all is well.
@@ -83,7 +83,7 @@ def files_to_fix(findings: Iterable[Finding]) -> list[str]:
     return sorted({file for finding in findings if finding.level == 'error' for file in finding.files})
 
 
-def check_counts(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_counts(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Both splits have images, and as many as were published."""
     del pictures
     counts = collections.Counter(record.split for record in listing.records)
@@ -111,7 +111,7 @@ def check_counts(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[
         yield Finding('error', 'wrong counts', wrong, _again(listing))
 
 
-def check_classes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_classes(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Labels name classes, and every class is trained and tested, on about as many images as another."""
     del pictures
     names = listing.class_names
@@ -152,7 +152,7 @@ def check_classes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator
         )
 
 
-def check_files(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_files(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Every image is there and can be decoded to its last row, and nothing lies among them that is not read."""
     missing = tuple(picture.path for picture in pictures.values() if picture.missing)
     if missing:
@@ -166,12 +166,12 @@ def check_files(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[F
             _again(listing) if listing.origin else 'replace these files or remove them',
             tuple(picture.path for picture in broken),
         )
-    if listing.left_out:
+    if listing.skipped_files:
         cure = 'if they show something to learn, convert them to JPEG or PNG and put them into class folders'
-        yield Finding('warning', 'files left out', listing.left_out, cure)
+        yield Finding('warning', 'files left out', listing.skipped_files, cure)
 
 
-def check_annotations(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_annotations(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Boxes and visible key points lie in their images."""
     outside, files, overrun, stray = [], [], [], []
     for record in listing.records:
@@ -203,7 +203,7 @@ def check_annotations(listing: Listing, pictures: Mapping[str, Picture]) -> Iter
         yield Finding('warning', 'images with key points outside', tuple(stray), 'nothing to do for a few images')
 
 
-def check_copies(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_duplicates(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """No picture is there twice, pixel by pixel."""
     groups = collections.defaultdict(list)
     for record in listing.records:
@@ -237,7 +237,7 @@ def check_copies(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[
         yield Finding('warning', 'pictures twice in one class', as_text(harmless), 'remove all copies but one')
 
 
-def check_near_copies(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_near_duplicates(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """No test image looks like a training image: the same photograph packed anew, or its neighbour."""
     train, test = (
         [
@@ -247,7 +247,7 @@ def check_near_copies(listing: Listing, pictures: Mapping[str, Picture]) -> Iter
         ]
         for split in SPLITS
     )
-    pairs = near_copies(train, test)
+    pairs = near_duplicates(train, test)
     if pairs:
         yield Finding(
             'warning',
@@ -257,7 +257,7 @@ def check_near_copies(listing: Listing, pictures: Mapping[str, Picture]) -> Iter
         )
 
 
-def near_copies(train: list[Picture], test: list[Picture]) -> list[tuple[Picture, Picture]]:
+def near_duplicates(train: list[ImageSummary], test: list[ImageSummary]) -> list[tuple[ImageSummary, ImageSummary]]:
     """Pairs that look alike but are not the same pixel by pixel.
 
     Returns:
@@ -281,7 +281,7 @@ def near_copies(train: list[Picture], test: list[Picture]) -> list[tuple[Picture
     return pairs
 
 
-def check_sizes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_sizes(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Images are large enough to show something, and small enough to decode every epoch."""
     del listing
     size = lambda picture: f'{picture.path}: {picture.width} x {picture.height}'
@@ -296,7 +296,7 @@ def check_sizes(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[F
         yield Finding('warning', 'gigantic images', gigantic, cure)
 
 
-def check_colour(listing: Listing, pictures: Mapping[str, Picture]) -> Iterator[Finding]:
+def check_color(listing: Listing, pictures: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Which images are gray."""
     del listing
     gray = tuple(picture.path for picture in pictures.values() if picture.gray)
@@ -309,18 +309,18 @@ CHECKS = {
     'classes': check_classes,
     'files': check_files,
     'annotations': check_annotations,
-    'copies': check_copies,
-    'near copies': check_near_copies,
+    'duplicates': check_duplicates,
+    'near duplicates': check_near_duplicates,
     'sizes': check_sizes,
-    'colour': check_colour,
+    'color': check_color,
 }
 
 
-def _tells_apart(picture: Picture) -> bool:
+def _tells_apart(picture: ImageSummary) -> bool:
     return _FEW_BITS <= picture.hash.bit_count() <= 64 - _FEW_BITS
 
 
-def _as_arrays(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _as_arrays(pictures: list[ImageSummary]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hashes uint64 [n], digests shortened to uint64 [n], thumbnails float32 [n, 288].
 
     Thumbnails have mean 0 and length 1, so that a product is a correlation.

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ssanet_jax.data.listing import Listing, Record
 from ssanet_jax.data.registry import read_listing
-from ssanet_jax.doctor.inspection import files_to_fix, inspect, near_copies
-from ssanet_jax.doctor.pictures import read_picture, read_pictures
+from ssanet_jax.doctor.checks import files_to_fix, near_duplicates, run_checks
+from ssanet_jax.doctor.scan import scan_image, scan_images
 
 ALBATROSS = 'images/001.Black_footed_Albatross/bird_{}.jpg'.format
 SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format
@@ -23,7 +23,7 @@ SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format
 
 def findings(listing: Listing) -> dict:
     """What -> finding, of all checks."""
-    report = inspect(listing, read_pictures(listing, num_workers=2))
+    report = run_checks(listing, scan_images(listing, num_workers=2))
     return {finding.what: finding for found in report.values() for finding in found}
 
 
@@ -99,7 +99,7 @@ def test_same_file_twice_in_a_class_is_harmless(birds, cub_folder):
 def test_a_file_listed_twice_is_read_once_and_found(birds, cub_folder):
     edit_line(cub_folder / 'images.txt', '2 ', f'2 {ALBATROSS(1).removeprefix("images/")}')
     listing = read_listing(make_config(name='cub', dir=str(cub_folder)))
-    assert len(listing.records) == 7 and len(list(read_pictures(listing))) == 6
+    assert len(listing.records) == 7 and len(list(scan_images(listing))) == 6
     assert birds()['pictures in both train and test'].examples == (f'{ALBATROSS(1)} = {ALBATROSS(1)}',)
 
 
@@ -256,41 +256,41 @@ def test_whatever_a_folder_may_hold(tmp_path, make, problem):
     if problem == 'ermission denied' and os.geteuid() == 0:
         pytest.skip('root may read everything')
     make(tmp_path / 'x.png')
-    picture = read_picture(tmp_path, 'x.png')
+    picture = scan_image(tmp_path, 'x.png')
     assert problem in picture.problem
     assert picture.missing == (problem == 'missing')
 
 
 def test_names_that_no_file_has_or_few_have(tmp_path):
     for name in ('no\0such.png', 'x' * 5000, 'no/such.png', '\ud800.png'):
-        assert read_picture(tmp_path, name).problem
+        assert scan_image(tmp_path, name).problem
     write_photograph(tmp_path / 'file.png', 0)
-    assert read_picture(tmp_path, 'file.png/x.png').missing
+    assert scan_image(tmp_path, 'file.png/x.png').missing
     strange = b'\xff\x1b[31m \xc3\xa9.png'.decode('utf-8', 'surrogateescape')
     for name in ('größe 鳥.png', '[red]x[/red].png', strange):
         write_photograph(tmp_path / name, 0)
-        assert not read_picture(tmp_path, name).problem
+        assert not scan_image(tmp_path, name).problem
 
 
 def copied(pixels, path, **options):
     Image.fromarray(pixels).save(path, **options)
-    return read_picture(path.parent, path.name)
+    return scan_image(path.parent, path.name)
 
 
 def test_near_copies_are_found_and_others_are_not(tmp_path):
     train = []
     for seed in range(40):
         write_photograph(tmp_path / f'{seed}.png', seed, 200, 300)
-        train.append(read_picture(tmp_path, f'{seed}.png'))
+        train.append(scan_image(tmp_path, f'{seed}.png'))
     pixels = np.array(Image.open(tmp_path / '7.png'))
     smaller = copied(cv2.resize(pixels, (150, 100), interpolation=cv2.INTER_AREA), tmp_path / 'small.jpg', quality=60)
     cut = copied(pixels[2:-2, 3:-3], tmp_path / 'cut.png')
     same = copied(pixels, tmp_path / 'same.png')
     write_photograph(tmp_path / 'other.png', 1000, 200, 300)
-    other = read_picture(tmp_path, 'other.png')
-    pairs = near_copies(train, [smaller, other, cut, same])
+    other = scan_image(tmp_path, 'other.png')
+    pairs = near_duplicates(train, [smaller, other, cut, same])
     assert [(ours.path, theirs.path) for ours, theirs in pairs] == [('7.png', 'small.jpg'), ('7.png', 'cut.png')]
-    assert near_copies([], [smaller]) == near_copies(train, []) == []
+    assert near_duplicates([], [smaller]) == near_duplicates(train, []) == []
 
 
 def test_flat_pictures_are_not_near_copies(tmp_path):
@@ -299,17 +299,17 @@ def test_flat_pictures_are_not_near_copies(tmp_path):
     for side, shade in (('train', 3), ('test', 9)):
         pictures = [ramp + shade, ramp[:, ::-1] + shade, ramp.transpose(1, 0, 2) + shade, ramp * 0 + shade]
         sides.append([copied(pixels, tmp_path / f'{side}{i}.png') for i, pixels in enumerate(pictures)])
-    assert near_copies(*sides) == []
+    assert near_duplicates(*sides) == []
 
 
 def test_both_bounds_of_near_copies(tmp_path):
     write_photograph(tmp_path / 'x.png', 0)
-    picture = dataclasses.replace(read_picture(tmp_path, 'x.png'), hash=0x0F0F_3355_AA55_0FF0)
+    picture = dataclasses.replace(scan_image(tmp_path, 'x.png'), hash=0x0F0F_3355_AA55_0FF0)
     flipped = lambda bits: dataclasses.replace(picture, digest=b'another', hash=picture.hash ^ ((1 << bits) - 1) << 20)
-    assert len(near_copies([picture], [flipped(10)])) == 1
-    assert near_copies([picture], [flipped(11)]) == []
+    assert len(near_duplicates([picture], [flipped(10)])) == 1
+    assert near_duplicates([picture], [flipped(11)]) == []
     mirrored = dataclasses.replace(flipped(0), thumbnail=picture.thumbnail[:, ::-1])
-    assert near_copies([picture], [mirrored]) == []
+    assert near_duplicates([picture], [mirrored]) == []
 
 
 def test_hash_says_where_it_gets_brighter(tmp_path):
@@ -331,9 +331,9 @@ def test_gray_needs_all_three_channels_alike(tmp_path):
 def test_sizes(tmp_path):
     listing = made_listing(tmp_path, dict(train=[0, 1], test=[0, 1]))
     write_photograph(tmp_path / 'train_0.png', 0, 31, 200)
-    pictures = list(read_pictures(listing))
+    pictures = list(scan_images(listing))
     pictures[2] = dataclasses.replace(pictures[2], height=7000, width=7200)
-    found = {finding.what: finding for finding in inspect(listing, pictures)['sizes']}
+    found = {finding.what: finding for finding in run_checks(listing, pictures)['sizes']}
     assert found['tiny images'].examples == ('train_0.png: 200 x 31',)
     assert found['gigantic images'].examples == ('test_0.png: 7200 x 7000',)
     assert of_level(found, 'error') == set()
