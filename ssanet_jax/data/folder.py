@@ -137,7 +137,7 @@ def _read_folders(root: pathlib.Path) -> tuple[dict[str, Files], list[str]]:
 
 
 def _images(root: pathlib.Path, parent: pathlib.Path, skipped_files: list[str]) -> Files:
-    """The images of the class folders in ``parent``; only classes with images. Adds to ``skipped_files`` what is none."""
+    """The images of each class folder in ``parent``, by class; adds other files to ``skipped_files``."""
     found = {}
     relative = lambda path: path.relative_to(root).as_posix()
     for folder in parent.iterdir():
