@@ -25,9 +25,9 @@ from benchmarks import alone
 from benchmarks.alone import setting
 from benchmarks.comparisons import Comparison, Findings
 from configs import common, cub
-from ssanet_jax.data.dataset import Subset
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.data.splits import Subset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Say, silent, take_turns

@@ -1,9 +1,10 @@
-"""FGVC-Aircraft, read from the folder that its archive extracts to.
+"""FGVC-Aircraft, read from its extracted archive.
 
 Maji, Kannala, Rahtu, Blaschko, Vedaldi: Fine-Grained Visual Classification of Aircraft (2013).
-Fields of ``config.data``: ``dir`` (the extracted ``fgvc-aircraft-2013b``, the ``data`` in it or a
-folder that holds it), ``prepared_dir`` and ``level``: 'variant' (100 classes, the default and what
-papers report), 'family' or 'manufacturer'.
+
+Fields of ``config.data``: ``dir`` (the extracted ``fgvc-aircraft-2013b``, its ``data/`` or a parent folder),
+``prepared_dir`` and ``level``: 'variant' (100 classes, the default and the level that papers report), 'family' or
+'manufacturer'.
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ import numpy as np
 from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
-_WHAT = 'the extracted fgvc-aircraft-2013b folder (the one that holds data/)'
-# Level -> (file of names, how many there are).
+_EXPECTED = 'the extracted fgvc-aircraft-2013b folder (the one that holds data/)'
+# Level -> (file of class names, number of classes).
 _LEVELS = {
     'variant': ('variants.txt', 100),
     'family': ('families.txt', 70),
     'manufacturer': ('manufacturers.txt', 30),
 }
-# Every picture ends with a strip that names its photographer, to be cut off before use (README of
-# the set). Photographers favour aircraft, so it would also leak the label.
+# The bottom rows of every image name its photographer, and are to be cropped before use (README of the data set).
+# Photographers have favorite aircraft, so the banner would leak the label.
 _BANNER = 20
 
 
 def read(config: Any) -> listing.Listing:
-    """Lists FGVC-Aircraft: official trainval for training, official test.
+    """Lists FGVC-Aircraft with the official split: trainval for training, and test.
+
+    Args:
+      config: the ``data`` section of a configuration.
 
     Raises:
-      UserError: the folder is missing or is not FGVC-Aircraft, an unknown level.
+      UserError: the folder is missing or does not hold FGVC-Aircraft, or the level is unknown.
     """
     level = config.get('level') or 'variant'
-    root = listing.find_dataset_root(listing.require_dir(config, _WHAT), ['variants.txt'], _WHAT)
+    root = listing.find_dataset_root(listing.require_dir(config, _EXPECTED), ['variants.txt'], _EXPECTED)
     class_names, records = read_records(root, level)
     file, expected = _LEVELS[level]
     count = str(len(class_names))
@@ -61,11 +65,11 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
       level: 'variant', 'family' or 'manufacturer'.
 
     Returns:
-      Class names in official order, and one record an image: trainval, then test. Boxes are there
-      if ``images_box.txt`` is.
+      Class names in the official order, and one record per image: trainval, then test. Records have boxes if there is
+      an ``images_box.txt``.
 
     Raises:
-      UserError: unknown level, a file that is missing or malformed.
+      UserError: the level is unknown, or a file is missing or malformed.
     """
     if level not in _LEVELS:
         raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}')
@@ -76,10 +80,10 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
     for split, official in (('train', 'trainval'), ('test', 'test')):
         path = root / f'images_{level}_{official}.txt'
         for number, line in _lines(path):
-            image, _, name = line.partition(' ')  # the rest is the name: 'Boeing 707', 'F/A-18'
+            image, _, name = line.partition(' ')  # a class name may hold spaces: 'Boeing 707'
             if name not in label_of or (boxes and image not in boxes):
                 raise UserError(
-                    f'{path}, line {number}: {line!r} has no known class or no box: extract the archive again'
+                    f'{path}, line {number}: {line!r} has an unknown class or no box: extract the archive again'
                 )
             records.append(
                 listing.Record(
@@ -93,7 +97,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
 
 
 def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads lines of '<image> <x0> <y0> <x1> <y1>', counted from 1, last pixel included."""
+    """Reads lines of '<image> <x0> <y0> <x1> <y1>', in pixels counted from 1, the last one included."""
     if not path.is_file():
         return {}
     boxes = {}
@@ -110,7 +114,7 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """Non-empty lines with their numbers."""
-    text = listing.require_file(path, _WHAT).read_text(encoding='utf-8', errors='replace')
+    """Reads the lines that are not empty, with their numbers."""
+    text = listing.require_file(path, _EXPECTED).read_text(encoding='utf-8', errors='replace')
     lines = enumerate(text.splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

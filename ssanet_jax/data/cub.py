@@ -1,9 +1,9 @@
-"""Caltech-UCSD Birds-200-2011, read from the folder that its archive extracts to.
+"""Caltech-UCSD Birds-200-2011, read from its extracted archive.
 
 Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset (2011).
-Fields of ``config.data``: ``dir`` (the extracted ``CUB_200_2011``, or a folder that holds it) and
-``prepared_dir``.
-A folder with only some of the classes works too; the set's name then says so.
+
+Fields of ``config.data``: ``dir`` (the extracted ``CUB_200_2011`` or a parent folder) and ``prepared_dir``.
+A folder with a subset of the classes works too; the name of the data set then says so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
-_WHAT = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
+_EXPECTED = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
 _CLASSES = 200
 _IMAGES = 11788
-# As parts/parts.txt numbers them. Left and right are the bird's own.
+# In the order of parts/parts.txt. Left and right are from the bird's point of view.
 _PARTS = (
     *('back', 'beak', 'belly', 'breast', 'crown', 'forehead', 'left eye', 'left leg', 'left wing', 'nape'),
     *('right eye', 'right leg', 'right wing', 'tail', 'throat'),
@@ -29,10 +29,13 @@ _PARTS = (
 def read(config: Any) -> listing.Listing:
     """Lists CUB with the official split, boxes and 15 key points.
 
+    Args:
+      config: the ``data`` section of a configuration.
+
     Raises:
-      UserError: the folder is missing or is not CUB.
+      UserError: the folder is missing or does not hold CUB.
     """
-    root = listing.find_dataset_root(listing.require_dir(config, _WHAT), ['images.txt'], _WHAT)
+    root = listing.find_dataset_root(listing.require_dir(config, _EXPECTED), ['images.txt'], _EXPECTED)
     class_names, records = read_records(root)
     return listing.Listing(
         'cub',
@@ -50,26 +53,25 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
     """Reads the annotation files.
 
     Args:
-      root: the extracted folder.
+      root: the extracted folder, which holds ``images.txt``.
 
     Returns:
-      Class names ('Black footed Albatross') in the order of the official class numbers, and one
-      record an image, in the order of ``images.txt``. Labels count from 0 over the classes that
-      have images.
+      Class names ('Black footed Albatross') in the order of the official class numbers, and one record per image in
+      the order of ``images.txt``. Labels count from 0 over the classes that have images.
 
     Raises:
-      UserError: a file is missing, malformed or speaks of other images than ``images.txt``.
+      UserError: a file is missing or malformed, or disagrees with ``images.txt``.
     """
     paths = _column(root, 'images.txt')
     if not paths:
-        raise UserError(f'{root / "images.txt"} lists no images: set config.data.dir to {_WHAT}')
+        raise UserError(f'{root / "images.txt"} lists no images: set config.data.dir to {_EXPECTED}')
     names = _column(root, 'classes.txt')
     classes = _column(root, 'image_class_labels.txt')
     is_train = _column(root, 'train_test_split.txt')
     boxes = _table(root, 'bounding_boxes.txt', 5)
     parts = _table(root, 'parts/part_locs.txt', 5)
 
-    # In the files a box is (image, x, y, width, height), a part (image, part, x, y, visible).
+    # Columns of the files: (image, x, y, width, height) and (image, part, x, y, visible).
     box_of = {int(row[0]): row[[2, 1, 2, 1]] + row[[4, 3, 4, 3]] * (0, 0, 1, 1) for row in boxes}
     keypoints_of: dict[int, np.ndarray] = {}
     for row in parts:
@@ -97,8 +99,7 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
         class_names = tuple(_readable(names[number]) for number in used)
     except (KeyError, ValueError) as error:
         raise UserError(
-            f'{root}: its annotation files do not speak of the same images and classes (first'
-            f' stranger: {error}): extract the archive again'
+            f'{root}: the annotation files disagree (first mismatch: {error}): extract the archive again'
         ) from error
     return class_names, records
 
@@ -117,8 +118,8 @@ def _name(classes: int, images: int) -> str:
 
 
 def _column(root: pathlib.Path, file: str) -> dict[int, str]:
-    """Reads lines of '<number> <text>'."""
-    path = listing.require_file(root / file, _WHAT)
+    """Reads lines of '<number> <text>' into a dict."""
+    path = listing.require_file(root / file, _EXPECTED)
     column = {}
     for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), start=1):
         if not line.strip():
@@ -135,8 +136,8 @@ def _column(root: pathlib.Path, file: str) -> dict[int, str]:
 
 def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     """Reads a table of numbers, float64 [rows, columns]."""
-    path = listing.require_file(root / file, _WHAT)
+    path = listing.require_file(root / file, _EXPECTED)
     try:
         return np.array(path.read_text(encoding='utf-8', errors='replace').split(), np.float64).reshape(-1, columns)
     except ValueError as error:
-        raise UserError(f'{path} is not a table of {columns} numbers a line: extract the archive again') from error
+        raise UserError(f'{path} is not a table of {columns} numbers per line: extract the archive again') from error

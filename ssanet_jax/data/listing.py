@@ -1,4 +1,4 @@
-"""A data set before its images are read: what a reader makes of a published folder."""
+"""The images and annotations of a data set before any image is read."""
 
 from __future__ import annotations
 
@@ -16,98 +16,96 @@ SPLITS = ('train', 'test')
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image of a data set before it is read."""
+    """One image and its annotations."""
 
     path: str
-    """Relative to the set's folder, with forward slashes."""
+    """Relative to the data set's root, with forward slashes."""
     label: int
     split: str
     """'train' or 'test'."""
     box: np.ndarray | None = None
     """float32 [4], (y0, x0, y1, x1) in pixels."""
     keypoints: np.ndarray | None = None
-    """float32 [P, 3], (y, x, visible)."""
+    """float32 [P, 3], (y, x, visible) in pixels."""
     mtime_ns: int = 0
-    """Changes when the file does, for sets whose files have no published identity."""
+    """Modification time of the file, in ns; 0 for published data sets, whose files never change."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The images of a data set by name, and what is known of the set as it was published."""
+    """The images of a data set, and what its publisher states about it."""
 
     slug: str
     """Short name for folders, such as 'cub'."""
     name: str
-    """As a report should call it, such as 'CUB-200-2011'."""
+    """For reports, such as 'CUB-200-2011'."""
     root: pathlib.Path
-    """Absolute folder that the records' paths start from."""
+    """Absolute folder that the records' paths are relative to."""
     class_names: tuple[str, ...]
     records: list[Record]
-    """Each split in the order in which it should be listed."""
+    """Train and test records, each split in its own order."""
     crop_bottom: int = 0
-    """Rows to leave out at the bottom of every decoded image."""
+    """Rows of pixels to crop from the bottom of every decoded image."""
     keypoint_names: tuple[str, ...] = ()
-    """Name of each of the records' key points."""
+    """The name of each key point of the records."""
     published: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Images a split and 'classes' of the whole published set; empty for a set of the user's own."""
+    """Number of 'train' images, 'test' images and 'classes' in the published set; empty for other folders."""
     origin: str = ''
-    """Where people get the set, for messages."""
+    """Where to download the data set, for messages."""
     skipped_files: tuple[str, ...] = ()
-    """Files among the images that the reader took for none of the set's; paths as those of the records."""
+    """Files in the image folders that are not part of the data set, relative to the root."""
 
 
-def require_dir(config: Any, what: str) -> pathlib.Path:
+def require_dir(config: Any, expected: str) -> pathlib.Path:
     """Returns the absolute ``config.dir``.
 
     Args:
-      config: the ``data`` section of a config.
-      what: what the folder should hold, for the message: 'the extracted CUB_200_2011 folder'.
+      config: the ``data`` section of a configuration.
+      expected: the contents of the folder, for the message, such as 'the extracted CUB_200_2011 folder'.
 
     Raises:
-      UserError: the field is empty or names no folder, or nobody whose home it starts from.
+      UserError: the field is empty, or does not name a folder.
     """
     if not config.get('dir'):
-        raise UserError(f'config.data.dir is not set: set it to {what}')
+        raise UserError(f'config.data.dir is not set: set it to {expected}')
     root = expand_home(config.dir, 'config.data.dir')
     if not root.is_dir():
-        raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {what}')
+        raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {expected}')
     return root.resolve()
 
 
 def expand_home(path: str, field: str) -> pathlib.Path:
-    """Returns a path whose ``~`` or ``~NAME`` is replaced by the home folder that it stands for.
+    """Replaces a leading ``~`` or ``~NAME`` by the user's home folder.
 
     Args:
       path: as the user wrote it.
-      field: where, for the message: 'config.data.dir'.
+      field: the setting that holds it, for the message, such as 'config.data.dir'.
 
     Raises:
-      UserError: there is no such user, or no home.
+      UserError: there is no such user, or no home folder.
     """
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
         start = pathlib.Path(path).parts[0]
-        raise UserError(
-            f"{field}={path} starts with {start}, which is nobody's home here: give the full path"
-        ) from error
+        raise UserError(f'{field}={path}: there is no home folder {start}, so give the full path') from error
 
 
-def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], what: str) -> pathlib.Path:
-    """Finds a set in ``folder`` itself, or up to two folders below: archives and mirrors nest differently.
+def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], expected: str) -> pathlib.Path:
+    """Finds the root of a data set in a folder or up to two levels below it, since archives nest differently.
 
     Args:
-      folder: where to look; the nearest place wins.
-      markers: paths relative to the set's root, of which it has at least one.
-      what: the root in words, for the message.
+      folder: where to search; the level nearest to it wins.
+      markers: paths relative to the root, at least one of which exists in a data set.
+      expected: the contents of the root, for the message.
 
     Raises:
-      UserError: no such folder, or several equally near.
+      UserError: there is no root, or several on the same level.
     """
     for depth in range(3):
         above = ['*'] * depth
         roots = {
-            # Resolved, since a link beside its target is no second set.
+            # Resolved, so that a link and its target count once.
             path.parents[len(pathlib.PurePath(marker).parts) - 1].resolve()
             for marker in markers
             for path in folder.glob('/'.join([*above, marker]))
@@ -116,20 +114,25 @@ def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], what: str) -
         if len(roots) > 1:
             first, second, *_ = sorted(map(str, roots))
             raise UserError(
-                f'{folder} holds more than one such set, {first} and {second}: set config.data.dir to one of them'
+                f'{folder} holds several copies of the data set ({first} and {second}): '
+                'set config.data.dir to one of them'
             )
         if roots:
             return roots.pop()
-    sought = ' or '.join(str(pathlib.PurePath(marker)) for marker in markers)
-    raise UserError(f'{sought} is missing in {folder} and the folders in it: set config.data.dir to {what}')
+    searched = ' or '.join(str(pathlib.PurePath(marker)) for marker in markers)
+    raise UserError(f'{searched} is missing in {folder} and its subfolders: set config.data.dir to {expected}')
 
 
-def require_file(path: pathlib.Path, what: str) -> pathlib.Path:
+def require_file(path: pathlib.Path, expected: str) -> pathlib.Path:
     """Returns ``path`` if it is a file.
 
+    Args:
+      path: a file of the data set.
+      expected: the contents of the data set's root, for the message.
+
     Raises:
-      UserError: it is not; the message says that its folder is not ``what``.
+      UserError: there is no such file.
     """
     if not path.is_file():
-        raise UserError(f'{path} is missing: set config.data.dir to {what}')
+        raise UserError(f'{path} is missing: set config.data.dir to {expected}')
     return path

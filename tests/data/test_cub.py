@@ -157,14 +157,14 @@ def test_a_folder_that_holds_cub(config, cub_folder, tmp_path):
 
     (cub_folder / 'copy').mkdir()
     (cub_folder / 'copy/images.txt').touch()
-    with pytest.raises(UserError, match='more than one such set, .*CUB_200_2011 and .*copy'):
+    with pytest.raises(UserError, match='several copies of the data set .*CUB_200_2011 and .*copy'):
         read_listing(config)
 
 
 def test_a_folder_without_cub(config, tmp_path):
     (tmp_path / 'empty').mkdir()
     config.dir = str(tmp_path / 'empty')
-    with pytest.raises(UserError, match='images.txt is missing in .*empty and the folders in it: set config.data.dir'):
+    with pytest.raises(UserError, match='images.txt is missing in .*empty and its subfolders: set config.data.dir'):
         read_listing(config)
 
 
@@ -205,7 +205,7 @@ def test_malformed_lines(config, cub_folder):
 def test_annotations_that_disagree(config, cub_folder, file):
     path = cub_folder / file
     path.write_text('\n'.join(path.read_text().splitlines()[:-1]))
-    with pytest.raises(UserError, match='do not speak of the same images'):
+    with pytest.raises(UserError, match='annotation files disagree .first mismatch: '):
         load_dataset(config)
 
 

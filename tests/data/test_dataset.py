@@ -6,7 +6,8 @@ from data_samples import ArraySource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssanet_jax.data.dataset import Dataset, Source, Subset, hold_out_validation
+from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.splits import Subset, hold_out_validation
 from ssanet_jax.errors import UserError
 
 

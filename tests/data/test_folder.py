@@ -78,7 +78,7 @@ def test_a_home_that_nobody_has(root, config, field):
     for file in ('train/owl/1.jpg', 'test/owl/2.jpg'):
         write_image(root / file)
     config[field] = '~nosuchuser/x'
-    with pytest.raises(UserError, match=f'config.data.{field}=~nosuchuser/x .* ~nosuchuser, .*: give the full path'):
+    with pytest.raises(UserError, match=f'config.data.{field}=~nosuchuser/x: .* ~nosuchuser, .* give the full path'):
         load_dataset(config)
 
 
@@ -145,7 +145,7 @@ def test_val_beside_test_is_left_out(root, config):
     for file in ('train/owl/1.jpg', 'test/owl/2.jpg', 'val/owl/3.jpg', 'val/emu/4.jpg'):
         write_image(root / file)
     data = load_dataset(config)
-    assert data.name == 'my birds (val left out)'
+    assert data.name == 'my birds (val ignored)'
     assert data.class_names == ('owl',)
     assert [data.train[0]['file'], data.test[0]['file']] == ['train/owl/1.jpg', 'test/owl/2.jpg']
     assert (len(data.train), len(data.test)) == (1, 1)
@@ -178,7 +178,7 @@ def test_a_folder_with_nothing_but_other_files(root, config):
     for name in ('b', 'a'):
         (root / name).mkdir(parents=True)
         (root / name / '1.heic').touch()
-    with pytest.raises(UserError, match=r'no images in class folders \(what is left out: 2 files, such as a/1.heic\)'):
+    with pytest.raises(UserError, match=r'no images in class folders \(2 files skipped, such as a/1.heic\)'):
         load_dataset(config)
 
 
@@ -257,21 +257,21 @@ _FIRST = 'shots/1.jpg,owl,train'
         (['path,label,spilt'], r'line 1: expected the header .*spilt'),
         (['path,label,label'], r'line 1: expected the header'),
         ([_HEADER], r'lists no images'),
-        ([_HEADER, _FIRST, 'shots/2.jpg,owl'], r'line 3: 2 fields where the header has 3'),
-        ([_HEADER, _FIRST, 'shots/2.jpg,owl, barn,test'], r'line 3: 4 fields .* in quotes'),
+        ([_HEADER, _FIRST, 'shots/2.jpg,owl'], r'line 3: 2 fields, but the header has 3'),
+        ([_HEADER, _FIRST, 'shots/2.jpg,owl, barn,test'], r'line 3: 4 fields.*: quote fields'),
         ([_HEADER, 'shots/2.jpg,,test'], r'line 2: the label is empty'),
         ([_HEADER, 'shots/2.jpg,owl,dev'], r"line 2: unknown split 'dev': .* train, test, val, valid, validation"),
         ([_HEADER, 'shots/2.jpg,owl,'], r"line 2: unknown split ''"),
-        ([_HEADER, '../my birds/shots/2.jpg,owl,test'], r'line 2: .* may lead out of .*: write it relative'),
-        ([_HEADER, '/shots/2.jpg,owl,test'], r'line 2: .* may lead out of'),
-        ([_HEADER, 'shots/x.jpg,owl,test'], r"line 2: 'shots/x.jpg' is no file in"),
-        ([_HEADER, 'shots,owl,test'], r"line 2: 'shots' is no file in"),
-        ([_HEADER, ',owl,test'], r"line 2: '' is no file in"),
+        ([_HEADER, '../my birds/shots/2.jpg,owl,test'], r'line 2: .* is not inside .*: write it relative'),
+        ([_HEADER, '/shots/2.jpg,owl,test'], r'line 2: .* is not inside'),
+        ([_HEADER, 'shots/x.jpg,owl,test'], r"line 2: 'shots/x.jpg' is not a file in"),
+        ([_HEADER, 'shots,owl,test'], r"line 2: 'shots' is not a file in"),
+        ([_HEADER, ',owl,test'], r"line 2: '' is not a file in"),
         ([_HEADER, _FIRST, 'shots//1.jpg,owl,test'], r'line 3: shots/1.jpg is already in line 2'),
         ([_HEADER, _FIRST, '"shots/2.jpg,owl,test'], r'line 3: .*check the quotes'),
         ([_HEADER, _FIRST], r'birds.csv has no test split'),
         ([_HEADER, 'shots/2.jpg,owl,val'], r'birds.csv has no train split'),
-        ([_HEADER, _FIRST, 'shots/2.jpg,emu,test'], r"birds.csv tests on classes .* such as 'emu'"),
+        ([_HEADER, _FIRST, 'shots/2.jpg,emu,test'], r"birds.csv has test images of classes .* such as 'emu'"),
     ],
 )
 def test_csv_errors_name_the_line_and_the_cure(config, table, lines, message):

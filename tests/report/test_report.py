@@ -100,7 +100,7 @@ def test_names_are_not_trusted(workdir):
     content['class_names'] = [f'{name} {HOSTILE}' for name in content['class_names']]
     (workdir / 'config.json').write_text(json.dumps(content))
     changes = f"""
-from ssanet_jax.data.dataset import Subset
+from ssanet_jax.data.splits import Subset
 from ssanet_jax.errors import UnreadableImage
 import numpy as np
 class Renamed(Subset):

@@ -96,7 +96,8 @@ def test_what_a_run_leaves(finished_run, tiny_config):
     assert results['heads'].keys() == {'image_classifier', 'scale_mining', 'oriented_pooling'}
 
     content = json.loads((workdir / 'config.json').read_text())
-    tiny_config.data.interpolation = 'bilinear'  # as the backbone asks
+    # As the backbone asks.
+    tiny_config.data.update(interpolation='bilinear', mean=(127.5,) * 3, std=(127.5,) * 3)
     assert content['config'] == json.loads(tiny_config.to_json_best_effort()) and len(content['class_names']) == 16
     assert [committed(workdir, name) for name in results['stages']] == [[15, 16], [6, 8], [6, 8]]
     assert all(list((workdir / name).glob('events.out.tfevents*')) for name in results['stages'])

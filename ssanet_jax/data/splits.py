@@ -1,0 +1,61 @@
+"""Subsets of a source, and the validation split."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.errors import UserError
+
+
+class Subset:
+    """A `Source` of some of the examples of another one.
+
+    Args:
+      source: the other source.
+      indices: int [n], positions in it.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray):
+        self._source, self._indices = source, indices
+        self.labels = source.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self._indices[index])]
+
+
+def hold_out_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """Moves a fraction of the training examples to `validation`, so that choices need not use the test split.
+
+    Args:
+      dataset: a data set without validation examples.
+      fraction: of each class, in (0, 1). At least one image of a class stays in the training split; at least one is
+        held out if the class has two or more.
+      seed: of the draw. The draw of a class depends on this seed and the class's name only.
+
+    Raises:
+      UserError: the fraction is out of range, or no class has two images.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f'config.data.validation={fraction} must lie in [0, 1): the share of training images held out')
+    labels = np.asarray(dataset.train.labels)
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        indices = np.flatnonzero(labels == label)
+        count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+        rng = np.random.default_rng([seed, *os.fsencode(dataset.class_names[label])])
+        held_out[rng.permutation(indices)[:count]] = True
+    if not held_out.any():
+        raise UserError('config.data.validation: no class has two training images, so none can be held out')
+    return dataclasses.replace(
+        dataset,
+        train=Subset(dataset.train, np.flatnonzero(~held_out)),
+        validation=Subset(dataset.train, np.flatnonzero(held_out)),
+    )
