@@ -1,26 +1,74 @@
-"""What every backbone offers."""
+"""The interface of a backbone: what the rest of the network relies on."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 
+# Per channel, in 0..255: the statistics with which torchvision and timm normalize images.
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
 
 class Level(NamedTuple):
-    """One map of a backbone, and where its cells lie: plain numbers, unless a compiled function returned them.
+    """One map of a backbone and its geometry. Images are square, so one centre serves both axes.
 
-    One centre serves both axes: images are square.
+    `stride` and `centre` are Python numbers, unless a compiled function returned them.
     """
 
     map: jax.Array  # [B, h, w, C]
-    stride: int  # pixels from one cell to the next
-    centre: float  # the input's pixel over which the first cell is centred
+    stride: int  # input pixels from one cell to the next
+    centre: float  # input pixel at the center of the first cell's receptive field
+
+
+class Backbone(Protocol):
+    """A Flax NNX module that maps normalized images to feature maps.
+
+    BatchNorm, if the family has it, is switched by `train()` and `eval()`, as in every NNX module.
+    """
+
+    num_features: int  # channels of the last map
+    stride: int  # input pixels per cell of the last map
+    dilated: bool  # whether `stride` is half of the backbone's usual one (see `dilation.py`)
+    pyramid_features: tuple[int, ...]  # channels of each level of `pyramid`, finest first
+    mean: tuple[float, float, float]  # in 0..255; the network expects (pixel - mean) / std
+    std: tuple[float, float, float]  # in 0..255
+    interpolation: str  # 'bilinear' or 'bicubic': how the images of the public weights were resized
+    remat: bool  # whether the backward pass recomputes the blocks (see `remat.py`); False unless set from outside
+
+    def centre(self, image_size: int) -> float:
+        """The input pixel at the center of the first cell's receptive field, for square images of this size."""
+        ...
+
+    def pyramid(self, images: jax.Array) -> list[Level]:
+        """Float `[B, H, W, 3]`, normalized -> a level for each resolution, finest first.
+
+        A level is the last map before a downsampling step of 2. The last level is the map that `__call__` returns.
+        A dilated backbone has the same levels; its last two then have the same stride.
+        """
+        ...
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Float `[B, H, W, 3]`, normalized -> the last map `[B, H / stride, W / stride, num_features]`."""
+        ...
+
+    def train(self, **attributes: bool) -> None:
+        """Switches to training mode: BatchNorm uses and updates the statistics of the batch."""
+        ...
+
+    def eval(self, **attributes: bool) -> None:
+        """Switches to evaluation mode: BatchNorm uses its running statistics."""
+        ...
 
 
 def is_dilated(output_stride: int, stride: int) -> bool:
-    """Whether a backbone with this stride is asked for half of it.
+    """Whether `output_stride` asks for half of the backbone's usual stride.
+
+    Args:
+      output_stride: the requested stride in pixels; 0 means the usual one.
+      stride: the backbone's usual stride in pixels.
 
     Raises:
-      ValueError: it is asked for something else.
+      ValueError: `output_stride` is none of 0, `stride` and `stride / 2`.
     """
     if output_stride not in (0, stride, stride // 2):
         raise ValueError(f'output_stride must be {stride} or {stride // 2}; got {output_stride}')

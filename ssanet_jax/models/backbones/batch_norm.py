@@ -1,26 +1,39 @@
-"""BatchNorm as torch and TensorFlow have it, and the convolution before it that takes it in where it stands still."""
+"""BatchNorm as in torch and TensorFlow, and its folding into the convolution before it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-_SEEN: ContextVar[list | None] = ContextVar('convolutions and norms that were called', default=None)
+
+class Convolution(Protocol):
+    """A convolution without bias, or a linear layer over the channels."""
+
+    kernel: nnx.Param  # [..., C'], the output channels last
+
+    def __call__(self, x: jax.Array, /) -> jax.Array: ...
+
+
+# The (convolution, norm) pairs that `conv_norm` meets while `fold_norms` traces a network; None otherwise.
+_TRACED_PAIRS: ContextVar[list[tuple[Convolution, 'BatchNorm']] | None] = ContextVar('traced_pairs', default=None)
+# The arguments of the enclosing `shared_statistics`; None outside one.
 _SHARED: ContextVar[tuple[Sequence[str], jax.Array] | None] = ContextVar('shared_statistics', default=None)
 
 
 @contextlib.contextmanager
 def shared_statistics(axes: Sequence[str], counted: jax.Array) -> Iterator[None]:
-    """While a program is traced in here, a batch is what all devices hold of it, less the padding.
+    """Within this context, BatchNorm takes its statistics over all devices and ignores padding.
 
-    For code in `jax.shard_map`, where each device sees its own share alone.
+    For code traced inside `jax.shard_map`, where each device has only its own shard of the batch.
 
     Args:
-      axes: of the mesh, over which the batch is spread.
-      counted: [n] of this device's share: 1, or 0 for padding. A share of m * n counts each m times.
+      axes: names of the mesh axes over which the batch is sharded.
+      counted: `[n]`, 1 for each real example of this device's shard and 0 for padding. If the shard of a layer has
+        m * n examples, each entry stands for m of them.
     """
     token = _SHARED.set((axes, counted))
     try:
@@ -30,13 +43,14 @@ def shared_statistics(axes: Sequence[str], counted: jax.Array) -> Iterator[None]
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | int]:
-    """[..., features] -> mean and variance [features] of the batch, and over how many numbers."""
+    """Mean `[C]`, biased variance `[C]` and number of values per channel of a batch `[..., C]`."""
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    if _SHARED.get() is None:
+    shared = _SHARED.get()
+    if shared is None:
         mean = x.mean(axes)
         return mean, jnp.square(x - mean).mean(axes), count
-    names, counted = _SHARED.get()
-    weights = jnp.repeat(counted, len(x) // len(counted)).reshape(-1, *(1,) * (x.ndim - 1))
+    names, counted = shared
+    weights = jnp.repeat(counted, len(x) // len(counted)).reshape(-1, *(1,) * (x.ndim - 1))  # [b, 1, ..., 1]
     total = lambda x: jax.lax.psum((weights * x).sum(axes), names)
     count = jax.lax.psum(weights.sum(), names) * (count // len(x))
     mean = total(x) / count
@@ -44,16 +58,18 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | int]:
 
 
 class BatchNorm(nnx.BatchNorm):
-    """BatchNorm whose running variance is unbiased, as in torch and in TensorFlow.
+    """BatchNorm whose running variance is unbiased, as in torch and TensorFlow.
 
-    Ioffe and Szegedy, "Batch Normalization", ICML 2015, Algorithm 2: a batch is normalised by its own
-    variance over n numbers a channel, but the running variance learns n / (n - 1) of it. Training is
-    written out, since Flax learns the biased one (and assigns by `[...] =`, which takes most of the
-    time of tracing a deep network).
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015, Algorithm 2: a batch of n values per channel is normalized by
+    its biased variance, and the running variance is updated with n / (n - 1) of it. Flax updates it with the biased
+    one. It also assigns by `[...] =`, which takes most of the time to trace a deep network.
     """
 
+    scale: nnx.Param  # [C]
+    bias: nnx.Param  # [C]
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., features] -> the same."""
+        """`[..., C]` -> the same shape."""
         if self.use_running_average:
             return super().__call__(x)
         wide = x.astype(jnp.float32)
@@ -65,35 +81,35 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class FoldedNorm(nnx.Module):
-    """What is left of a BatchNorm whose factor the convolution before it has taken up: a term a channel."""
+    """The remainder of a folded BatchNorm: one shift per channel. Its scale is in the convolution before it."""
 
     def __init__(self, shift: jax.Array):
         self.shift = nnx.Param(shift)
 
 
 def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
-    """Folds every BatchNorm behind a convolution into it for good, at its running statistics, for prediction alone.
+    """Folds every BatchNorm, at its running statistics, into the convolution before it. For prediction only.
 
     Args:
-      network: changed in place; it calls `conv_norm`.
-      inputs: shapes that it can be called with: what follows what is seen by tracing it.
+      network: changed in place; it must be in evaluation mode and apply its norms by `conv_norm`.
+      inputs: shapes that the network accepts; it is traced with them to find its norms.
 
     Raises:
-      ValueError: a convolution and a norm that do not belong to each other alone.
+      ValueError: a convolution has two norms, or a norm has two convolutions.
     """
-    pairs: list[tuple[nnx.Module, BatchNorm]] = []
-    token = _SEEN.set(pairs)
+    pairs: list[tuple[Convolution, BatchNorm]] = []
+    token = _TRACED_PAIRS.set(pairs)
     try:
         jax.eval_shape(lambda *x: network(*x), *inputs)
     finally:
-        _SEEN.reset(token)
+        _TRACED_PAIRS.reset(token)
     pairs = list({(id(conv), id(norm)): (conv, norm) for conv, norm in pairs}.values())
     if any(len({id(module) for module in column}) < len(pairs) for column in zip(*pairs)):
         raise ValueError('a convolution before two norms, or a norm behind two convolutions, cannot be folded')
     folded = {}
     for conv, norm in pairs:
-        gain, shift = _factor_and_term(norm)
-        conv.kernel.set_value(conv.kernel[...] * gain)
+        scale, shift = _scale_and_shift(norm)
+        conv.kernel.set_value(conv.kernel[...] * scale)
         folded[id(norm)] = FoldedNorm(shift)
     for _, module in list(nnx.iter_modules(network)):
         for name, value in list(vars(module).items()):
@@ -101,33 +117,34 @@ def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
                 setattr(module, name, folded[id(value)])
 
 
-def _factor_and_term(norm: BatchNorm) -> tuple[jax.Array, jax.Array]:
-    """BatchNorm at its running statistics: x -> gain * x + shift, `[O]` each."""
-    gain = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
-    return gain, norm.bias[...] - norm.mean[...] * gain
+def _scale_and_shift(norm: BatchNorm) -> tuple[jax.Array, jax.Array]:
+    """BatchNorm at its running statistics, as x -> scale * x + shift, `[C]` each."""
+    scale = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+    return scale, norm.bias[...] - norm.mean[...] * scale
 
 
-def conv_norm(conv: nnx.Module, norm: BatchNorm | FoldedNorm, x: jax.Array) -> jax.Array:
-    """`norm(conv(x))`: [B, H, W, I] -> [B, H', W', O].
+def conv_norm(conv: Convolution, norm: BatchNorm | FoldedNorm, x: jax.Array) -> jax.Array:
+    """`norm(conv(x))`: [B, H, W, C] -> [B, H', W', C'], with frozen BatchNorm folded into the filters.
 
-    With running statistics BatchNorm is one factor and one term a channel (Ioffe and Szegedy, ICML 2015,
-    algorithm 2). Filters take up the factor, so that neither pass goes over the map once more: a step of
-    fine-tuning EfficientNet-Lite0 on a CPU takes a fifth less time. The gradient of `norm`'s parameters comes
-    through the filters.
+    With running statistics, BatchNorm is one scale and one shift per channel (Ioffe and Szegedy, ICML 2015, Algorithm
+    2). Scaling the filters saves a pass over the map, forward and backward: fine-tuning EfficientNet-Lite0 on a CPU
+    takes a fifth less time per step. Gradients still reach the parameters of `norm`, through the filters.
 
     Args:
-      conv: without bias; its `kernel` has the output channels last.
-      norm: over those channels; or what `fold_norms` left of it.
+      conv: the convolution.
+      norm: its BatchNorm, or the `FoldedNorm` that `fold_norms` put in its place.
+      x: the input of `conv`.
     """
     if isinstance(norm, FoldedNorm):
         y = conv(x)
         return y + norm.shift[...].astype(y.dtype)
     if not norm.use_running_average:
         return norm(conv(x))
-    if _SEEN.get() is not None:
-        _SEEN.get().append((conv, norm))
-    gain, shift = _factor_and_term(norm)
+    traced = _TRACED_PAIRS.get()
+    if traced is not None:
+        traced.append((conv, norm))
+    scale, shift = _scale_and_shift(norm)
     graph, state = nnx.split(conv)
-    state['kernel'] = state['kernel'].replace(state['kernel'][...] * gain)
+    state['kernel'] = conv.kernel.replace(conv.kernel[...] * scale)
     y = nnx.merge(graph, state)(x)
     return y + shift.astype(y.dtype)

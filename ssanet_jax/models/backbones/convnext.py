@@ -1,12 +1,12 @@
-"""ConvNeXt: a ResNet modernised step by step, without BatchNorm.
+"""ConvNeXt: a modernized ResNet with LayerNorm in place of BatchNorm.
 
-Liu et al., "A ConvNet for the 2020s", CVPR 2022, in the layout of torchvision and timm, whose ImageNet
-weights `pretrained/names.py` reads. Two things differ from them:
+Liu et al., "A ConvNet for the 2020s", CVPR 2022, in the layout of torchvision and timm, whose ImageNet weights
+`pretrained/names.py` reads. There are two differences:
 
-* They normalise the pooled feature, as part of the classifier. The heads here take the map itself, and
-  have no norm of their own, so each of its cells goes through that LayerNorm, with its weights.
-* No block is left out at random in training (stochastic depth): the published rate is small for Tiny (0.1),
-  fine-tuning often goes without, and a step would need a random key.
+* torchvision and timm normalize the pooled feature, as part of the classifier. Here each cell of the map goes through
+  that LayerNorm, with its weights, because the heads of SSANet read the map and have no norm of their own.
+* There is no stochastic depth. The published rate is small for Tiny (0.1), fine-tuning often omits it, and a training
+  step would need a random key.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models.backbones.base import Level, is_dilated
+from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Level, is_dilated
 from ssanet_jax.models.backbones.depthwise import DepthwiseConv
 from ssanet_jax.models.backbones.dilation import a_trous
-from ssanet_jax.models.backbones.rematerialisation import rematerialised
-from ssanet_jax.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
+from ssanet_jax.models.backbones.layers import layer_norm
+from ssanet_jax.models.backbones.remat import remat_if
+
+_KERNEL_INIT = nnx.initializers.truncated_normal(0.02)
 
 
 class ConvNeXt(nnx.Module):
-    """A stem and stages of blocks, without classifier; between two stages the map shrinks by half.
-
-    Attributes:
-      num_features, stride: channels and pixel step of the map.
-      pyramid_features: channels of each level of `pyramid`.
-      mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
-      interpolation: with which the images that the paper's weights learned from were resized.
-      remat: compute the blocks again in the backward pass instead of keeping what they did.
-    """
+    """A stem and stages of blocks, without a classifier; the map is halved between stages. A `Backbone`."""
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bicubic'
@@ -49,18 +43,21 @@ class ConvNeXt(nnx.Module):
         """Builds the network.
 
         Args:
-          repeats: blocks in each of the four stages.
+          repeats: number of blocks in each of the four stages.
           rngs: source of the random weights.
-          dtype: of the computation; parameters are float32.
+          dtype: type of the computation; parameters are float32.
           widths: channels of each stage.
-          output_stride: 16: the last step of 2 is not taken, and the filters behind it reach twice as far.
+          output_stride: 16 makes the last stage dilated instead of strided; 0 is the usual stride, 32.
         """
         self.dilated = is_dilated(output_stride, 32)
         self.stride = 16 if self.dilated else 32
-        self.stem, self.stem_norm = patches(3, widths[0], 4, dtype, rngs), norm(widths[0], dtype, rngs)
+        self.stem, self.stem_norm = patch_conv(3, widths[0], 4, dtype, rngs), layer_norm(widths[0], dtype, rngs)
         steps = (2, 2, 1 if self.dilated else 2)
         self.shrinks = nnx.List(
-            [Shrink(*pair, step, dtype, rngs) for *pair, step in zip(widths[:-1], widths[1:], steps, strict=True)]
+            [
+                Downsample(channels, width, step, dtype, rngs)
+                for channels, width, step in zip(widths[:-1], widths[1:], steps, strict=True)
+            ]
         )
         self.stages = nnx.List(
             [
@@ -69,20 +66,20 @@ class ConvNeXt(nnx.Module):
             ]
         )
         self.num_features, self.pyramid_features = widths[-1], tuple(widths)
-        self.head_norm = norm(self.num_features, dtype, rngs)
+        self.head_norm = layer_norm(self.num_features, dtype, rngs)
 
     def centre(self, image_size: int) -> float:
-        """The pixel over which the first cell of the map is centred: patches side by side do not move."""
+        """See `Backbone`: the center of the first 32 x 32 patch, since patches do not overlap."""
         return 16.0
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, floor(H/stride), floor(W/stride), features]."""
+        """Normalized float [B, H, W, 3] -> [B, floor(H/stride), floor(W/stride), num_features]."""
         return self.pyramid(images)[-1].map
 
     def pyramid(self, images: jax.Array) -> list[Level]:
-        """[B, H, W, 3] normalised, float -> what each stage makes of it, finest first; the last is the map.
+        """Normalized float [B, H, W, 3] -> the map of each stage, finest first; the last is the map of `__call__`.
 
-        Only the last one is normalised: the others are what the next step of 2 begins with.
+        Only the last map is normalized here: each `Downsample` normalizes its own input.
         """
         levels = []
         x = self.stem_norm(self.stem(images))
@@ -91,7 +88,7 @@ class ConvNeXt(nnx.Module):
                 stride = 2 ** (index + 1)
                 levels.append(Level(x, stride, stride / 2))
                 x = self.shrinks[index - 1](x)
-            blocks = [rematerialised(block, self.remat) for block in stage]
+            blocks = [remat_if(self.remat, block) for block in stage]
             if self.dilated and index == len(self.stages) - 1:
                 x = a_trous(blocks, x)
             else:
@@ -101,14 +98,14 @@ class ConvNeXt(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Filter each channel, normalise, mix the channels of each cell; add the input (Liu et al., Figure 4)."""
+    """Depthwise 7x7 convolution, LayerNorm, and an MLP over the channels; plus the input (Liu et al., Figure 4)."""
 
     def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.depthwise = DepthwiseConv(width, 7, use_bias=True, dtype=dtype, rngs=rngs)
-        self.norm = norm(width, dtype, rngs)
-        self.expand = dense(width, 4 * width, dtype, rngs)
-        self.project = dense(4 * width, width, dtype, rngs)
-        # Touvron et al., "Going deeper with Image Transformers", ICCV 2021: a new block hardly does anything.
+        self.norm = layer_norm(width, dtype, rngs)
+        self.expand = linear(width, 4 * width, dtype, rngs)
+        self.project = linear(4 * width, width, dtype, rngs)
+        # Touvron et al., "Going deeper with Image Transformers", ICCV 2021: a new block is close to the identity.
         self.layer_scale = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -117,11 +114,11 @@ class Block(nnx.Module):
         return x + self.project(y) * self.layer_scale[...].astype(x.dtype)
 
 
-class Shrink(nnx.Module):
-    """Normalises, then takes patches of 2 x 2: side by side, or at every cell with `step` 1."""
+class Downsample(nnx.Module):
+    """LayerNorm, then a 2x2 convolution with stride 2, or with stride 1 where the stage is dilated."""
 
     def __init__(self, channels: int, width: int, step: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.norm, self.conv = norm(channels, dtype, rngs), patches(channels, width, 2, dtype, rngs)
+        self.norm, self.conv = layer_norm(channels, dtype, rngs), patch_conv(channels, width, 2, dtype, rngs)
         if step == 1:
             self.conv.strides, self.conv.padding = (1, 1), ((0, 1), (0, 1))
 
@@ -130,19 +127,13 @@ class Shrink(nnx.Module):
         return self.conv(self.norm(x))
 
 
-_INIT = nnx.initializers.truncated_normal(0.02)
+def patch_conv(channels: int, features: int, size: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution over non-overlapping size x size patches; an incomplete patch at the border is dropped."""
+    return nnx.Conv(
+        channels, features, (size, size), size, padding='VALID', dtype=dtype, kernel_init=_KERNEL_INIT, rngs=rngs
+    )
 
 
-def patches(channels: int, features: int, size: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    """A convolution whose windows lie side by side; what is left over at the border is dropped."""
-    return nnx.Conv(channels, features, (size, size), size, padding='VALID', dtype=dtype, kernel_init=_INIT, rngs=rngs)
-
-
-def dense(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer over the channels of each cell."""
-    return nnx.Linear(channels, features, dtype=dtype, kernel_init=_INIT, rngs=rngs)
-
-
-def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the channels of each cell, with the exact variance: the paper's epsilon is a small 1e-6."""
-    return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
+    return nnx.Linear(channels, features, dtype=dtype, kernel_init=_KERNEL_INIT, rngs=rngs)

@@ -1,18 +1,18 @@
-"""Depthwise convolution that is quick on every platform, and whose gradient is too.
+"""Depthwise convolution that is fast on every platform, forward and backward.
 
-XLA's depthwise convolution on CPU is several times slower than the same sum written as
-kernel-size-squared shifted products, which XLA fuses into one vectorised loop: ten times at 7 x 7,
-forward, and three to seventy backward. Accelerators have a good depthwise kernel of their own.
-`jax.lax.platform_dependent` chooses when the program is lowered, not when it is traced, so exporting
-or compiling for another platform than the one at hand (`jax.export`, a TPU topology) takes the right
-branch.
+XLA's depthwise convolution on CPU is several times slower than the same sum written as k x k shifted products, which
+XLA fuses into one vectorized loop: ten times slower at 7 x 7 forward, and three to seventy times backward.
+Accelerators have a good depthwise kernel. `jax.lax.platform_dependent` selects the branch when the program is lowered,
+not when it is traced, so a program that is exported or compiled for another platform (`jax.export`, a TPU topology)
+gets that platform's branch.
 
-The gradient is written by hand for the same reason: left to autodiff, the shifted products turn
-into `kernel * kernel` padded copies of the input, and a strided slice into a scatter.
+The gradient is written by hand for the same reason: autodiff turns the shifted products into k * k padded copies of
+the input, and a strided slice into a scatter.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +24,19 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 'SAME') -> jax.Array:
-    """Convolves every channel with its own filter: y[b,u,v,c] = sum_ij x[b, su+i-p, sv+j-p, c] w[i,j,c].
+    """Convolves each channel with its own filter: y[b,u,v,c] = sum_ij x[b, su+i-p, sv+j-p, c] w[i,j,c].
 
-    Equation and name after Chollet, "Xception", CVPR 2017; the result equals
-    `jax.lax.conv_general_dilated` with `feature_group_count=C`.
+    Chollet, "Xception", CVPR 2017. The result equals `jax.lax.conv_general_dilated` with `feature_group_count=C`.
 
     Args:
       x: [B, H, W, C] input, float.
       kernel: [k, k, C] filters, of the same dtype as `x`.
-      stride: step in pixels, the same for rows and columns.
+      stride: step in pixels along both axes.
       padding: 'SAME' (as in TensorFlow: the odd pixel goes below and to the right), 'VALID', or
         ((top, bottom), (left, right)) in pixels.
 
     Returns:
-      [B, H', W', C], the dtype of `x`.
+      [B, H', W', C], of the dtype of `x`.
 
     Raises:
       ValueError: the channels of `x` and `kernel` differ, or the stride is not positive.
@@ -48,12 +47,12 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Pa
         raise ValueError(f'depthwise_conv needs a stride of at least 1, got {stride}')
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-    pads: _Pads = tuple((int(low), int(high)) for low, high in padding)
-    return _depthwise(x, kernel, stride, pads)
+    (top, bottom), (left, right) = padding
+    return _depthwise(x, kernel, stride, ((int(top), int(bottom)), (int(left), int(right))))
 
 
 class DepthwiseConv(nnx.Module):
-    """`depthwise_conv` with its filters as a parameter `kernel` [k, k, C], and `bias` [C] if asked for."""
+    """`depthwise_conv` with a parameter `kernel` [k, k, C], and a parameter `bias` [C] if `use_bias`."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class DepthwiseConv(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        # Each output sees size * size inputs (its own channel only), so that is the fan of He's rule.
+        # He initialization: the fan-in is size * size, since each output depends on its own channel only.
         std = (2 / size**2) ** 0.5
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (size, size, features), jnp.float32))
         self.use_bias = use_bias
@@ -126,7 +125,7 @@ def _grouped_gradients(x, kernel, dy, *, stride, pads):
 def _shifted_products(x, kernel, *, stride, pads):
     (height, width), size = _output_shape(x, kernel, stride, pads), kernel.shape[0]
     padded = _pad(x, pads)
-    total = 0
+    total: Any = 0
     for i in range(size):
         for j in range(kernel.shape[1]):
             total += _shift(padded, i, j, height, width, stride) * kernel[i, j]
@@ -138,9 +137,9 @@ def _shifted_gradients(x, kernel, dy, *, stride, pads):
 
 
 def _kernel_gradient(x, kernel, dy, stride, pads):
-    # XLA's CPU reductions over a fused slice run at a tenth of the speed of memory. So the images of a
-    # group are added as one element-wise expression, and rows and columns by a matrix product with
-    # ones, whose operand is never fused away. The scan keeps the program's size free of the batch.
+    # XLA's CPU reductions over a fused slice run at a tenth of the memory bandwidth. So the images of a group are
+    # added in one element-wise expression, and rows and columns by a matrix product with ones, whose operand is never
+    # fused away. With the scan, the size of the program does not depend on the batch.
     rows, columns, channels = kernel.shape
     batch, height, width = dy.shape[:3]
     group = max(n for n in range(1, 9) if batch % n == 0)
@@ -152,7 +151,7 @@ def _kernel_gradient(x, kernel, dy, stride, pads):
         for i in range(rows):
             for j in range(columns):
                 shifted = _shift(padded, i, j, height, width, stride)
-                product = sum(shifted[n] * dy[n] for n in range(group))
+                product: Any = sum(shifted[n] * dy[n] for n in range(group))
                 taps.append(ones @ product.reshape(height * width, channels))
         return total + jnp.stack(taps), None
 
@@ -162,14 +161,14 @@ def _kernel_gradient(x, kernel, dy, stride, pads):
 
 
 def _input_gradient(x, kernel, dy, stride, pads):
-    # Row stride * q + a of the padded input meets filter rows a, a + stride, ... only. So each of the
-    # stride * stride phases (a, b) is a small dense convolution of dy, and interleaving the phases
-    # gives the padded input's gradient: no zeros are multiplied and nothing is scattered.
+    # Row stride * q + a of the padded input meets only the filter rows a, a + stride, ... So each of the
+    # stride * stride phases (a, b) is a small dense convolution of dy, and the interleaved phases are the gradient of
+    # the padded input: without multiplications by zero, and without a scatter.
     rows, columns, channels = kernel.shape
     batch, height, width = dy.shape[:3]
     (top, _), (left, _) = pads
     taps_down, taps_right = -(-rows // stride), -(-columns // stride)
-    # Rows q that the input needs, so that the interleaved rows cover top ... top + H.
+    # The number of rows q that makes the interleaved rows cover top ... top + H.
     need_h, need_w = -(-(top + x.shape[1]) // stride), -(-(left + x.shape[2]) // stride)
     wide = lax.pad(
         dy,
@@ -198,7 +197,7 @@ def _pad(x, pads):
 
 
 def _shift(x, i, j, height, width, stride):
-    """The height x width samples of x, `stride` apart, from row i and column j on."""
+    """The height x width samples of x that start at row i and column j, `stride` apart."""
     return lax.slice(
         x,
         (0, i, j, 0),

@@ -1,10 +1,11 @@
-"""Layers at twice the resolution that they were trained at, with the same weights ("à trous").
+"""Dilated ("atrous") convolution of a stage, with unchanged weights and unchanged layers.
 
-Where a stage no longer steps, every filter behind it must reach twice as far to see what it saw before. Instead
-of dilating each filter, the map is dealt out into its four phases (even and odd rows and columns), each of which
-has the spacing that the layers know, and gathered again at the end. Holschneider et al., "A real-time algorithm
-for signal analysis with the help of the wavelet transform", 1989; for networks that recognise: Yu et al.,
-"Dilated Residual Networks", CVPR 2017.
+If a stage does not downsample, each filter behind that step must reach twice as far to see the cells that it was
+trained on. Instead of dilating each filter, `a_trous` splits the map into its four phases (even and odd rows and
+columns), whose cells have the spacing that the layers were trained at, and interleaves the results.
+
+Holschneider et al., "A real-time algorithm for signal analysis with the help of the wavelet transform", 1989
+(the "algorithme à trous"); in recognition networks: Yu et al., "Dilated Residual Networks", CVPR 2017.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,16 +14,16 @@ import jax
 
 
 def a_trous(layers: Iterable[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
-    """Passes each phase of a map through layers that keep its size.
+    """Applies layers to each of the four phases of a map: atrous convolution with dilation 2.
 
-    Equals the layers with every filter dilated by 2, zeros outside the map included.
+    The result equals that of the same layers with every filter dilated by 2 and zero padding.
 
     Args:
       layers: each `[B, h, w, C] -> [B, h, w, C']`.
       x: `[B, H, W, C]`, H and W even.
 
     Returns:
-      `[B, H, W, C']`. Its cells [::2, ::2] are what the layers make of `x[:, ::2, ::2]`.
+      `[B, H, W, C']`. Its cells `[::2, ::2]` are the layers' result for `x[:, ::2, ::2]`.
     """
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)

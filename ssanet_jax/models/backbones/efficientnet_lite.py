@@ -1,10 +1,9 @@
-"""EfficientNet-Lite: small backbones, whose ImageNet weights fit in 19 MB (Lite0) to 25 MB (Lite2).
+"""EfficientNet-Lite: small backbones, whose ImageNet weights take 19 MB (Lite0) to 25 MB (Lite2).
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019;
-the Lite variant (ReLU6, no squeeze-and-excitation, stem and head not scaled) is Google's of 2020.
-Layers, epsilon and 'SAME' padding are TensorFlow's, because the public weights were trained there
-and ported to the PyTorch layouts (`_blocks.3._depthwise_conv`, timm's `blocks.2.0.conv_dw`) that
-`pretrained/names.py` reads.
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; Google's Lite
+variant of 2020 has ReLU6, no squeeze-and-excitation, and a stem and head of fixed width. Epsilon, momentum and 'SAME'
+padding are TensorFlow's, where the public weights were trained. `pretrained/names.py` reads their PyTorch ports
+(`_blocks.3._depthwise_conv`, or timm's `blocks.2.0.conv_dw`).
 """
 
 import math
@@ -14,12 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.backbones.base import Level, is_dilated
-from ssanet_jax.models.backbones.batch_norm import BatchNorm, conv_norm
+from ssanet_jax.models.backbones.batch_norm import conv_norm
 from ssanet_jax.models.backbones.depthwise import DepthwiseConv, Padding
 from ssanet_jax.models.backbones.dilation import a_trous
-from ssanet_jax.models.backbones.rematerialisation import rematerialised
+from ssanet_jax.models.backbones.layers import conv, pointwise
+from ssanet_jax.models.backbones.layers import tensorflow_batch_norm as norm
+from ssanet_jax.models.backbones.remat import remat_if
 
-# Lite0: repeats, filter size, stride of the first block, expansion, channels out
+# The stages of Lite0: number of blocks, filter size, stride of the first block, expansion, output channels.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -29,22 +30,15 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-_LAST_STEP = 5  # the stage that steps from stride 16 to 32
+_LAST_STRIDED_STAGE = 5  # from stride 16 to 32
+_STEM_WIDTH = 32
 
 
 class EfficientNetLite(nnx.Module):
-    """Images -> the last convolution's map (after its BatchNorm and ReLU6), without classifier.
-
-    Attributes:
-      num_features, stride: channels and pixel step of the map.
-      pyramid_features: channels of each level of `pyramid`.
-      mean, std: per channel, in 0..255; the weights expect (pixel - mean) / std.
-      interpolation: with which the images that the weights learned from were resized.
-      remat: compute the blocks again in the backward pass instead of keeping what they did.
-    """
+    """Images -> the map of the last convolution (after BatchNorm and ReLU6), without a classifier. A `Backbone`."""
 
     num_features = 1280
-    mean, std = (127.0,) * 3, (128.0,) * 3
+    mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
     interpolation = 'bicubic'
     remat = False
 
@@ -61,77 +55,77 @@ class EfficientNetLite(nnx.Module):
 
         Args:
           rngs: source of the random weights.
-          dtype: of the computation; parameters are float32.
+          dtype: type of the computation; parameters are float32.
           width: factor of the channels, except those of stem and head: 1 in Lite0 and Lite1, 1.1 in Lite2.
-          depth: factor of the repeats, except those of the first and last stage: 1, 1.1 and 1.2. (The weights
-            learned from images of 224, 240 and 260.)
-          output_stride: 16: the last step of 2 is not taken, and the filters behind it reach twice as far.
+          depth: factor of the number of blocks, except in the first and last stage: 1, 1.1 and 1.2 in Lite0 to Lite2.
+            (Their weights were trained on images of 224, 240 and 260 pixels.)
+          output_stride: 16 makes the last strided stage dilated instead of strided; 0 is the usual stride, 32.
         """
         self.dilated = is_dilated(output_stride, 32)
         self.stride = 16 if self.dilated else 32
-        self.stem = nnx.Conv(3, 32, (3, 3), 2, padding='SAME', use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
-        self.stem_norm = norm(32, dtype, rngs)
-        blocks, channels, apart, steps = [], 32, None, {}
-        for stage, (repeats, size, stride, expansion, features) in enumerate(STAGES):
-            features = _rounded(width * features)
+        self.stem = conv(3, _STEM_WIDTH, 3, 2, dtype, rngs, padding='SAME')
+        self.stem_norm = norm(_STEM_WIDTH, dtype, rngs)
+        blocks, channels = [], _STEM_WIDTH
+        level_channels = {}  # index of each strided block -> channels of its input
+        first_dilated = None
+        for stage, (repeats, size, first_stride, expansion, features) in enumerate(STAGES):
+            features = _round_channels(width * features)
             if 0 < stage < len(STAGES) - 1:
                 repeats = math.ceil(depth * repeats)
             for index in range(repeats):
-                step, padding = stride if index == 0 else 1, 'SAME'
-                if step == 2:
-                    steps[len(blocks)] = channels
-                if self.dilated and step == 2 and stage == _LAST_STEP:
-                    # As 'SAME' puts the windows of every other cell: the odd pixel below and to the right.
-                    step, padding, apart = 1, (((size - 3) // 2, (size + 1) // 2),) * 2, len(blocks) + 1
+                stride, padding = first_stride if index == 0 else 1, 'SAME'
+                if stride == 2:
+                    level_channels[len(blocks)] = channels
+                if self.dilated and stride == 2 and stage == _LAST_STRIDED_STAGE:
+                    # Every other window lies where 'SAME' puts the strided ones: the odd pixel below and to the right.
+                    stride, padding = 1, (((size - 3) // 2, (size + 1) // 2),) * 2
+                    first_dilated = len(blocks) + 1
                 blocks.append(
-                    InvertedResidual(channels, features, size, step, expansion, padding, dtype=dtype, rngs=rngs)
+                    InvertedResidual(channels, features, size, stride, expansion, padding, dtype=dtype, rngs=rngs)
                 )
                 channels = features
         self.blocks = nnx.List(blocks)
-        self.apart = len(blocks) if apart is None else apart
-        self.steps = tuple(steps)  # the blocks before which a level ends
-        self.pyramid_features = (*steps.values(), self.num_features)
+        self.first_dilated = len(blocks) if first_dilated is None else first_dilated
+        self.strided_blocks = tuple(level_channels)  # their inputs are levels of the pyramid
+        self.pyramid_features = (*level_channels.values(), self.num_features)
         self.head = pointwise(channels, self.num_features, dtype, rngs)
         self.head_norm = norm(self.num_features, dtype, rngs)
 
     def centre(self, image_size: int) -> float:
-        """The pixel over which the first cell of the map is centred.
-
-        'SAME' puts the odd pixel of padding last: each step of 2 from an even size moves the centres by one pixel.
-        """
+        """See `Backbone`. 'SAME' pads last, so each step of 2 from an even size moves the centers by one cell."""
         return _centre(image_size, 5)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] normalised, float -> [B, ceil(H/stride), ceil(W/stride), 1280]."""
+        """Normalized float [B, H, W, 3] -> [B, ceil(H/stride), ceil(W/stride), 1280]."""
         return self.pyramid(images)[-1].map
 
     def pyramid(self, images: jax.Array) -> list[Level]:
-        """[B, H, W, 3] normalised, float -> the map before each step of 2, of strides 2 to 16, and the last map."""
+        """Normalized float [B, H, W, 3] -> the inputs of the strided blocks (strides 2 to 16), and the last map."""
         levels = []
         x = relu6(conv_norm(self.stem, self.stem_norm, images))
-        blocks = [rematerialised(block, self.remat) for block in self.blocks]
-        for index, block in enumerate(blocks[: self.apart]):
-            if index in self.steps:
+        blocks = [remat_if(self.remat, block) for block in self.blocks]
+        for index, block in enumerate(blocks[: self.first_dilated]):
+            if index in self.strided_blocks:
                 steps = len(levels) + 1
                 levels.append(Level(x, 2**steps, _centre(images.shape[1], steps)))
             x = block(x)
-        if self.apart < len(self.blocks):
-            x = a_trous(blocks[self.apart :], x)
+        if self.first_dilated < len(blocks):
+            x = a_trous(blocks[self.first_dilated :], x)
         x = relu6(conv_norm(self.head, self.head_norm, x))
         return [*levels, Level(x, self.stride, self.centre(images.shape[1]))]
 
 
-def _centre(size: int, steps: int) -> float:
-    """The pixel over which the first cell is centred after some of the steps of 2, in an image of `size`."""
-    centre = 0.5
+def _centre(image_size: int, steps: int) -> float:
+    """The pixel at the center of the first cell after this number of steps of 2."""
+    centre, side = 0.5, image_size
     for step in range(steps):
-        centre += 2**step * (size % 2 == 0)
-        size = -(-size // 2)
+        centre += 2**step * (side % 2 == 0)
+        side = -(-side // 2)
     return centre
 
 
 class InvertedResidual(nnx.Module):
-    """Expand by 1x1, filter each channel, project by 1x1 without activation; add the input if it fits.
+    """1x1 expansion, depthwise convolution, linear 1x1 projection; plus the input where the shapes agree.
 
     Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
     """
@@ -148,15 +142,15 @@ class InvertedResidual(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        wide = channels * expansion
+        expanded = channels * expansion
         self.skip = stride == 1 and channels == features
         self.expands = expansion != 1
         if self.expands:
-            self.expand = pointwise(channels, wide, dtype, rngs)
-            self.expand_norm = norm(wide, dtype, rngs)
-        self.depthwise = DepthwiseConv(wide, size, stride, padding, dtype=dtype, rngs=rngs)
-        self.depthwise_norm = norm(wide, dtype, rngs)
-        self.project = pointwise(wide, features, dtype, rngs)
+            self.expand = pointwise(channels, expanded, dtype, rngs)
+            self.expand_norm = norm(expanded, dtype, rngs)
+        self.depthwise = DepthwiseConv(expanded, size, stride, padding, dtype=dtype, rngs=rngs)
+        self.depthwise_norm = norm(expanded, dtype, rngs)
+        self.project = pointwise(expanded, features, dtype, rngs)
         self.project_norm = norm(features, dtype, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -169,31 +163,18 @@ class InvertedResidual(nnx.Module):
         return x + y if self.skip else y
 
 
-_HE = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-
-
-def pointwise(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A 1x1 convolution without bias, as the matrix product that it is: quicker on CPU, forward and backward."""
-    return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=_HE, rngs=rngs)
-
-
-def _rounded(channels: float) -> int:
-    """The nearest multiple of 8, or the next one if that were less than nine tenths."""
+def _round_channels(channels: float) -> int:
+    """The nearest multiple of 8, or the next larger one if rounding would lose more than a tenth."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
-def norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
-    """BatchNorm with EfficientNet's numbers: epsilon 1e-3, running statistics with momentum 0.99."""
-    return BatchNorm(features, momentum=0.99, epsilon=1e-3, dtype=dtype, rngs=rngs)
-
-
 @jax.custom_vjp
 def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6), with a gradient of 0 at both corners.
+    """min(max(x, 0), 6), with gradient 0 at 0 and 6.
 
-    Its gradient needs the result alone, which the next layer keeps anyway, and no division among equals
-    as that of `jnp.clip` does.
+    The gradient is computed from the result, which the next layer stores anyway. `jnp.clip` would also split the
+    gradient at ties.
     """
     return jnp.clip(x, 0, 6)
 

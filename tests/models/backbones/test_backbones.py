@@ -1,4 +1,4 @@
-"""What holds for every backbone; and the comparison with torch that the tests of each family call."""
+"""Properties of every backbone, and the comparison with torch that the tests of each family use."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
+from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone, list_backbones
 from ssanet_jax.pretrained.load import load_pretrained
 from ssanet_jax.pretrained.names import FAMILIES, map_names
 
@@ -16,7 +16,7 @@ def parameters(module):
 
 
 def random_weights(shapes):
-    """Weights under torch's names that keep the numbers of a deep network in bounds, and exercise each layer."""
+    """Weights by torch name that keep the activations of a deep network bounded, and exercise each layer."""
     random = np.random.default_rng(0)
     weights = {}
     for key, shape in shapes.items():
@@ -31,16 +31,17 @@ def random_weights(shapes):
 
 
 def assert_equals_torch(name, weights, forward, tmp_path, *, training, backward, tolerance=1e-4, size=(64, 96)):
-    """A backbone in float32 equals torch in float64, within `tolerance` of the largest number of each array.
+    """A backbone in float32 equals torch in float64, within `tolerance` of the largest value of each array.
 
     Args:
-      name: of the backbone.
-      weights: torch name -> array; they come to the backbone by a file that torch writes.
-      forward: (torch, {name: tensor}, images [B, 3, H, W]) -> map [B, C, h, w]. In training it moves the
-        running statistics among its tensors.
-      training: whether BatchNorm uses the batch; its new running statistics are then compared too.
+      name: name of the backbone.
+      weights: torch name -> array; the backbone loads them from a file written by torch.
+      forward: (torch, {name: tensor}, images [B, 3, H, W]) -> map [B, C, h, w]. In training it updates the
+        running statistics in its tensors.
+      training: whether BatchNorm uses the statistics of the batch; the new running statistics are then compared too.
       backward: whether to compare the gradients of all parameters and of the images.
-      size: of the images.
+      tolerance: the largest relative error.
+      size: height and width of the images.
     """
     torch = pytest.importorskip('torch', reason='needs torch: pip install -e .[torch-parity]')
     torch.save({key: torch.from_numpy(value) for key, value in weights.items()}, tmp_path / 'weights.pth')
@@ -75,7 +76,7 @@ def assert_equals_torch(name, weights, forward, tmp_path, *, training, backward,
         assert_close(image_gradient, pixels.grad.permute(0, 2, 3, 1).numpy(), tolerance, 'gradient of the images')
     assert_close(features, expected.detach().permute(0, 2, 3, 1).numpy(), tolerance, 'features')
 
-    # What torch has for each name goes through the same table as the weights, and so meets our path.
+    # The table of names that maps the weights also maps torch's gradients and statistics to our paths.
     theirs = {key: value if moves(key) else value.grad for key, value in tensors.items()}
     theirs = {key: value.numpy() for key, value in theirs.items() if value is not None}
     ours = {'.'.join(map(str, key)): v.get_value() for key, v in nnx.to_flat_state(new_stats)}
@@ -84,31 +85,36 @@ def assert_equals_torch(name, weights, forward, tmp_path, *, training, backward,
     shapes = {path: value.shape for path, value in ours.items()}
     theirs = map_names(theirs, FAMILIES[name], shapes, 'torch')
     learns = lambda path: not path.endswith(('.mean', '.var'))
-    # A bias that the next BatchNorm subtracts again has the gradient zero, of which rounding leaves something else.
-    floor = 0.01 * max((np.abs(value).max() for path, value in theirs.items() if learns(path)), default=0)
+    # A bias that the next BatchNorm removes has gradient zero, and rounding leaves a tiny value instead.
+    least = 0.01 * max((np.abs(value).max() for path, value in theirs.items() if learns(path)), default=0)
     for path, value in theirs.items():
-        assert_close(ours[path], value, tolerance, path, floor if learns(path) else 0)
+        assert_close(ours[path], value, tolerance, path, least if learns(path) else 0)
 
 
-def assert_close(actual, expected, tolerance, what, floor=0):
-    error = np.abs(np.asarray(actual, np.float64) - expected).max() / max(np.abs(expected).max(), floor)
-    assert error <= tolerance, f'{what} is off by {error:.1e} of its largest number'
+def assert_close(actual, expected, tolerance, what, least=0):
+    error = np.abs(np.asarray(actual, np.float64) - expected).max() / max(np.abs(expected).max(), least)
+    assert error <= tolerance, f'{what} is off by {error:.1e} of its largest value'
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_each_keeps_its_promises(name):
+def test_implements_the_protocol(name):
     module = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16))
     graph, state = nnx.split(module)
     images = jax.ShapeDtypeStruct((2, 96, 64, 3), jnp.float32)
     features = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, images)
-    assert features.shape == (2, 96 // module.stride, 64 // module.stride, module.features)
+    assert features.shape == (2, 96 // module.stride, 64 // module.stride, module.num_features)
     assert features.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype('float32')}
     assert len(module.mean) == len(module.std) == 3
     assert module.interpolation in ('bilinear', 'bicubic')
-    assert module.remat is False
+    assert module.remat is False and module.dilated is False
+    assert module.pyramid_features[-1] == module.num_features
 
 
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match='resnet50.*efficientnet_lite0'):
+    with pytest.raises(ValueError, match="unknown backbone 'resnet51': choose one of .*resnet50.*efficientnet_lite0"):
         build_backbone('resnet51', nnx.Rngs(0))
+
+
+def test_the_list_of_backbones_is_sorted_and_complete():
+    assert list_backbones() == sorted(BACKBONES)

@@ -1,4 +1,4 @@
-"""Folding BatchNorm into the filters changes no number; relu6 has the gradient of its definition."""
+"""Folding BatchNorm into the filters keeps all results; relu6 has the gradient of its definition."""
 
 import chex
 import jax
@@ -34,7 +34,7 @@ class Pair(nnx.Module):
 
 
 def _run(pair, x, folded):
-    """Value, gradients by parameters and input, and statistics afterwards."""
+    """The value, the new statistics, and the gradients with respect to the parameters and the input."""
     graph, params, rest = nnx.split(pair, nnx.Param, ...)
 
     def loss(params, x):
@@ -47,18 +47,18 @@ def _run(pair, x, folded):
 
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('name', CONVS)
-def test_folding_changes_no_number(name, training):
+def test_folding_keeps_values_gradients_and_statistics(name, training):
     pair = Pair(name)
     pair.train() if training else pair.eval()
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
     plain, folded = (_run(pair, x, folded) for folded in (False, True))
     chex.assert_trees_all_close(folded, plain, rtol=2e-5, atol=2e-5)
-    moved = not np.array_equal(plain[1]['norm']['mean'], pair.norm.mean[...])
-    assert moved == training
+    updated = not np.array_equal(plain[1]['norm']['mean'], pair.norm.mean[...])
+    assert updated == training
 
 
 @pytest.mark.parametrize('name', CONVS)
-def test_the_module_is_left_as_it_was(name):
+def test_the_module_is_unchanged(name):
     pair = Pair(name)
     pair.eval()
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(pair)))
@@ -66,8 +66,8 @@ def test_the_module_is_left_as_it_was(name):
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(pair)), before)
 
 
-def test_a_folded_program_has_no_pass_over_the_map_but_one_sum():
-    """Operations on arrays of the map's size: the convolution and the addition of the shift."""
+def test_a_folded_program_makes_one_pass_over_the_map():
+    """The only operations on arrays of the map's size are the convolution and the addition of the shift."""
     pair = Pair('pointwise')
     pair.eval()
     graph, state = nnx.split(pair)

@@ -1,4 +1,4 @@
-"""ConvNeXt: published numbers of parameters, parity with torch written out by hand, training without BatchNorm."""
+"""ConvNeXt: published numbers of parameters, parity with a hand-written torch model, training without BatchNorm."""
 
 from functools import partial
 
@@ -19,14 +19,14 @@ WIDTHS = (96, 192, 384, 768)
 REPEATS = {'convnext_tiny': (3, 3, 9, 3), 'convnext_small': (3, 3, 27, 3), 'short': (1, 1, 2, 1)}
 
 
-# Published: the classifier's 1000 classes are 768 * 1000 + 1000 of them.
+# The published number includes the classifier: 768 * 1000 weights and 1000 biases.
 @pytest.mark.parametrize('name, published', [('convnext_tiny', 28_589_128), ('convnext_small', 50_223_688)])
 def test_parameters_are_as_published(name, published):
     assert parameters(nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))) == published - 769_000
 
 
 def names(naming):
-    """(stem, its norm, last norm, the one before stage s, block i of stage s, the layers in a block, its scale)."""
+    """Names of the stem, its norm, the last norm, a downsampling, a block, its layers, and its layer scale."""
     if naming == 'torchvision':
         layers = ('block.0', 'block.2', 'block.3', 'block.5')
         shrink, block = (lambda s: f'features.{2 * s}'), (lambda s, i: f'features.{2 * s + 1}.{i}')
@@ -55,7 +55,7 @@ def shapes(name, naming):
 
 
 def torch_convnext(torch, w, x, name, naming):
-    """Torchvision's and timm's map with `torch.nn.functional` alone, and the classifier's LayerNorm on each cell."""
+    """The map of torchvision and timm by `torch.nn.functional`, with the classifier's LayerNorm on each cell."""
     f = torch.nn.functional
     stem, stem_norm, head_norm, shrink, block, (depthwise, norm, expand, project), scale = names(naming)
     both = lambda key: (w[f'{key}.weight'], w[f'{key}.bias'])
@@ -90,11 +90,11 @@ def test_equals_torch(name, naming, backward, tmp_path, monkeypatch):
     monkeypatch.setitem(FAMILIES, 'short', FAMILIES['convnext_tiny'])
     weights = random_weights(shapes(name, naming))
     forward = lambda torch, w, images: torch_convnext(torch, w, images, name, naming)
-    # 70 is no multiple of 32: what is left over at the border is dropped, here as there.
+    # 70 is not a multiple of 32: both implementations drop the incomplete patch at the border.
     assert_equals_torch(name, weights, forward, tmp_path, training=True, backward=backward, size=(70, 96))
 
 
-def test_a_new_block_passes_its_input_on():
+def test_a_new_block_is_nearly_the_identity():
     module = ConvNeXt((1, 1, 1, 1), nnx.Rngs(0), widths=(8, 8, 8, 8))
     x = jax.random.normal(jax.random.key(0), (1, 5, 6, 8))
     np.testing.assert_allclose(nnx.jit(lambda block, x: block(x))(module.stages[0][0], x), x, atol=1e-4)
@@ -103,7 +103,7 @@ def test_a_new_block_passes_its_input_on():
 
 @pytest.fixture
 def small(monkeypatch):
-    """An SSANet without any BatchNorm."""
+    """An SSANet without BatchNorm."""
     monkeypatch.setitem(BACKBONES, 'small', partial(ConvNeXt, (1, 1, 1, 1), widths=(8, 8, 8, 16)))
     model = SSANet(3, 64, backbone='small', num_parts=2, num_proposals=2, num_scales=3, rngs=nnx.Rngs(0))
     model.backbone.train()

@@ -32,7 +32,7 @@ def assert_equal_with_gradients(shape, size, stride, padding, seed=0):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
     dy = jnp.asarray(random.normal(size=expected.shape), jnp.float32)
     for ours, theirs in zip(actual_vjp(dy), expected_vjp(dy), strict=True):
-        # A sum of n products carries an error that grows with its own size.
+        # The rounding error of a sum of products grows with the sum.
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * max(1, float(jnp.abs(theirs).max())))
 
 
@@ -73,7 +73,7 @@ def test_the_accelerator_branch_has_the_same_gradient():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_an_export_for_an_accelerator_takes_its_own_convolution():
+def test_an_export_for_an_accelerator_uses_the_native_convolution():
     x, kernel = jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32), jax.ShapeDtypeStruct((3, 3, 4), jnp.float32)
 
     def lowered(platform):
@@ -90,7 +90,7 @@ def test_runs_under_vmap_and_in_bfloat16():
     assert gradient.shape == x.shape and gradient.dtype == jnp.bfloat16
 
 
-def test_the_bias_is_a_parameter_only_if_asked_for():
+def test_the_bias_is_optional():
     assert set(nnx.state(DepthwiseConv(4, 3, rngs=nnx.Rngs(0)), nnx.Param)) == {'kernel'}
     module = DepthwiseConv(4, 7, use_bias=True, rngs=nnx.Rngs(0))
     module.bias.set_value(jnp.arange(4.0))

@@ -1,4 +1,4 @@
-"""Half the stride with the same weights, and where a map's cells lie."""
+"""Half the stride with the same weights, and the position of a map's cells in the image."""
 
 from functools import partial
 
@@ -39,19 +39,19 @@ SMALL = ('resnet_tiny', 'resnet18', 'resnet50', 'efficientnet_lite0', 'convnext_
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_every_other_cell_is_the_map_it_was(name):
+def test_every_other_cell_is_the_undilated_map(name):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
     coarse, fine = (build_backbone(name, nnx.Rngs(0), output_stride=stride) for stride in (0, half_stride(name, True)))
     coarse.eval(), fine.eval()
     chex.assert_trees_all_equal_structs(nnx.state(coarse), nnx.state(fine))
     assert fine.stride * 2 == coarse.stride
     side = 64 // fine.stride
-    chex.assert_shape(fine(x), (1, side, side, fine.features))
+    chex.assert_shape(fine(x), (1, side, side, fine.num_features))
     chex.assert_trees_all_close(fine(x)[:, ::2, ::2], coarse(x), rtol=1e-4, atol=1e-4)
 
 
 def _averaging(backbone):
-    """All filters average: what comes out of a ramp is the ramp, at the cell's centre."""
+    """Makes all filters averages: a ramp then yields its own value at each cell's centre."""
 
     def flatten(path, leaf):
         if path[-1] == 'kernel':  # [k, k, in, out], [in, out] or, depthwise, [k, k, channels]
@@ -76,33 +76,32 @@ def test_centre_of_the_first_cell(name, size, dilate):
         pytest.skip('only sizes that the full stride divides can be dilated')
     backbone.eval()
     graph, state = _averaging(backbone)
-    faint = 1e-4  # additions make it grow, and ReLU6 must not cut it off
+    faint = 1e-4  # residual additions make it grow, and ReLU6 must not clip it
     ramp = faint * (jnp.arange(size) + 0.5) / size
-    cell = round(size / 2 / backbone.stride)  # far from the border, whose padding is no ramp
+    cell = round(size / 2 / backbone.stride)  # far from the border, where zero padding breaks the ramp
 
-    # The weights are an argument: as constants of the program, XLA 0.10.2 on CPU got them wrong.
+    # The weights are arguments: jax 0.10.2 on CPU computes wrong results if they are constants of the program.
     @jax.jit
     def cell_of(state, x):
         return nnx.merge(graph, state)(jnp.broadcast_to(x[None, :, None, None], (1, size, size, 3)))[0, cell, cell, 0]
 
     read = partial(cell_of, state)
     one = read(jnp.full(size, faint))
-    # Max-pooling looks for the higher end of the ramp; the falling one cancels it.
+    # Max-pooling shifts a rising ramp up; the falling ramp cancels the shift.
     position = size * float((read(ramp) - read(faint - ramp)) / one + 1) / 2
     assert position - cell * backbone.stride == pytest.approx(backbone.centre(size), abs=0.05)
 
 
 @pytest.mark.parametrize('dilate', [False, True])
-def test_patches_side_by_side_do_not_move(dilate):
-    """With its blocks doing nothing, a cell of ConvNeXt sees the patch of the image that it stands for."""
+def test_patches_without_overlap_do_not_move(dilate):
+    """If its blocks are the identity, the receptive field of a cell of ConvNeXt is its own patch."""
     backbone = build_backbone('convnext_tiny', nnx.Rngs(0), output_stride=16 if dilate else 0)
     for stage in backbone.stages:
         for block in stage:
             block.layer_scale[...] = jnp.zeros_like(block.layer_scale[...])
     x = jax.random.normal(jax.random.key(0), (1, 96, 96, 3))
-    seen = jax.jit(jax.grad(lambda x: jnp.square(backbone(x)[0, 32 // backbone.stride, 32 // backbone.stride]).sum()))(
-        x
-    )
-    rows = np.flatnonzero(np.abs(seen).sum((0, 2, 3)))
+    cell = 32 // backbone.stride
+    gradient = jax.jit(jax.grad(lambda x: jnp.square(backbone(x)[0, cell, cell]).sum()))(x)
+    rows = np.flatnonzero(np.abs(gradient).sum((0, 2, 3)))
     assert (rows.min(), rows.max()) == (32, 63)
     assert backbone.centre(96) == (rows.min() + rows.max() + 1) / 2 - 32

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite gives what its public weights gave elsewhere, and what torch gives for any weights."""
+"""EfficientNet-Lite equals other implementations on its public weights, and torch on random ones."""
 
 from functools import partial
 from importlib import metadata
@@ -145,7 +145,7 @@ def shapes(number, naming):
 
 
 def torch_efficientnet(torch, w, x, number, naming, training):
-    """The forward pass with `torch.nn.functional` alone; in training it moves the statistics in `w`."""
+    """The forward pass in `torch.nn.functional`; in training it updates the statistics in `w`."""
     f = torch.nn.functional
     for conv, bn, kernel, stride, activates, skip in layers(number, naming):
         if 'starts' in skip:

@@ -1,4 +1,4 @@
-"""ResNets: torchvision's numbers of parameters, and parity with torch written out by hand."""
+"""ResNets: torchvision's numbers of parameters, and parity with a hand-written torch model."""
 
 from functools import partial
 
@@ -68,7 +68,7 @@ def test_has_the_parameters_of_torchvision_without_fc(name, millions):
 
 def test_tiny_resnet_can_be_resized_and_trains():
     module = TinyResNet(nnx.Rngs(0), widths=(8, 16), repeats=(1, 2), strides=(1, 2))
-    assert (module.features, module.stride) == (16, 8)
+    assert (module.num_features, module.stride) == (16, 8)
     graph, params, stats = nnx.split(module, nnx.Param, ...)
     images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
 
@@ -90,12 +90,12 @@ def test_the_running_variance_is_unbiased():
     norm(jnp.asarray(x))
     np.testing.assert_array_equal(norm.var[...], kept)
     norm.train()
-    norm(jnp.ones((1, 1, 1, 3)))  # of one number there is no unbiased variance
+    norm(jnp.ones((1, 1, 1, 3)))  # one value per channel has no unbiased variance
     assert np.isfinite(norm.var[...]).all()
 
 
 def torch_resnet(torch, w, images, name, training):
-    """Torchvision's forward pass, with `torch.nn.functional` alone; in training it moves the statistics in `w`."""
+    """Torchvision's forward pass in `torch.nn.functional`; in training it updates the statistics in `w`."""
     f = torch.nn.functional
 
     def bn(x, key):
@@ -136,8 +136,8 @@ def torch_resnet(torch, w, images, name, training):
     ],
 )
 def test_equals_torch_under_torchvision_names(name, training, backward, tmp_path, monkeypatch):
-    # With the statistics of small batches, the gradient of 50 layers of random weights is so sensitive that torch
-    # in float32 is off by several per cent of itself in float64. One block a stage has the same parts.
+    # With small batches and random weights, the gradient of 50 layers is so ill-conditioned that torch in float32
+    # differs from torch in float64 by several per cent. One block per stage exercises the same layers.
     monkeypatch.setitem(BACKBONES, 'bottlenecks', partial(ResNet, Bottleneck, (1, 1, 1, 1)))
     monkeypatch.setitem(FAMILIES, 'bottlenecks', FAMILIES['resnet50'])
     monkeypatch.setitem(LAYOUTS, 'bottlenecks', ('bottleneck', (1, 1, 1, 1)))

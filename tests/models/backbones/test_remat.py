@@ -1,4 +1,4 @@
-"""Keeping less for the backward pass changes neither gradient nor statistics; only how they are computed."""
+"""Rematerialization changes neither gradients nor statistics, only how they are computed."""
 
 import chex
 import jax
@@ -15,12 +15,12 @@ SIZE = 64
 REMAT = jax.make_jaxpr(jax.checkpoint(lambda x: x))(0.0).eqns[0].primitive.name
 SETTINGS = dict(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3, crop_size=56)
 
-# Class or function -> the first name that it stands behind.
+# Class of the backbone -> its first name in the registry.
 ONE_OF_EACH = {getattr(build, 'func', build): name for name, build in reversed(BACKBONES.items())}
 
 
 def gradient(sharing, remat, images):
-    """The gradient and the new statistics of a network that learns its statistics, and its program."""
+    """The gradient and the new statistics of a training step, and its program."""
     model = SSANet(5, SIZE, **SETTINGS, sharing=sharing, remat=remat, rngs=nnx.Rngs(0))
     model.train()
     graph, params, stats = split_model(model)
@@ -38,11 +38,11 @@ def gradient(sharing, remat, images):
 @pytest.mark.parametrize('sharing', ['none', 'part'])
 def test_same_gradient_and_statistics(sharing):
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    (kept, kept_program), (again, again_program) = (gradient(sharing, remat, images) for remat in (False, True))
-    assert REMAT in again_program and REMAT not in kept_program
-    chex.assert_trees_all_close(again, kept, rtol=1e-3, atol=1e-5)
-    moved = jax.tree.map(lambda x: float(jnp.abs(x).max()), kept)
-    assert min(jax.tree.leaves(moved[1])) > 0 and max(jax.tree.leaves(moved[0])) > 0
+    (stored, stored_program), (remat, remat_program) = (gradient(sharing, remat, images) for remat in (False, True))
+    assert REMAT in remat_program and REMAT not in stored_program
+    chex.assert_trees_all_close(remat, stored, rtol=1e-3, atol=1e-5)
+    largest = jax.tree.map(lambda x: float(jnp.abs(x).max()), stored)
+    assert min(jax.tree.leaves(largest[1])) > 0 and max(jax.tree.leaves(largest[0])) > 0
 
 
 @pytest.mark.parametrize('dilate', [False, True])
@@ -58,8 +58,8 @@ def test_every_block_of_every_family(name, blocks, dilate):
 
 
 @pytest.mark.parametrize('name', ONE_OF_EACH.values())
-def test_no_family_forgets_it(name):
-    """Also one that nobody counted the blocks of above: its gradient computes more than once what it is told to."""
+def test_every_family_supports_it(name):
+    """Including families whose blocks are not counted above."""
 
     def program(remat):
         model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))

@@ -1,0 +1,20 @@
+"""Rematerialization: recompute a block's activations in the backward pass instead of storing them."""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+
+def remat_if(enabled: bool, block: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """The block, rematerialized if `enabled`: of its activations, only the input is stored for the backward pass.
+
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016: the price is one more forward pass.
+
+    Args:
+      enabled: whether to rematerialize.
+      block: an NNX module `[B, H, W, C] -> [B, H', W', C']`.
+    """
+    if not enabled:
+        return block
+    return lambda x: nnx.remat(lambda block, x: block(x))(block, x)
