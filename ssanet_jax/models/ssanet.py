@@ -161,7 +161,7 @@ class SSANet(nnx.Module):
         map_candidates: MapCandidates = lambda describe: describe,
     ) -> PartFeatures:
         """The first half of `__call__`: all that needs the backbone, and the choice of parts and scales."""
-        images = self._normalise(images)
+        images = self._normalize(images)
         levels = self.backbone.pyramid(images)
         feature_map = levels[-1].map  # [B, h, w, C]
         features = PartFeatures(feature_map.mean((1, 2)))
@@ -259,7 +259,8 @@ class SSANet(nnx.Module):
             return
         if self.every > 1:
             raise ValueError(
-                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone}; got {size}'
+                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone}; '
+                f'got {size}'
             )
         cells = _traced(self.backbone, (1, size, size, 3)).shape[1]
         if cells != -(-size // stride):
@@ -287,7 +288,7 @@ class SSANet(nnx.Module):
         if part_head == 'fpn' and self.sharing != 'image':
             raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
 
-    def _normalise(self, images: jax.Array) -> jax.Array:
+    def _normalize(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _region_maps(
