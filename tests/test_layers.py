@@ -19,7 +19,7 @@ FLOORS = (
     ('data',),
     ('runs',),
     ('evaluation',),
-    ('predictor',),
+    ('predictor', 'factory'),
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight'),

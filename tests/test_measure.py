@@ -9,7 +9,7 @@ from commands import changed, run_each, run_python
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.evaluation.keypoints import in_input_pixels, summarise
-from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.run import load_run
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_measures_robustness_and_key_points(workdir):
     run = load_run(workdir)
     test = load_dataset(run.config.data).test
     images = [test[i]['image'] for i in range(30)]
-    boxes = np.stack([found.boxes for found in Recogniser(run.model, run.active)(images)])
+    boxes = np.stack([found.input_boxes for found in Predictor.from_run(run).predict(images)])
     annotations = [in_input_pixels(test[i], run.config.data) for i in range(30)]
     truth = [np.stack(column) for column in zip(*annotations)]
     expected = summarise(boxes, *truth)

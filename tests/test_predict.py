@@ -12,8 +12,8 @@ from commands import ROOT, changed, run_python
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation, to_source_pixels
-from ssanet_jax.evaluation.recognition import Recogniser
 from ssanet_jax.predict import find_images, picture_names
+from ssanet_jax.predictor import load
 from ssanet_jax.runs.run import load_run
 
 pytestmark = pytest.mark.slow
@@ -48,15 +48,12 @@ def test_predict_writes_a_line_and_a_picture_an_image(finished_run, photos, tmp_
     assert [line['file'] for line in lines] == [str(photos / f'{i}.png') for i in range(8)] + [
         str(photos / 'more/8.png')
     ]
-    run = load_run(finished_run.workdir)
+    model = load(finished_run.workdir)
     images = [cv2.imread(line['file'])[..., ::-1] for line in lines]
-    found = list(
-        Recogniser(run.model, run.active, batch_size=1)([preprocess_for_evaluation(i, run.config.data) for i in images])
-    )
-    for line, one in zip(lines, found):
-        assert line['class'] == run.class_names[one.label]
-        assert list(line['probabilities']) == [run.class_names[i] for i in np.argsort(-one.probabilities)[:3]]
-        assert len(line['boxes']) == len(line['scale']) == len(line['orientation']) == run.config.model.num_parts
+    for line, one in zip(lines, model.predict(images, batch_size=1), strict=True):
+        assert line['class'] == one.label
+        assert list(line['probabilities']) == [model.class_names[i] for i in np.argsort(-one.probabilities)[:3]]
+        assert len(line['boxes']) == len(line['scale']) == len(line['orientation']) == model.config.model.num_parts
     assert len(list(tmp_path.glob('*.png'))) == 9
 
 
@@ -65,11 +62,11 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     done = predict(f'--workdir={finished_run.workdir}', f'--out={tmp_path}', photos / '3.png')
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, (tmp_path / 'predictions.jsonl').read_text().splitlines())
-    run = load_run(finished_run.workdir)
+    model = load(finished_run.workdir)
     squeezed = preprocess_for_evaluation(
-        cv2.imread(str(photos / '3.png'))[..., ::-1], run.config.data
+        cv2.imread(str(photos / '3.png'))[..., ::-1], model.config.data
     )  # 192 x 96 -> 64 x 64
-    (found,) = Recogniser(run.model, run.active)([squeezed])
+    (found,) = model.predict(squeezed)
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
 
 
@@ -79,9 +76,9 @@ def test_what_is_broken_off_leaves_the_earlier_lines(finished_run, photos, tmp_p
     (tmp_path / 'predictions.jsonl').write_text(earlier)
     before = f"""
 import os
-def save(path, picture):
+def save(prediction, path):
     {end}
-module.save_picture = save
+module.Prediction.save = save
 """
     arguments = [f'--workdir={finished_run.workdir}', f'--out={tmp_path}', photos / '3.png']
     done = run_python(changed('ssanet_jax.predict', before), *arguments)

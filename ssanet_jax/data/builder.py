@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
@@ -28,12 +27,10 @@ from rich.progress import track
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import SPLITS, Listing, Record, expand_home
-from ssanet_jax.data.transforms import resize_image
+from ssanet_jax.data.transforms import shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
-# An image is shrunk if that leaves less than half of its pixels to decode.
-_WORTH_SHRINKING = 1.5
 _CHUNK_SIZE = 256  # images that are prepared at a time
 
 
@@ -214,9 +211,8 @@ def convert_image(data: bytes, file: str, crop_bottom: int, side: int | None) ->
     Args:
       data, file: the file's content and name.
       crop_bottom: rows at its bottom that are not part of the picture.
-      side: shorter side that the network needs, pixels; None stores every file as it is. A file
-        whose shorter side is at least 1.5 times that is stored at this size, as a JPEG of
-        quality 95 without colour subsampling.
+      side: shorter side that the network needs, pixels: a much larger image is stored as `shrink_image` leaves it.
+        None stores every file as it is.
     """
     as_it_is = StoredImage(data, crop_bottom, 1.0)
     if side is None:
@@ -226,18 +222,8 @@ def convert_image(data: bytes, file: str, crop_bottom: int, side: int | None) ->
     except UserError:
         return as_it_is  # whoever reads it meets the same error, and reports it
     image = image[: max(image.shape[0] - crop_bottom, 0)]
-    height, width = image.shape[:2]
-    if not height:
-        return as_it_is
-    scale = side / min(height, width)
-    if scale > 1 / _WORTH_SHRINKING:
-        return as_it_is
-    image = resize_image(image, round(height * scale), round(width * scale))
-    settings = [
-        cv2.IMWRITE_JPEG_QUALITY, 95,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]  # fmt: skip
-    return StoredImage(cv2.imencode('.jpg', image[..., ::-1], settings)[1].tobytes(), 0, scale)
+    shrunk = shrink_image(image, side) if image.size else None
+    return StoredImage(shrunk.data, 0, shrunk.scale) if shrunk else as_it_is
 
 
 def _prepared_builder(place: pathlib.Path, listing: Listing, side: int | None) -> _RecordBuilder:

@@ -54,7 +54,7 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
                     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                     if pixels is not None:
                         return pixels
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            return from_pillow(image)
     # Decoders of damaged files raise almost anything: OSError, SyntaxError, struct.error,
     # DecompressionBombError, ... To the reader they all mean the same.
     except Exception as error:
@@ -64,6 +64,11 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
         raise UnreadableImage(
             f'cannot read the image {file} ({reason}): replace the file or remove it from the set'
         ) from error
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """A Pillow image -> uint8 `[H, W, 3]`, RGB, converted and turned upright as `decode_image` does it."""
+    return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff])')

@@ -7,11 +7,14 @@ Normalisation is the model's business and happens on the device.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import grain
 import numpy as np
+
+# An image is shrunk if that leaves less than half of its pixels to decode.
+_WORTH_SHRINKING = 1.5
 
 INTERPOLATIONS = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
@@ -29,6 +32,36 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str 
     shrinks = image.shape[0] * image.shape[1] > height * width
     method = cv2.INTER_AREA if shrinks else INTERPOLATIONS[interpolation]
     return cv2.resize(image, (width, height), interpolation=method)
+
+
+class ShrunkImage(NamedTuple):
+    """An image that was stored smaller than it was."""
+
+    data: bytes  # a JPEG file
+    scale: float  # its pixels per pixel of the original
+
+
+def shrink_image(image: np.ndarray, side: int) -> ShrunkImage | None:
+    """Shrinks an image that is much larger than the network needs.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB.
+      side: the shorter side that the network needs, pixels.
+
+    Returns:
+      The image with that shorter side, as a JPEG of quality 95 without chroma subsampling; None if the shorter side
+      of the original is less than 1.5 times `side`, so that shrinking would save little.
+    """
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    if scale > 1 / _WORTH_SHRINKING:
+        return None
+    image = resize_image(image, round(height * scale), round(width * scale))
+    settings = [
+        cv2.IMWRITE_JPEG_QUALITY, 95,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]  # fmt: skip
+    return ShrunkImage(cv2.imencode('.jpg', image[..., ::-1], settings)[1].tobytes(), scale)
 
 
 @dataclasses.dataclass(frozen=True)

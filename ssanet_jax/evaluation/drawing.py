@@ -13,7 +13,7 @@ from ssanet_jax.evaluation.lettering import Colour, extent, fitted, write
 # RGB, one colour a part, told apart by people with colour-blindness too (Okabe and Ito, 2008).
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 BLACK, DARK, GREY, WHITE = (0, 0, 0), (20, 20, 20), (90, 90, 90), (255, 255, 255)
-# What oriented pooling chose, by the names of `recognise.ORIENTATIONS`, as quarter turns of an arrow to the right.
+# What oriented pooling chose, by the names of `prediction.ORIENTATIONS`, as quarter turns of an arrow to the right.
 ARROWS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vertical reversed': 3}
 SHIFT = 4  # OpenCV takes places in sixteenths of a pixel then
 FINE = 2**SHIFT

@@ -13,7 +13,8 @@ from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.drawing import confusion_svg, draw_parts
 from ssanet_jax.evaluation.keypoints import in_input_pixels
-from ssanet_jax.evaluation.recognition import Recogniser, evenly, keypoints_sheet
+from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.report.facts import Facts
 from ssanet_jax.report.page import Html, bar, card, cards, element, join, paragraph, picture, table, text
 from ssanet_jax.report.responses import responses_svg
@@ -28,25 +29,25 @@ def parts(facts: Facts) -> Html:
     run, dataset = facts.run, facts.dataset
     located, mined, oriented = (group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling'))
     shown = list(_readable(dataset.test, evenly(EXAMPLES, len(dataset.test))))
-    images = [preprocess_for_evaluation(example['image'], run.config.data) for _, example in shown]
+    predictions = Predictor.from_run(run).predict([example['image'] for _, example in shown])
     figures = []
-    for (_, example), image, found in zip(shown, images, Recogniser(run.model, run.active)(images)):
+    for (_, example), found in zip(shown, predictions):
         drawn = draw_parts(
-            image,
-            found.boxes,
+            found.image,
+            found.input_boxes,
             found.scales,
             side=SIDE,
             orientations=found.orientations,
-            proposals=found.proposals if mined else None,
+            proposals=found.input_proposals if mined else None,
         )[:SIDE]
-        name, truth = run.class_names[found.label], run.class_names[int(example['label'])]
-        right = found.label == int(example['label'])
+        truth = run.class_names[int(example['label'])]
+        right = found.class_index == int(example['label'])
         verdict = element('span', 'right' if right else f'wrong: is {truth}', class_='right' if right else 'wrong')
         figures.append(
             card(
                 picture(drawn, f'{truth}, with its parts' if located else truth),
-                element('b', name),
-                f' ({found.probabilities[found.label]:.2f}), ',
+                element('b', found.label),
+                f' ({found.score:.2f}), ',
                 verdict,
             )
         )
@@ -69,11 +70,10 @@ def annotated(facts: Facts) -> Html:
     if 'scale_mining' not in run.active:
         return paragraph('This network does not mine scales.')
     shown = [example for _, example in _readable(dataset.test, evenly(ANNOTATED, len(dataset.test)))]
-    images = [preprocess_for_evaluation(example['image'], run.config.data) for example in shown]
+    predictions = list(Predictor.from_run(run).predict([example['image'] for example in shown]))
     points = [in_input_pixels(example, run.config.data)[0] for example in shown]
     labels = [int(example['label']) for example in shown]
-    recognise = Recogniser(run.model, run.active)
-    sheet = keypoints_sheet(recognise, images, labels, points, run.class_names, side=SIDE)
+    sheet = keypoints_sheet(predictions, labels, points, side=SIDE)
     about = (
         'Test images at even distances. Dots are annotated key points, triangles the centres of the parts: above as '
         'they were proposed, below at the scale that was chosen.'

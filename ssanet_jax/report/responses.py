@@ -16,7 +16,8 @@ from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
 from ssanet_jax.evaluation.drawing import COLOURS
-from ssanet_jax.evaluation.recognition import ORIENTATIONS, evenly
+from ssanet_jax.evaluation.prediction import ORIENTATIONS
+from ssanet_jax.evaluation.sheets import evenly
 from ssanet_jax.runs.run import Run
 
 # What is compared of a part.

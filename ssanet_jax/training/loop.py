@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import ssanet_jax
-from ssanet_jax.data import transforms
 from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import check_batch_fits, eval_batches, list_unreadable, num_steps, train_batches
 from ssanet_jax.data.registry import load_dataset
@@ -22,9 +21,10 @@ from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
 from ssanet_jax.evaluation.drawing import save_picture
-from ssanet_jax.evaluation.recognition import Recogniser, evenly, parts_sheet
+from ssanet_jax.evaluation.sheets import evenly, parts_sheet
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, split_model
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.best import Best
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
 from ssanet_jax.runs.compatibility import evaluation_config
@@ -108,7 +108,7 @@ def _train_stages(
         'versions': {'ssanet_jax': ssanet_jax.__version__, 'jax': jax.__version__},
     }
     write_json(workdir / RESULTS_FILE, results)
-    _draw_examples(workdir, dataset, config)
+    _draw_examples(workdir, dataset)
     return results
 
 
@@ -289,7 +289,7 @@ def _initial_state(
     return TrainState(params, stats, opt, sharding.replicate(np.int32(step), mesh)), seconds
 
 
-def _draw_examples(workdir: Path, dataset: Dataset, config: ConfigDict) -> None:
+def _draw_examples(workdir: Path, dataset: Dataset) -> None:
     """Draws the parts on test images at even distances, so that nobody picks them."""
     run = load_run(workdir)
     chosen = []
@@ -298,9 +298,8 @@ def _draw_examples(workdir: Path, dataset: Dataset, config: ConfigDict) -> None:
             chosen.append(dataset.test[index])
     if not chosen:
         return
-    images = [transforms.preprocess_for_evaluation(example['image'], config.data) for example in chosen]
-    labels = [int(example['label']) for example in chosen]
-    sheet = parts_sheet(Recogniser(run.model, run.active), images, labels, run.class_names)
+    predictions = list(Predictor.from_run(run).predict([example['image'] for example in chosen]))
+    sheet = parts_sheet(predictions, [int(example['label']) for example in chosen])
     if processes.is_primary_process():
         save_picture(workdir / 'parts.png', sheet)
 

@@ -9,7 +9,8 @@ import pytest
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.drawing import ARROWS, COLOURS, confusion_svg, contact_sheet, draw_parts, save_picture
 from ssanet_jax.evaluation.lettering import SMALLEST, extent, fitted, write
-from ssanet_jax.evaluation.recognition import Recognition, evenly, keypoints_sheet, parts_sheet
+from ssanet_jax.evaluation.prediction import Evidence, Prediction
+from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet, parts_sheet
 
 GREY = np.full((64, 64, 3), 90, np.uint8)
 SVG = '{http://www.w3.org/2000/svg}'
@@ -139,9 +140,22 @@ def test_a_sheet_holds_the_pictures_in_order():
 
 def test_sheets_of_recognised_images():
     boxes, before = np.array([[8.0, 8, 24, 24]], np.float32), np.array([[30.0, 30, 50, 50]], np.float32)
-    found = Recognition(1, np.float32([0.2, 0.8]), boxes, np.float32([0.5]), ['vertical'], before)
-    recognise = lambda images: iter([found] * len(images))
-    sheet = lambda labels: parts_sheet(recognise, [GREY] * 3, labels, ['wren', 'robin'], 2, side=128)
+    prediction = Prediction(
+        label='robin',
+        class_index=1,
+        score=0.8,
+        probabilities=np.float32([0.2, 0.8]),
+        class_names=('wren', 'robin'),
+        boxes=boxes,
+        scales=np.float32([0.5]),
+        orientations=('vertical',),
+        evidence=Evidence('wren', (1.0,), 0.0, 0.0),
+        path=None,
+        image=GREY,
+        input_boxes=boxes,
+        input_proposals=before,
+    )
+    sheet = lambda labels: parts_sheet([prediction] * 3, labels, 2, side=128)
     right = sheet([1, 1, 1])
     assert right.shape == (2 * (128 + 28) + 3 * 8, 2 * 128 + 3 * 8, 3)
     drawn = draw_parts(GREY, boxes, [0.5], 'robin', 128, orientations=['vertical'])
@@ -149,7 +163,7 @@ def test_sheets_of_recognised_images():
     assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'what is wrong is said'
 
     points = np.array([[40.0, 10, 1]])
-    sheet = keypoints_sheet(recognise, [GREY] * 3, [1, 1, 1], [points] * 3, ['wren', 'robin'], side=128)
+    sheet = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
     assert sheet.shape == (2 * (128 + 28) + 3 * 8, 3 * 128 + 4 * 8, 3)
     for top, centre in ((8, 80), (172, 32)):  # before: the proposal; after: the part
         assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + centre, 8 + centre] == COLOURS[0]).all()

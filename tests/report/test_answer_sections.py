@@ -8,7 +8,7 @@ from page_checks import Page
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.evaluation.drawing import draw_parts
-from ssanet_jax.evaluation.recognition import Recognition
+from ssanet_jax.evaluation.prediction import Evidence, Prediction
 from ssanet_jax.report import answer_sections
 from ssanet_jax.report.page import picture
 
@@ -27,18 +27,34 @@ class OneBird:
         return {'image': IMAGE, 'label': 0, 'file': 'wren.jpg'}
 
 
-def recogniser(model, active):
-    orientations = ['vertical'] if 'oriented_pooling' in active else []
-    located = 'proposals' in active
-    found = Recognition(
-        label=0,
-        probabilities=np.float32([0.75, 0.25]),
-        boxes=BOXES if located else BOXES[:0],
-        scales=np.float32([0.5] if 'scale_mining' in active else []),
-        orientations=orientations,
-        proposals=PROPOSALS if located else PROPOSALS[:0],
-    )
-    return lambda images: iter([found] * len(images))
+class FixedPredictor:
+    """Finds the same in every image."""
+
+    @classmethod
+    def from_run(cls, run):
+        predictor = cls()
+        predictor.active = run.active
+        return predictor
+
+    def predict(self, images):
+        located = 'proposals' in self.active
+        boxes = BOXES if located else BOXES[:0]
+        for image in images:
+            yield Prediction(
+                label='wren',
+                class_index=0,
+                score=0.75,
+                probabilities=np.float32([0.75, 0.25]),
+                class_names=('wren', 'robin'),
+                boxes=boxes,
+                scales=np.float32([0.5] if 'scale_mining' in self.active else []),
+                orientations=('vertical',) if 'oriented_pooling' in self.active else (),
+                evidence=Evidence('robin', (1.0,), 0.0, 0.0),
+                path=None,
+                image=image,
+                input_boxes=boxes,
+                input_proposals=PROPOSALS if located else PROPOSALS[:0],
+            )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +74,7 @@ def recogniser(model, active):
     ids=lambda value: '+'.join(map(str, value)) if isinstance(value, list) else None,
 )
 def test_only_what_the_network_chose_is_named(monkeypatch, tiny_config, groups, said, drawn):
-    monkeypatch.setattr(answer_sections, 'Recogniser', recogniser)
+    monkeypatch.setattr(answer_sections, 'Predictor', FixedPredictor)
     tiny_config.data.interpolation = 'bilinear'
     run = SimpleNamespace(
         active=frozenset(['backbone', *groups]), config=tiny_config, model=None, class_names=('wren', 'robin')

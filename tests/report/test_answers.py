@@ -11,8 +11,8 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
-from ssanet_jax.evaluation.recognition import Recogniser
 from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.report.answers import (
     Answers,
     answer_all,
@@ -59,24 +59,25 @@ def test_answers_are_those_of_the_network_alone(tiny_config):
     tiny_config.data.update(resize=72, interpolation='bilinear', eval_batch_size=4)
     model = build_model(tiny_config, 3, pretrained=False)
     source = Photos(broken=(6,))
-    inputs = [preprocess_for_evaluation(image, tiny_config.data) for image in source.images]
+    names = ('wren', 'robin', 'owl')
+    predict = lambda: Predictor(model, GROUPS, tiny_config, names).predict(source.images)
     # Before training all answers are alike and unsure: larger weights, and the mean answer off, tell images apart.
     model.oriented_pooling.weights[...] = 300 * model.oriented_pooling.weights[...]
-    answered = np.stack([one.probabilities for one in Recogniser(model, frozenset(GROUPS))(inputs)])
+    answered = np.stack([one.probabilities for one in predict()])
     model.oriented_pooling.bias[...] = -np.log(answered).mean(0)
-    run = Run(tiny_config, ('wren', 'robin', 'owl'), model, frozenset(GROUPS), 'part_tuning', True)
+    run = Run(tiny_config, names, model, frozenset(GROUPS), 'part_tuning', True)
     dataset = Dataset('photos', run.class_names, source, source)
 
     found = answer_all(run, dataset, sharding.make_mesh(images=4), QUIET)
 
     assert (source.reads == 1).all(), 'every image once'
-    expected = list(Recogniser(model, run.active)(inputs))
+    expected = list(predict())
     for index, one in enumerate(expected):
         if index in source.broken:
             assert found.predicted[index] == -1 and found.confidence[index] == found.right_probability[index] == 0
             assert found.files[index] == ''
             continue
-        assert found.predicted[index] == one.label
+        assert found.predicted[index] == one.class_index
         assert found.confidence[index] == pytest.approx(one.probabilities.max(), abs=1e-4)
         assert found.right_probability[index] == pytest.approx(one.probabilities[source.labels[index]], abs=1e-4)
         assert found.files[index] == f'photo {index}'

@@ -12,9 +12,8 @@ from commands import ROOT
 from rich.console import Console
 
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, upgrade_arguments, upgrade_config
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.run import load_run
@@ -51,10 +50,9 @@ def test_an_old_run_gives_the_same_answers(old_run):
     evaluation = loop.evaluate_run(run.config, workdir, QUIET)
     assert {name: evaluation[name] for name in expected['evaluation']} == expected['evaluation']
     test = load_dataset(run.config.data).test
-    images = [preprocess_for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
-    found = list(Recogniser(run.model, run.active)(images))
+    found = list(Predictor.from_run(run).predict([test[i]['image'] for i in range(len(test))]))
     np.testing.assert_allclose([one.probabilities for one in found], expected['probabilities'], atol=1e-4)
-    np.testing.assert_allclose([one.boxes for one in found], expected['boxes'], atol=1e-2)
+    np.testing.assert_allclose([one.input_boxes for one in found], expected['boxes'], atol=1e-2)
 
 
 @pytest.mark.slow

@@ -15,10 +15,9 @@ from rich.console import Console
 
 from configs import common, cub, demo
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.recognition import Recogniser
+from ssanet_jax.predictor import Predictor
 from ssanet_jax.report.answers import answer_all
 from ssanet_jax.runs import run
 from ssanet_jax.runs.checkpoints import Checkpoints
@@ -78,8 +77,8 @@ def test_every_reader_agrees_with_training_after_each_stage(trained, tmp_path):
         run = load_run(part)
         assert run.stage == name
         test = load_dataset(run.config.data).test
-        images = [preprocess_for_evaluation(test[i]['image'], run.config.data) for i in range(len(test))]
-        labels = [found.label for found in Recogniser(run.model, run.active)(images)]
+        images = [test[i]['image'] for i in range(len(test))]
+        labels = [found.class_index for found in Predictor.from_run(run).predict(images)]
         assert np.mean(np.array(labels) == test.labels) == said['accuracy'], f'{kind}: prediction after {name}'
 
         answers = answer_all(run, dataset_of(run, part), sharding.make_mesh(images=8), QUIET)

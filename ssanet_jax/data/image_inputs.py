@@ -1,0 +1,108 @@
+"""Images as a user has them, in files, folders or memory -> the network's input."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssanet_jax.data.images import decode_image, from_pillow
+from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
+from ssanet_jax.errors import UnreadableImage, UserError
+
+ImageInput = str | os.PathLike[str] | np.ndarray | Image.Image
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Path]:
+    """Lists image files, and the image files in folders and their subfolders.
+
+    Args:
+      paths: files, which are taken whatever their suffix, and folders, whose images are sorted.
+      exclude: a folder whose own files are left out, such as one that pictures are written to.
+
+    Raises:
+      UserError: a path does not exist, or there is no image at all.
+    """
+    paths = [Path(path) for path in paths]
+    files: list[Path] = []
+    excluded = exclude.resolve() if exclude else None
+    for path in paths:
+        if not path.exists():
+            raise UserError(f'{path} does not exist: give images or folders of images')
+        if path.is_dir():
+            # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
+            found = (file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+            files += sorted(file for file in found if file.parent.resolve() != excluded)
+        else:
+            files.append(path)
+    if not files:
+        where = ', '.join(map(str, paths)) or 'the arguments'
+        raise UserError(f'no image ({", ".join(SUFFIXES)}) in {where}: give images or folders')
+    return files
+
+
+def expand_folders(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
+    """One image, one folder, or any number of both -> single images, in order.
+
+    Raises:
+      UserError: a folder without images.
+    """
+    if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    for image in images:
+        if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+            yield from find_images([image])
+        else:
+            yield image
+
+
+def read_image(image: ImageInput) -> np.ndarray:
+    """Reads an image, upright as its EXIF orientation says.
+
+    Args:
+      image: the path of an image file, a uint8 array `[H, W, 3]` (RGB), or a Pillow image.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      UnreadableImage: the file is missing, damaged or not an image.
+      ValueError: an array of another type or shape.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f'an image array must be uint8 [H, W, 3], RGB; got {image.dtype} {list(image.shape)}')
+        return image
+    if isinstance(image, Image.Image):
+        name = getattr(image, 'filename', '') or 'in memory'
+        try:
+            return from_pillow(image)
+        except Exception as error:  # Pillow reads the file only now, and its decoders raise almost anything
+            raise UnreadableImage(f'cannot read the image {name} ({error}): replace it') from error
+    try:
+        data = Path(image).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f'cannot read the image {image} ({error.strerror}): check the path') from error
+    return decode_image(data, str(image))
+
+
+def network_input(image: np.ndarray, data: Any) -> np.ndarray:
+    """An image of any size -> the network's input, with the pixels that training and evaluation would read.
+
+    With `data.shrink`, a data set stores much larger images shrunk (`builder.build_dataset`), so this shrinks them too.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB.
+      data: the `data` section of a config.
+
+    Returns:
+      uint8 `[image_size, image_size, 3]`, RGB.
+    """
+    if data.get('shrink') and data.get('name') != 'toy_birds':  # drawn birds are not kept on disk
+        shrunk = shrink_image(image, data.resize)
+        if shrunk:
+            image = decode_image(shrunk.data, 'shrunk')
+    return preprocess_for_evaluation(image, data)

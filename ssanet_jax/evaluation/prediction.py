@@ -1,0 +1,91 @@
+"""What a network found in one image."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssanet_jax.evaluation.drawing import draw_parts, save_picture
+
+# What oriented pooling chooses from, in the order of `oriented_features`.
+ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Why the predicted class won: what each term of its logit adds over that of the runner-up.
+
+    The prediction is a sum of logits, so the terms add up to the difference of the two logits.
+    """
+
+    runner_up: str  # name of the class with the second-highest score; empty if there is only one class
+    parts: tuple[float, ...]  # of each part, summed over the heads that read parts
+    image: float  # of the image as a whole, where it takes part in the prediction; else 0
+    bias: float  # of the biases of the heads that read parts
+
+    @property
+    def total(self) -> float:
+        """The difference of the two logits."""
+        return sum(self.parts) + self.image + self.bias
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network found in one image. Boxes are `(y0, x0, y1, x1)`; K is 0 for a network without parts."""
+
+    label: str  # name of the predicted class
+    class_index: int
+    score: float  # probability of the predicted class
+    probabilities: np.ndarray = dataclasses.field(repr=False)  # float32 [N]
+    class_names: tuple[str, ...] = dataclasses.field(repr=False)
+    boxes: np.ndarray  # float32 [K, 4], the parts, pixels of the source image after its EXIF orientation
+    scales: np.ndarray  # float32 [K], side of each box over that of its proposal; [0] without scale mining
+    orientations: tuple[str, ...]  # of each part; empty without oriented pooling
+    evidence: Evidence
+    path: str | None  # of the file; None for an image in memory
+    image: np.ndarray = dataclasses.field(repr=False)  # uint8 [S, S, 3], the network's input
+    input_boxes: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], `boxes` in pixels of that input
+    input_proposals: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], the parts before scale mining
+
+    @property
+    def boxes_xyxy(self) -> np.ndarray:
+        """`boxes` as `(x0, y0, x1, y1)`."""
+        return self.boxes[:, [1, 0, 3, 2]]
+
+    def top(self, n: int = 5) -> list[tuple[str, float]]:
+        """The `n` most probable classes with their probabilities, best first."""
+        best = np.argsort(-self.probabilities, kind='stable')[:n]
+        return [(self.class_names[i], float(self.probabilities[i])) for i in best]
+
+    def plot(self, side: int = 448) -> Image.Image:
+        """The network's input with its parts drawn on it, class and probability below, `side` pixels wide."""
+        return Image.fromarray(self._draw(side))
+
+    def save(self, path: str | os.PathLike[str], side: int = 448) -> None:
+        """Writes `plot(side)` as the suffix of `path` says (.png, .jpg).
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        save_picture(Path(path), self._draw(side))
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """The prediction in plain Python types, for JSON; of the probabilities, those of the `top` best classes."""
+        return {
+            'path': self.path,
+            'label': self.label,
+            'class_index': self.class_index,
+            'score': self.score,
+            'top': dict(self.top(top)),
+            'boxes': self.boxes.astype(float).round(2).tolist(),
+            'scales': self.scales.astype(float).round(4).tolist(),
+            'orientations': list(self.orientations),
+            'evidence': dataclasses.asdict(self.evidence) | {'parts': list(self.evidence.parts)},
+        }
+
+    def _draw(self, side: int) -> np.ndarray:
+        caption = f'{self.label}  {self.score:.2f}'
+        return draw_parts(self.image, self.input_boxes, self.scales, caption, side, orientations=self.orientations)

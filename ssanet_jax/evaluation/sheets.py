@@ -1,0 +1,78 @@
+"""Sheets of pictures with the parts that a network found."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssanet_jax.evaluation.drawing import contact_sheet, draw_parts
+from ssanet_jax.evaluation.prediction import Prediction
+
+
+def parts_sheet(
+    predictions: Sequence[Prediction], labels: Sequence[int], columns: int = 5, *, side: int = 448
+) -> np.ndarray:
+    """Draws images with their parts (Figure 6); the caption gives the prediction, and the truth if it differs.
+
+    Args:
+      predictions: of the images, at least one.
+      labels: index of the true class of each.
+      columns: images per row.
+      side: of each picture, pixels.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    pictures = [
+        _draw_parts(prediction, _caption(prediction, label), side) for prediction, label in zip(predictions, labels)
+    ]
+    return contact_sheet(pictures, columns)
+
+
+def keypoints_sheet(
+    predictions: Sequence[Prediction],
+    labels: Sequence[int],
+    keypoints: Sequence[np.ndarray],
+    *,
+    side: int = 448,
+) -> np.ndarray:
+    """Draws parts among key points (Figure 7), one column per image.
+
+    Key points are dots, centers of the parts triangles. The upper row has the parts before scale mining
+    (the proposals), the lower row those after it.
+
+    Args:
+      predictions, labels, side: as for `parts_sheet`.
+      keypoints: of each image, `[P, 3]`, (y, x, visible) in pixels of the input (`keypoints.in_input_pixels`).
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    before, after = [], []
+    for prediction, label, points in zip(predictions, labels, keypoints):
+        proposals = prediction.input_proposals
+        before.append(draw_parts(prediction.image, proposals, (), 'before scale mining', side, keypoints=points))
+        after.append(_draw_parts(prediction, f'after: {_caption(prediction, label)}', side, points))
+    return contact_sheet(before + after, columns=len(predictions))
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """At most `count` of `total` positions at even distances, so that nobody picks the images to show."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
+
+
+def _draw_parts(prediction: Prediction, caption: str, side: int, keypoints: np.ndarray | None = None) -> np.ndarray:
+    return draw_parts(
+        prediction.image,
+        prediction.input_boxes,
+        prediction.scales,
+        caption,
+        side,
+        orientations=prediction.orientations,
+        keypoints=keypoints,
+    )
+
+
+def _caption(prediction: Prediction, label: int) -> str:
+    if prediction.class_index == label:
+        return prediction.label
+    return f'{prediction.label} (is {prediction.class_names[label]})'

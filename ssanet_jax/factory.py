@@ -1,0 +1,42 @@
+"""Networks by the name of their backbone."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.models.ssanet import SSANet
+from ssanet_jax.runs.run import build_model
+
+
+def list_backbones() -> list[str]:
+    """The names that `create_model` and `config.model.backbone` take."""
+    return sorted(BACKBONES)
+
+
+def create_model(
+    backbone: str,
+    num_classes: int,
+    *,
+    pretrained: str = 'none',
+    image_size: int = 448,
+    seed: int = 0,
+    **settings: Any,
+) -> SSANet:
+    """Builds SSANet, a Flax NNX module `images uint8 [B, image_size, image_size, 3] -> Outputs`.
+
+    Args:
+      backbone: one of `list_backbones()`.
+      num_classes: N.
+      pretrained: weights of the backbone: a `.pth`, `.pt` or `.safetensors` file, 'package:NAME',
+        'hub:OWNER/NAME' (such as 'hub:timm/resnet50.tv_in1k'), the work directory of a run, or 'none'.
+      image_size: side of the input, pixels.
+      seed: draws the random weights.
+      **settings: any other argument of `SSANet`, such as `num_parts` or `sharing`.
+
+    Raises:
+      UserError: settings that are unknown or do not fit together, or weights that cannot be read.
+    """
+    model = dict(settings, backbone=backbone, pretrained=pretrained)
+    config = ConfigDict(dict(seed=seed, data=dict(image_size=image_size), model=model))
+    return build_model(config, num_classes)
