@@ -121,7 +121,7 @@ def measure_waiting(settings: Settings, say: Say) -> Comparison:
     _, params, stats = split_model(model)
     state = TrainState(*sharding.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
     batches = train_batches(dataset.train, config.data, seed=0, epochs=row.epochs)
-    ready = sharding.prefetch(batches, mesh, ('image', 'label'))
+    ready = sharding.prefetch_to_device(batches, mesh, ('image', 'label'))
     say(f'watching {settings.steps} training steps')
     waited = worked = 0.0
     for number in itertools.count(-2):  # the first two compile and fill the queue

@@ -38,8 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CLOCKED = """
 import os, runpy, time
 import jax
-from ssanet_jax.training import loop
-make = loop.make_count_correct
+from ssanet_jax.training import evaluate
+make = evaluate.make_count_correct
 
 def make_clocked(*arguments):
     count = make(*arguments)
@@ -51,7 +51,7 @@ def make_clocked(*arguments):
 
     return count_and_end
 
-loop.make_count_correct = make_clocked
+evaluate.make_count_correct = make_clocked
 runpy.run_module('ssanet_jax.main', run_name='__main__', alter_sys=True)
 """
 

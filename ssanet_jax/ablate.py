@@ -22,7 +22,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.series import FIGURES, MEASUREMENTS, Figure, Line, Series, collect, measure_rows, train_rows
 from ssanet_jax.experiments.tables import TABLES
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
-from ssanet_jax.runs.workdir import Locked, locked
+from ssanet_jax.runs.workdir import WorkdirLocked, lock_workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
 _TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
@@ -45,10 +45,10 @@ def main(arguments: list[str]) -> None:
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for seed in seeds:
         try:
-            with locked(series.seed_dir(seed)):
+            with lock_workdir(series.seed_dir(seed)):
                 train_rows(series, table.rows, seed, notes)
                 measure_rows(series, table.rows, seed, _MEASURE.value, notes)
-        except Locked:
+        except WorkdirLocked:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
     files = {RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}

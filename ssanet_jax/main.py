@@ -16,7 +16,7 @@ from rich.console import Console
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.compatibility import check_overrides
-from ssanet_jax.training import loop
+from ssanet_jax.training import evaluate, loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -38,15 +38,15 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise cli.UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     workdir = Path(_WORKDIR.value or f'runs/{cli.config_name()}')
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         check_overrides(workdir, config, overrides.keys())
-    work = {'train': loop.train, 'evaluate': loop.evaluate_run}[_MODE.value]
+    work = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
     results = work(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
     if processes.is_primary_process():
-        print(f'accuracy {results["accuracy"]:.4f} on {results["examples"]} images')
+        print(f'accuracy {results.accuracy:.4f} on {results.examples} images')
 
 
 if __name__ == '__main__':

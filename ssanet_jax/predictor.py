@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.image_inputs import ImageInput, expand_folders, network_input, read_image
 from ssanet_jax.data.transforms import to_source_pixels
 from ssanet_jax.distributed import sharding
+from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.part_logits import PartLogits, part_logits
 from ssanet_jax.evaluation.prediction import ORIENTATIONS, Evidence, Prediction
@@ -143,9 +144,9 @@ class Predictor:
             def call(params, stats, images):
                 model = merge_model(self._graph, params, stats)
                 features = model.extract_features(
-                    sharding.split_batch(images, mesh),
+                    sharding.constrain_batch(images, mesh),
                     active=self.active,
-                    map_candidates=partial(sharding.candidate_map, mesh=mesh),
+                    map_candidates=partial(candidate_map, mesh=mesh),
                 )
                 return function(model, features, self.active)
 

@@ -189,9 +189,10 @@ def test_each_variant_has_a_folder_of_its_own(tmp_path):
         'configs/rows.py:demo:ablation/op': 'runs/rows_demo_ablation_op',
     }
     before = """
+import types
 def train(config, workdir, console):
     print(workdir)
-    return {'accuracy': 1, 'examples': 1}
+    return types.SimpleNamespace(accuracy=1, examples=1)
 module.loop.train = train
 """
     cases = {config: [f'--config={config}'] for config in expected}

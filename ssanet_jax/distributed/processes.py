@@ -1,4 +1,4 @@
-"""The processes that train together: how they find each other, and who speaks for them."""
+"""The processes that train together: how they find each other and wait for each other."""
 
 import itertools
 import os
@@ -12,31 +12,34 @@ from orbax.checkpoint import multihost
 
 from ssanet_jax.errors import UserError
 
-# A process that says nothing for so long is taken for dead, and the others end.
-_SILENCE_SECONDS = 30
-# How long the living wait for each other, milliseconds: one may have a whole data set to prepare.
-_LONGEST_WAIT = 24 * 3600 * 1000
-_waits = itertools.count()  # the coordinator counts at each name once
+# A process without a heartbeat for this long counts as dead, and the others end.
+_HEARTBEAT_TIMEOUT_SECONDS = 30
+# Limit of a barrier. Long, because one process may prepare a whole data set while the others wait.
+_BARRIER_TIMEOUT_MS = 24 * 3600 * 1000
+_barrier_ids = itertools.count()  # the coordinator accepts each name once
 
 
 class Process(NamedTuple):
-    """Which of the processes that train together this one is."""
+    """One of the processes that train together."""
 
     index: int = 0
     count: int = 1
 
 
-def join(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Joins the other processes of the job, if there are any; to be called before any device is used.
+def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Connects to the other processes of the job, if there are any. Call it before any device is used.
+
+    Values that are None come from the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. If these are not set either, SLURM or a Cloud TPU may say that it runs several processes; otherwise
+    this process trains alone.
 
     Args:
-      coordinator, count, index: `host:port` of process 0, the number of processes, and which this one is.
-        Where they are None they come from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-        JAX_PROCESS_ID; else from SLURM or from a Cloud TPU, where these run several processes; else
-        this process is alone.
+      coordinator: `host:port` of process 0.
+      count: number of processes.
+      index: index of this process, from 0.
 
     Raises:
-      UserError: some of the three are missing or make no sense, or the others cannot be reached.
+      UserError: only some of the three values are given, one is invalid, or the other processes cannot be reached.
     """
     given = {
         '--coordinator': coordinator or os.environ.get('JAX_COORDINATOR_ADDRESS'),
@@ -45,15 +48,16 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
     }
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
-        if not _environment_has_several():
+        if not _environment_has_several_processes():
             return
         coordinator = count = index = None  # JAX reads them from the environment
     elif missing:
         raise UserError(f'{missing[0]} is missing: --coordinator, --processes and --process_id are given together')
     else:
-        coordinator, count, index = given['--coordinator'], *(_number(name, given[name]) for name in list(given)[1:])
+        coordinator = str(given['--coordinator'])
+        count, index = (_parse_int(name, given[name]) for name in ('--processes', '--process_id'))
         if not 0 <= index < count:
-            raise UserError(f'--process_id={index} must lie between 0 and --processes={count} less one')
+            raise UserError(f'--process_id={index} must lie between 0 and {count - 1} for --processes={count}')
         if ':' not in coordinator:
             raise UserError(f'--coordinator={coordinator} has no port: give host:port, such as 10.0.0.2:1234')
     try:
@@ -61,8 +65,8 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             coordinator,
             count,
             index,
-            heartbeat_timeout_seconds=_SILENCE_SECONDS,
-            shutdown_timeout_seconds=_SILENCE_SECONDS,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS,
+            shutdown_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -70,31 +74,38 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
         ) from error
 
 
-def _environment_has_several() -> bool:
+def _environment_has_several_processes() -> bool:
     slurm = int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1 and 'SLURM_PROCID' in os.environ
     hosts = os.environ.get('TPU_WORKER_HOSTNAMES', '')
     return slurm or ',' in hosts or int(os.environ.get('MEGASCALE_NUM_SLICES', '1')) > 1
 
 
-def _number(name: str, value: object) -> int:
+def _parse_int(name: str, value: Any) -> int:
     try:
         return int(value)
     except ValueError:
-        raise UserError(f'{name}={value} is no number') from None
+        raise UserError(f'{name}={value} is not a number: give an integer') from None
 
 
 def current() -> Process:
-    """Which of how many this one is."""
+    """This process."""
     return Process(jax.process_index(), jax.process_count())
 
 
 def is_primary_process() -> bool:
-    """Whether this is the process that writes logs and results."""
+    """Whether this process writes logs and results."""
     return jax.process_index() == 0
 
 
 def gather(numbers: Iterable[int]) -> list[int]:
-    """The numbers of all processes, sorted, each once."""
+    """Collects the numbers of all processes.
+
+    Args:
+      numbers: of this process, each 0 or more.
+
+    Returns:
+      The numbers of all processes, sorted, without duplicates.
+    """
     mine = np.array(sorted(set(numbers)), np.int32)
     if jax.process_count() > 1:
         barrier('gather')
@@ -105,17 +116,17 @@ def gather(numbers: Iterable[int]) -> list[int]:
 
 
 def barrier(name: str) -> None:
-    """Returns when every process has come to the point of this name, or raises when one has died.
+    """Blocks until every process has reached the barrier of this name; raises if one has died.
 
-    The coordinator counts them: between CPUs, a collective operation gives up on whoever is 30 seconds behind.
+    The coordinator implements it, since a collective operation between CPUs fails if a process is 30 seconds late.
     """
-    multihost.get_barrier_sync_fn()(key=f'{name} ({next(_waits)})', timeout_ms=_LONGEST_WAIT)
+    multihost.get_barrier_sync_fn()(key=f'{name} ({next(_barrier_ids)})', timeout_ms=_BARRIER_TIMEOUT_MS)
 
 
 def compile_together(program: jax.stages.Wrapped, *arguments: Any) -> None:
-    """Returns when every process has compiled `program` for these arguments; the next call finds it ready.
+    """Compiles `program` for these arguments and blocks until every process has done so.
 
-    Otherwise the first to be ready would wait for the others within the program, and there not for long.
+    Otherwise the first process to finish would wait for the others inside the program, where waiting times out.
     """
     if jax.process_count() > 1:
         program.lower(*arguments).compile()

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssanet_jax.distributed import processes, sharding
+from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
@@ -29,9 +30,9 @@ def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable
 
     @jax.jit
     def predict(params, stats, images):
-        images = sharding.split_batch(images, mesh)
+        images = sharding.constrain_batch(images, mesh)
         return merge_model(graph, params, stats)(
-            images, active=active, map_candidates=partial(sharding.candidate_map, mesh=mesh)
+            images, active=active, map_candidates=partial(candidate_map, mesh=mesh)
         )
 
     return predict
@@ -81,7 +82,7 @@ def evaluate(
     """
     counts: dict[str, Any] = {}
     unreadable: list[int] = []
-    for batch, on_device in sharding.prefetch(batches, mesh, ('image', 'label', 'index', 'mask', 'skipped')):
+    for batch, on_device in sharding.prefetch_to_device(batches, mesh, ('image', 'label', 'index', 'mask', 'skipped')):
         if not counts:
             processes.compile_together(count_correct, params, stats, on_device)
         new = count_correct(params, stats, on_device)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ssanet_jax.distributed import sharding
+from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
@@ -43,9 +44,9 @@ class AlignedMaps:
             network = merge_model(graph, params, stats)
             pooling, reads = network.oriented_pooling, {*active, 'oriented_pooling'}
             features = network.extract_features(
-                sharding.split_batch(images, mesh),
+                sharding.constrain_batch(images, mesh),
                 active=reads,
-                map_candidates=partial(sharding.candidate_map, mesh=mesh),
+                map_candidates=partial(candidate_map, mesh=mesh),
             )
             outputs = network.classify(features, active=reads)
             maps = features.aligned_maps

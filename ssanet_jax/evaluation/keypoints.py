@@ -88,7 +88,7 @@ def keypoint_distances(
     found: list[dict[str, np.ndarray]] = []
     unreadable: list[int] = []
     without = 0
-    for batch, on_device in sharding.prefetch(batches, mesh, ('image',)):
+    for batch, on_device in sharding.prefetch_to_device(batches, mesh, ('image',)):
         boxes = {name: np.asarray(value) for name, value in locate(on_device['image']).items()}
         there = batch['mask'] & (batch['skipped'] < 0)
         usable = (batch['keypoints'][..., 2] > 0).any(-1)  # never without an image

@@ -32,7 +32,7 @@ _TPU_ENVIRONMENT = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _STEPS_PER_EPOCH = 1000.0  # of the rate's schedule, which makes no difference to the program
-AHEAD = 2  # batches that `sharding.prefetch` keeps on the devices beside the one at work
+AHEAD = 2  # batches that `sharding.prefetch_to_device` keeps on the devices beside the one at work
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -146,7 +146,7 @@ def make_step(config: ConfigDict, index: int, classes: int, batch: int, mesh: Me
     split = PartitionSpec() if batch % mesh.shape[sharding.DATA] else PartitionSpec(sharding.DATA)
     return Step(
         run,
-        jax.tree.map(_placed, state, sharding.shardings(state, mesh, config.mesh.shard_heads)),
+        jax.tree.map(_placed, state, sharding.state_shardings(state, mesh, config.mesh.shard_heads)),
         {name: _placed(x, NamedSharding(mesh, split)) for name, x in images.items()},
     )
 

@@ -73,7 +73,7 @@ def answer_all(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -> Answ
     labels = np.asarray(dataset.test.labels, np.int32)
     predicted = np.full(images, UNREAD, np.int32)
     confidence, right_probability = np.zeros((2, images), np.float32)
-    batches = sharding.prefetch(eval_batches(timed, ready), mesh, ('image', 'label'))
+    batches = sharding.prefetch_to_device(eval_batches(timed, ready), mesh, ('image', 'label'))
     steps = num_steps(1, images, data.eval_batch_size)
     for batch, on_device in track(batches, 'looking for mistakes', total=steps, console=console, transient=True):
         outputs = predict(params, stats, on_device['image'])

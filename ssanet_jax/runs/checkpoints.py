@@ -1,4 +1,4 @@
-"""Orbax checkpoints of one stage, and the way back from a damaged one."""
+"""Orbax checkpoints of one stage, with fallback from a damaged one to the one before."""
 
 import logging
 from collections.abc import Iterable
@@ -15,22 +15,20 @@ KEEP = 2  # one more than needed, in case the newest is damaged
 
 
 class Checkpoints:
-    """The checkpoints under one directory, each of named items (`params`, `stats`, `opt`, `position`).
+    """The checkpoints in one directory, each of named items (`params`, `stats`, `opt`, `position`).
 
-    The items are separate, so that the next stage loads what it needs and no more. A save that
-    was killed is never seen again: Orbax commits it by a rename.
+    Items are stored separately, so that the next stage loads only those that it needs. Orbax commits a save by a
+    rename: one that was killed is never listed.
+
+    Args:
+      directory: created if it does not exist.
+      writes: this process saves here, and no other one does: removes what killed saves left. A reader must not do
+        that, since it may be the unfinished save of a run that is still training.
     """
 
     def __init__(self, directory: Path, *, writes: bool = False):
-        """Opens the checkpoints in `directory`.
-
-        Args:
-          directory: made if it is missing.
-          writes: this process saves here, and no other: what a killed save left is removed. A reader must
-            not do that, since it may be the save of a run that is still going on.
-        """
         self.directory = Path(directory).absolute()
-        # Orbax reports every save at length, and a failure from each of its threads; that comes as an exception too.
+        # Orbax logs every save at length, and a failure from each of its threads; failures are raised as well.
         logging.getLogger('absl').setLevel(logging.CRITICAL)
         self._orbax = ocp.training.Checkpointer(
             self.directory,
@@ -44,28 +42,29 @@ class Checkpoints:
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def save(self, step: int, items: dict[str, Any]) -> None:
-        """Writes the items as checkpoint `step` and waits until they are committed."""
+        """Saves items as checkpoint `step`. Blocks until they are committed."""
         # Orbax refuses an item without arrays, such as the statistics of a network without BatchNorm.
         items = {name: tree for name, tree in items.items() if not _is_empty(tree)}
         self._orbax.save_checkpointables(step, items, overwrite=step in self.steps)
 
     def restore(self, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Loads the newest checkpoint that can be read.
+        """Loads the newest readable checkpoint.
 
         Args:
-          like: the items wanted, each a tree of arrays of the shapes, dtypes and shardings
-            expected, or None for an item to be taken as it comes. A checkpoint may hold more than these.
+          like: the items to load. Each is a tree of arrays with the expected shapes, dtypes and shardings, or None to
+            load the item as it was saved. The checkpoint may hold more.
 
         Returns:
-          (step, items).
+          `(step, items)`.
 
         Raises:
-          UserError: if there is none, or none that can be read or fits.
+          UserError: there is no checkpoint, none can be read, or none has these shapes.
         """
         if not self.steps:
             raise UserError(f'no checkpoint in {self.directory}: train first, or give another --workdir')
         empty = {name: tree for name, tree in like.items() if _is_empty(tree)}
         abstract = {name: _abstract(tree) for name, tree in like.items() if name not in empty}
+        reason = ''
         for step in reversed(self.steps):
             try:
                 with ocp.Context(pytree_options=_PARTIAL):
@@ -73,21 +72,24 @@ class Checkpoints:
                 if missing := _missing(items):
                     raise ValueError(f'it lacks {", ".join(missing)}')
                 return step, {**empty, **items}
-            except Exception as error:  # Orbax raises many types for a damaged file, and misnames most
-                chain = _chain(error)
-                # These are not the files' fault, which must not be taken for damaged and removed.
-                for e in chain:
-                    if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):
-                        raise e from None
-                if any(isinstance(e, PermissionError) or 'PERMISSION_DENIED' in str(e) for e in chain):
-                    raise UserError(f'no permission to read {self.directory}: ask for it, or read a copy') from error
-                cause = chain[-1]
+            except Exception as error:  # Orbax raises many types for a damaged file, and most of them mislead
+                cause = self._cause_of_damage(error)
+                reason = str(cause) if type(cause) is ValueError else type(cause).__name__
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
-            f'differ ({cause if type(cause) is ValueError else type(cause).__name__}); restore the folder from a copy or remove it to '
-            'train this stage anew'
+            f'differ ({reason}); restore the folder from a copy, or remove it to train this stage again'
         )
+
+    def _cause_of_damage(self, error: Exception) -> BaseException:
+        """The first cause of a failed load; raises if it is not the file's fault."""
+        chain = _causes(error)
+        for cause in chain:
+            if isinstance(cause, MemoryError) or 'RESOURCE_EXHAUSTED' in str(cause):
+                raise cause from None
+        if any(isinstance(cause, PermissionError) or 'PERMISSION_DENIED' in str(cause) for cause in chain):
+            raise UserError(f'no permission to read {self.directory}: ask for it, or read a copy') from error
+        return chain[-1]
 
     def close(self) -> None:
         """Releases Orbax's threads."""
@@ -99,21 +101,21 @@ def _is_empty(tree: Any) -> bool:
 
 
 def _missing(items: dict[str, Any]) -> list[str]:
-    """Names such as `params/backbone` of what the checkpoint does not have; a partial load leaves it abstract."""
+    """Names, such as `params/backbone`, of arrays that the checkpoint lacks: a partial load leaves them abstract."""
     leaves = jax.tree_util.tree_leaves_with_path(items)
     paths = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
-    return sorted({'/'.join(str(key.key) for key in path[:2]) for path in paths})
+    return sorted({'/'.join(str(getattr(key, 'key', key)) for key in path[:2]) for path in paths})
 
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and its causes, the first one last."""
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and its causes, the first cause last."""
     chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
     return chain
 
 
@@ -123,11 +125,12 @@ def checkpoint_dir(workdir: Path, stage: str) -> Path:
 
 
 def best_dir(workdir: Path, stage: str) -> Path:
+    """Where a stage keeps the network that validation images selected."""
     return workdir / stage / 'best'
 
 
 def stage_steps(workdir: Path, stage: str) -> list[int]:
-    """Steps of the checkpoints of a stage, oldest first; empty if it has not begun."""
+    """Steps of the checkpoints of a stage, oldest first; empty if it has none."""
     return _steps(checkpoint_dir(workdir, stage))
 
 
@@ -141,23 +144,25 @@ def _steps(directory: Path) -> list[int]:
 
 
 def restore_stage(workdir: Path, stage: str, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Items of the newest readable checkpoint of a stage; see `Checkpoints.restore`."""
+    """Loads the newest readable checkpoint of a stage; see `Checkpoints.restore`."""
     return _restore(checkpoint_dir(workdir, stage), like)
 
 
 def restore_network(
     workdir: Path, stage: str, params: dict[str, Any], stats: dict[str, Any], *, groups: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The network that a stage hands on: the one that validation chose, else its newest.
+    """Loads the network that a stage passes on: the one that validation images selected, else its newest.
 
     Args:
-      workdir, stage: of the run.
-      params, stats: of a network as it was built.
-      groups: groups of parameters to restore. All of them must be in the checkpoint; the others are returned as
-        they were built.
+      workdir: the run's work directory.
+      stage: name of the stage.
+      params: parameters by group, of a network as it was built.
+      stats: BatchNorm statistics by group, of the same network.
+      groups: groups of parameters to load. The checkpoint must hold all of them. The others are returned as they are
+        in `params`.
 
     Returns:
-      (params, stats).
+      `(params, stats)`.
 
     Raises:
       UserError: the checkpoint lacks one of the groups, or cannot be read.

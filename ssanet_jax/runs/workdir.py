@@ -1,13 +1,13 @@
-"""A work directory: its lock, and the settings and data that it was claimed with."""
+"""A work directory: its lock, and the settings and data that it belongs to."""
 
 import contextlib
-import fcntl
+import errno
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import filelock
 from ml_collections import ConfigDict
 
 from ssanet_jax.distributed import processes
@@ -16,38 +16,47 @@ from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
 
+LOCK_FILE = '.lock'
+# What a file system without locks answers, such as some network file systems.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
-class Locked(UserError):
-    """Another process works in the directory."""
+
+class WorkdirLocked(UserError):
+    """Another process trains in the work directory."""
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps a second run out of a work directory; the system opens the lock when the process ends.
+def lock_workdir(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a work directory while the context is open.
+
+    The primary process holds an OS lock on `workdir/.lock`, which the system releases when the process ends, even
+    if it is killed. The file itself stays. On a file system without locks a warning is logged instead.
+
+    Args:
+      workdir: created if it does not exist.
 
     Raises:
-      Locked: another process trains there.
-      UserError: it cannot be written.
+      WorkdirLocked: another process trains there.
+      UserError: the directory cannot be written.
     """
     if not processes.is_primary_process():
         yield
         return
+    # Not `fallback_to_soft`: a marker file would outlive a killed process and keep the next one out.
+    lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0, fallback_to_soft=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        directory = os.open(workdir, os.O_RDONLY)
+        lock.acquire()
+    except filelock.Timeout:
+        raise WorkdirLocked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
     except OSError as error:
-        raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(directory)
-        raise Locked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
-    except OSError as error:  # some network file systems have no locks
-        logging.warning('%s cannot be locked (%s): see to it that one run alone trains there', workdir, error.strerror)
+        if error.errno not in _NO_LOCKS:
+            raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
+        logging.warning('%s cannot be locked (%s): make sure that no other run trains there', workdir, error.strerror)
     try:
         yield
     finally:
-        os.close(directory)
+        lock.release()
 
 
 def is_claimed(workdir: Path) -> bool:
@@ -56,18 +65,19 @@ def is_claimed(workdir: Path) -> bool:
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
-    """Claims a work directory for a configuration, or finds it claimed by the same one.
+    """Claims a work directory for a configuration, or checks that it belongs to the same one.
 
-    One that holds no checkpoint yet may be claimed anew. Every process compares its own settings and
-    images with what the directory holds then.
+    A directory without a checkpoint may be claimed again. Every process compares its own settings and images with
+    what the directory then holds.
 
     Args:
-      workdir, config: of the run.
-      class_names: of the data set.
-      images: digest of its images, labels and splits.
+      workdir: the run's work directory.
+      config: the run's configuration.
+      class_names: names of the data set's classes.
+      images: digest of the data set's images, labels and splits.
 
     Raises:
-      UserError: if it belongs to a run with other settings, classes or images.
+      UserError: the directory belongs to a run with other settings, classes or images.
     """
     content = {
         'config': json.loads(config.to_json_best_effort()),
@@ -88,8 +98,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str],
             f'{workdir} holds a run on other images or another split of them: give another --workdir, or the old data'
         )
     changed = changed_settings(before['config'], config)
-    # Whether a stage that has not begun keeps features may be thought over, as when the disk has no room for them.
-    free = {f'stages[{i}].cache' for i, row in enumerate(config.stages) if not stage_steps(workdir, row.name)}
+    # The cache of a stage that has not started may still change, such as when the disk is too small for it.
+    free = {f'stages[{i}].cache' for i, stage in enumerate(config.stages) if not stage_steps(workdir, stage.name)}
     if changed and free >= set(changed):
         write_json(path, content)
     elif changed:

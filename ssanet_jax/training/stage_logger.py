@@ -1,52 +1,41 @@
-"""What a run tells while it runs: a progress bar, a line an epoch, TensorBoard events, and a history to read again."""
+"""Progress of a stage: a progress bar, a line per epoch, TensorBoard events, and a history file."""
 
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from ssanet_jax.data.pipeline import num_steps
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
+from ssanet_jax.runs.results import EvaluationResult
+from ssanet_jax.training.triggers import Triggers
 
 
-class StageWriter:
-    """Progress of one stage, on the console, in TensorBoard and in its history.
+class StageLogger:
+    """Logs one stage to the console, to TensorBoard and to its history.
 
     Args:
-      console: where people look; a bar where it is a terminal, a line an epoch everywhere.
-      directory: of the TensorBoard events and of the history.
-      row: the stage.
-      images: images an epoch.
-      batch_size: images a step.
-      first: step at which this process takes up the work.
-      split: the images that evaluations are made on, 'test' or 'validation'.
+      console: shows a progress bar if it is a terminal, and a line per epoch in any case.
+      directory: folder of the TensorBoard events and of the history.
+      stage: name of the stage.
+      triggers: the stage's steps and epochs.
+      split: the images of its evaluations, 'test' or 'validation'.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        directory: Path,
-        row: ConfigDict,
-        images: int,
-        batch_size: int,
-        first: int,
-        split: str,
-    ):
-        self._console, self._row, self._images, self._batch_size = console, row, images, batch_size
-        self._split = split
-        self._total = num_steps(row.epochs, images, batch_size)
+    def __init__(self, console: Console, directory: Path, stage: str, triggers: Triggers, split: str):
+        self._console, self._stage, self._triggers, self._split = console, stage, triggers, split
+        first = triggers.first_step
         self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.is_primary_process())
         self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(
-            TextColumn('[bold]{task.features}'),
+            TextColumn('[bold]{task.description}'),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn('{task.fields[state]}'),
@@ -54,12 +43,12 @@ class StageWriter:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(row.name, total=self._total, completed=first, state='compiling')
-        self._clock = time.monotonic()
-        self._since = first
-        self._epoch: list[Mapping[str, float]] = []
+        self._task = self._progress.add_task(stage, total=triggers.num_steps, completed=first, state='compiling')
+        self._clock_started = time.monotonic()
+        self._clock_step = first
+        self._epoch_metrics: list[Mapping[str, np.ndarray]] = []
 
-    def __enter__(self) -> 'StageWriter':
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -70,49 +59,47 @@ class StageWriter:
         self._events.close()
         self._history.close()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records the metrics of a step; at the end of an epoch prints their means and the time left."""
+    def log_metrics(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Logs the metrics of a step. At the end of an epoch, prints their means and the time left."""
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
-        self._epoch.append(metrics)
-        pace = (time.monotonic() - self._clock) / (step - self._since)  # seconds a step
-        left = timedelta(seconds=round(pace * (self._total - step)))
-        images = self._batch_size / pace
-        self._progress.update(
-            self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {images:.1f} images/s  {left} left'
-        )
-        epoch = step * self._batch_size // self._images
-        if epoch > (step - 1) * self._batch_size // self._images:
-            means = {name: np.mean([m[name] for m in self._epoch]) for name in metrics}
-            self._console.print(
-                f'{self._row.name}  epoch {epoch}/{self._row.epochs}  loss {means["loss/total"]:.3f}  '
-                f'batch accuracy {means["accuracy"]:.3f}  {images:.1f} images/s  {left} left',
-                highlight=False,
-                soft_wrap=True,
+        self._epoch_metrics.append(metrics)
+        seconds_per_step = (time.monotonic() - self._clock_started) / (step - self._clock_step)
+        left = timedelta(seconds=round(seconds_per_step * (self._triggers.num_steps - step)))
+        images_per_second = self._triggers.batch_size / seconds_per_step
+        pace = f'{images_per_second:.1f} images/s  {left} left'
+        self._progress.update(self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {pace}')
+        if self._triggers.epoch_ends(step):
+            epoch = self._triggers.whole_epochs(step)
+            means = {name: float(np.mean([m[name] for m in self._epoch_metrics])) for name in metrics}
+            self._print(
+                f'epoch {epoch}/{self._triggers.epochs}  loss {means["loss/total"]:.3f}  '
+                f'batch accuracy {means["accuracy"]:.3f}  {pace}'
             )
-            self._events.add_scalar('images_per_second', images, step)
-            # Taken up in mid-epoch, the means are over fewer steps than an epoch has.
-            means['images_per_second'] = images
-            self._history.add(EPOCH, step, epoch, means, steps=len(self._epoch))
-            self._epoch = []
+            self._events.add_scalar('images_per_second', images_per_second, step)
+            means['images_per_second'] = images_per_second
+            # After a resume within the epoch, the means are over fewer steps than an epoch has.
+            self._history.add(EPOCH, step, epoch, means, steps=len(self._epoch_metrics))
+            self._epoch_metrics = []
 
-    def evaluation(self, step: int, result: Mapping) -> None:
-        """Records the accuracy of every head."""
-        heads = {**result['heads'], PREDICTION: result['accuracy']}
+    def log_evaluation(self, step: int, result: EvaluationResult) -> None:
+        """Logs the accuracy of every head."""
+        heads = {**result.heads, PREDICTION: result.accuracy}
         for name, value in heads.items():
             self._events.add_scalar(f'{self._split}_accuracy/{name}', value, step)
-        epoch = self._row.epochs if step == self._total else step * self._batch_size // self._images
-        self._history.add(EVALUATION, step, epoch, heads, split=self._split, examples=result['examples'])
+        epoch = self._triggers.epochs_done(step)
+        self._history.add(EVALUATION, step, epoch, heads, split=self._split, examples=result.examples)
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
-        self._console.print(f'{self._row.name}  {self._split} accuracy: {listed}', highlight=False, soft_wrap=True)
+        self._print(f'{self._split} accuracy: {listed}')
 
-    def unreadable(self, problems: Sequence[str]) -> None:
+    def log_unreadable(self, problems: Sequence[str]) -> None:
         """Lists the images that could not be read."""
         for problem in problems:
-            self._console.print(
-                f'{self._row.name}  skipped: {problem}', style='yellow', highlight=False, soft_wrap=True
-            )
+            self._print(f'skipped: {problem}', style='yellow')
 
     def restart_clock(self, step: int) -> None:
-        """Leaves out of images per second what came since `step`: compilation, a save, an evaluation."""
-        self._clock, self._since = time.monotonic(), step
+        """Measures images per second from `step` on: compilation, evaluations and saves before it do not count."""
+        self._clock_started, self._clock_step = time.monotonic(), step
+
+    def _print(self, message: str, style: str | None = None) -> None:
+        self._console.print(f'{self._stage}  {message}', style=style, highlight=False, soft_wrap=True)

@@ -13,26 +13,39 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssanet_jax.distributed import sharding
+from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
 
-# Each loss: the groups it needs, and the groups its gradient can teach.
+
+class Loss(NamedTuple):
+    """What a loss needs and what its gradient reaches."""
+
+    needs: frozenset[str]  # groups that must have been trained, or be in training
+    trains: frozenset[str]  # groups that get a gradient
+
+
+def _loss(*needs: str, trains: tuple[str, ...]) -> Loss:
+    return Loss(frozenset(needs), frozenset(trains))
+
+
 LOSSES = {
-    'image': (('image_classifier',), ('backbone', 'image_classifier')),
-    'parts': (('proposals', 'part_classifier'), ('backbone', 'part_classifier')),
-    'mac': (('proposals',), ('backbone',)),
-    'ranking': (('proposals', 'part_classifier'), ('proposals',)),
-    'scale_mining': (('proposals', 'scale_mining'), ('backbone', 'scale_mining')),
-    'oriented_pooling': (('proposals', 'oriented_pooling'), ('backbone', 'oriented_pooling')),
-    'part_head': (('proposals', 'part_head'), ('backbone', 'part_head')),
+    'image': _loss('image_classifier', trains=('backbone', 'image_classifier')),
+    'parts': _loss('proposals', 'part_classifier', trains=('backbone', 'part_classifier')),
+    'mac': _loss('proposals', trains=('backbone',)),
+    'ranking': _loss('proposals', 'part_classifier', trains=('proposals',)),
+    'scale_mining': _loss('proposals', 'scale_mining', trains=('backbone', 'scale_mining')),
+    'oriented_pooling': _loss('proposals', 'oriented_pooling', trains=('backbone', 'oriented_pooling')),
+    'part_head': _loss('proposals', 'part_head', trains=('backbone', 'part_head')),
 }
+_ALL_PROPOSALS = {'parts', 'mac', 'ranking'}  # losses over all M proposals, not only the K parts
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """The state that a step updates."""
 
     params: dict[str, Any]  # {group: tree}
     stats: dict[str, Any]  # BatchNorm statistics, {group: tree}
@@ -59,36 +72,47 @@ def check_loss(loss: ConfigDict) -> None:
 def stage_losses(active: Collection[str], trained: Collection[str], weights: ConfigDict) -> dict[str, float]:
     """The losses of a stage and their weights.
 
-    A loss takes part if the groups it needs have been trained by now or train in this stage,
-    and if it can teach one of those that train.
+    A loss is used if its weight is not 0, all groups that it needs are active, and it trains at least one of the
+    stage's groups.
+
+    Args:
+      active: groups trained by the end of the stage.
+      trained: groups that the stage trains.
+      weights: the `config.loss.weights` section.
+
+    Returns:
+      `{name: weight}`.
     """
     return {
         name: weights[name]
-        for name, (needs, teaches) in LOSSES.items()
-        if weights[name] and set(needs) <= set(active) and set(teaches) & set(trained)
+        for name, loss in LOSSES.items()
+        if weights[name] and loss.needs <= set(active) and loss.trains & set(trained)
     }
 
 
 def ranks_proposals(losses: Collection[str]) -> bool:
-    """Whether any of these losses needs the M proposals described, not the K parts alone."""
-    return bool({'parts', 'mac', 'ranking'} & set(losses))
+    """Whether any of these losses reads the features of all M proposals, not only of the K parts."""
+    return bool(_ALL_PROPOSALS & set(losses))
 
 
 def compute_losses(
     outputs: Outputs, labels: jax.Array, names: Collection[str], loss: ConfigDict
 ) -> dict[str, jax.Array]:
-    """The named losses of a batch (Eq. 1, and NTS-Net's ranking loss), unweighted scalars.
+    """The named losses of a batch, unweighted (Eq. 1, and NTS-Net's ranking loss).
 
     Args:
-      outputs: of the network, with `training=True`.
+      outputs: the network's outputs, with `training=True`.
       labels: int `[B]`.
       names: keys of `LOSSES`.
       loss: the `config.loss` section.
+
+    Returns:
+      `{name: scalar}`.
     """
-    smooth = lambda logits: cross_entropy(logits, labels, loss.label_smoothing).mean()
+    image_loss = lambda logits: cross_entropy(logits, labels, loss.label_smoothing).mean()
     values = {}
     if 'image' in names:
-        values['image'] = smooth(outputs.image_logits)
+        values['image'] = image_loss(outputs.image_logits)
     if 'parts' in names or 'ranking' in names:
         repeated = jnp.broadcast_to(labels[:, None], outputs.scores.shape)  # [B, M]
         if 'parts' in names:
@@ -99,79 +123,85 @@ def compute_losses(
         count = outputs.aligned_boxes.shape[1]
         values['mac'] = mac_loss(outputs.part_features[:, :count], loss.mac_temperature, loss.mac_reduction)
     if 'scale_mining' in names:
-        values['scale_mining'] = smooth(outputs.scale_logits)
+        values['scale_mining'] = image_loss(outputs.scale_logits)
     if 'oriented_pooling' in names:
-        values['oriented_pooling'] = smooth(outputs.oriented_logits)
+        values['oriented_pooling'] = image_loss(outputs.oriented_logits)
     if 'part_head' in names:
-        values['part_head'] = smooth(outputs.head_logits)
+        values['part_head'] = image_loss(outputs.head_logits)
     return values
 
 
 def make_train_step(
-    model: SSANet, row: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: float, mesh: Mesh
+    model: SSANet, stage: ConfigDict, active: Collection[str], config: ConfigDict, steps_per_epoch: float, mesh: Mesh
 ) -> tuple[optax.GradientTransformation, Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]]:
-    """The optimiser of a stage and its compiled step.
+    """The optimizer of a stage and its compiled step.
 
-    The gradient is taken for the groups that train, so the program holds no backward pass
-    through a frozen backbone. A frozen group also keeps its BatchNorm statistics.
+    The gradient is taken with respect to the groups that train, so the program has no backward pass through a frozen
+    backbone. A frozen group also keeps its BatchNorm statistics.
 
     Args:
-      model: gives the structure; its arrays are not used.
-      row: the stage. Where it has a `cache`, batches bring a `features` in place of the `image`.
+      model: gives the structure; its arrays and its mode are neither read nor changed.
+      stage: the stage. With a `cache`, batches hold `features` in place of `image`.
       active: groups trained by the end of this stage.
       config: the whole configuration (`loss`, `optimizer`, `mesh`).
-      steps_per_epoch: for the schedule.
-      mesh: the devices, on which the state and the batches are.
+      steps_per_epoch: for the learning rate schedule.
+      mesh: the devices that hold the state and the batches.
+
+    Returns:
+      The optimizer, and `(state, batch) -> (state, metrics)`, which donates its state. Metrics are scalars by name.
+
+    Raises:
+      UserError: the stage has no loss.
     """
-    model.eval()  # BatchNorm at its running statistics, which then stay
-    if not row.freeze_batch_norm:
-        for group in row.train:
-            getattr(model, group).train()
-    graph, _, _ = split_model(model)
-    weights = stage_losses(active, row.train, config.loss.weights)
+    graph, _, _ = split_model(_in_training_mode(model, () if stage.freeze_batch_norm else stage.train))
+    weights = stage_losses(active, stage.train, config.loss.weights)
     if not weights:
-        raise UserError(f'stage {row.name!r} has no loss: raise one of config.loss.weights, or train another group')
-    rate = learning_rate(row, steps_per_epoch)
-    optimizer = make_optimizer(row, config.optimizer, steps_per_epoch)
-    describe = partial(
+        raise UserError(f'stage {stage.name!r} has no loss: raise one of config.loss.weights, or train another group')
+    rate = learning_rate(stage, steps_per_epoch)
+    optimizer = make_optimizer(stage, config.optimizer, steps_per_epoch)
+    extract_features = partial(
         SSANet.extract_features,
         active=active,
         training=ranks_proposals(weights),
-        map_candidates=partial(sharding.candidate_map, mesh=mesh),
+        map_candidates=partial(candidate_map, mesh=mesh),
     )
 
     def loss(trained, frozen, stats, batch, step):
         network = merge_model(graph, {**trained, **frozen}, stats)
-        features = batch['features'] if 'features' in batch else describe(network, batch['image'])
+        features = batch['features'] if 'features' in batch else extract_features(network, batch['image'])
         dropout = jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step)
         outputs = network.classify(features, active=active, dropout=dropout)
         losses = compute_losses(outputs, batch['label'], weights, config.loss)
         total = sum(weights[name] * value for name, value in losses.items())
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         correct = outputs.logits.argmax(-1) == batch['label']
-        return total, (
-            stats,
-            {'loss/total': total, 'accuracy': correct.mean(), **{f'loss/{k}': v for k, v in losses.items()}},
-        )
+        metrics = {'loss/total': total, 'accuracy': correct.mean()} | {f'loss/{k}': v for k, v in losses.items()}
+        return total, (stats, metrics)
 
     def train_step(state, batch):
-        batch = sharding.split_batch(batch, mesh)
-        trained, frozen = split_groups(state.params, row)
+        batch = sharding.constrain_batch(batch, mesh)
+        trained, frozen = split_groups(state.params, stage)
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch, state.step)
-        # The frozen part of the update is zero and unused: the compiler drops it.
+        # The optimizer expects every group. The update of a frozen one is zero and unused: the compiler drops it.
         whole = {**gradients, **jax.tree.map(jnp.zeros_like, frozen)}
         updates, opt = optimizer.update(whole, state.opt, state.params)
-        updates, _ = split_groups(updates, row)
+        updates, _ = split_groups(updates, stage)
         for group in trained:
             metrics[f'gradient_norm/{group}'] = optax.tree.norm(gradients[group])
             metrics[f'update_norm/{group}'] = optax.tree.norm(updates[group])
             metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
-            metrics[f'learning_rate/{group}'] = row.train[group] * rate(state.step)
+            metrics[f'learning_rate/{group}'] = stage.train[group] * rate(state.step)
         params = {**frozen, **optax.apply_updates(trained, updates)}
         state = TrainState(params, stats, opt, state.step + 1)
-        # The same places as before, so that the next step finds the program and its buffers as they are.
-        return jax.lax.with_sharding_constraint(
-            state, sharding.shardings(state, mesh, config.mesh.shard_heads)
-        ), metrics
+        # With the shardings of the input, or the next step would compile again.
+        shardings = sharding.state_shardings(state, mesh, config.mesh.shard_heads)
+        return jax.lax.with_sharding_constraint(state, shardings), metrics
 
     return optimizer, jax.jit(train_step, donate_argnums=0)
+
+
+def _in_training_mode(model: SSANet, groups: Collection[str]) -> SSANet:
+    """A view of a model whose BatchNorm uses batch statistics in these groups and running statistics elsewhere."""
+    trains = lambda path, _: bool(path) and path[0] in groups
+    model = nnx.view(model, use_running_average=True, raise_if_not_found=False)
+    return nnx.view(model, only=trains, use_running_average=False, raise_if_not_found=False)

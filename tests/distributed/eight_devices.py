@@ -1,4 +1,4 @@
-"""Run by test_parallel.py on eight virtual devices: each case must agree with one device, or with `jax.pmap`."""
+"""Run by test_sharding.py on eight virtual devices: each case must agree with one device, or with `jax.pmap`."""
 
 import contextlib
 import sys
@@ -14,6 +14,7 @@ from flax import nnx
 from rich.console import Console
 
 from ssanet_jax.distributed import sharding
+from ssanet_jax.distributed.candidate_map import candidate_map as mapped_over_candidates
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones.resnet import TinyResNet
 from ssanet_jax.models.ssanet import split_model
@@ -36,18 +37,17 @@ def batch_of(size):
     return {'image': images, 'label': random.integers(0, 16, size).astype(np.int32)}
 
 
-def check_steps(config, size=8, shapes=SHAPES, rows=(0, 1, 2)):
+def check_steps(config, size=8, shapes=SHAPES, stages=(0, 1, 2)):
     """One step of each stage: loss, metrics, parameters, BatchNorm statistics and momentum."""
     model = build_model(config, 16)
     _, params, stats = split_model(model)
-    for index in rows:
+    for index in stages:
         active = active_groups(config.stages, index)
         expected = None
         for mesh in meshes(shapes):
-            row = config.stages[index]
-            optimizer, train_step = make_train_step(model, row, active, config, 8, mesh)
+            optimizer, train_step = make_train_step(model, config.stages[index], active, config, 8, mesh)
             state = TrainState(params, stats, optimizer.init(params), np.int32(0))
-            state = TrainState(*sharding.place(state, mesh, config.mesh.shard_heads))
+            state = TrainState(*sharding.shard_state(state, mesh, config.mesh.shard_heads))
             places = jax.tree.map(lambda x: x.sharding, state)
             state, metrics = train_step(state, sharding.shard_batch(batch_of(size), mesh))
             for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True):
@@ -73,7 +73,7 @@ def crops():
     """Every region through the backbone, whose BatchNorm sees those of all devices, and no padding."""
     config = tiny_config.get_config()
     config.model.update(sharing='none', crop_size=56)
-    check_steps(config, size=4, shapes=('4x2', '1x8', '8x1'), rows=(0,))
+    check_steps(config, size=4, shapes=('4x2', '1x8', '8x1'), stages=(0,))
 
 
 def shard_heads():
@@ -82,8 +82,8 @@ def shard_heads():
     check_steps(config, shapes=('8x1', '4x2'))
     mesh = sharding.make_mesh(shape='8x1')
     _, params, _ = split_model(build_model(config, 16))
-    spread = sharding.place(params, mesh, True)
-    for group, tree in spread.items():
+    sharded = sharding.shard_state(params, mesh, True)
+    for group, tree in sharded.items():
         whole = group not in ('scale_mining', 'oriented_pooling')
         assert all(leaf.sharding.is_fully_replicated == whole for leaf in jax.tree.leaves(tree)), group
         if not whole:  # an eighth of each on each device
@@ -121,7 +121,7 @@ def candidate_map():
 
     maps, (by_weights, by_gains) = jax.pmap(one, 'devices', in_axes=(1, None), out_axes=(1, (None, 1)))(gains, weights)
     for mesh in meshes():
-        (_, (found, _)), slopes = everything(sharding.candidate_map(function, mesh))
+        (_, (found, _)), slopes = everything(mapped_over_candidates(function, mesh))
         chex.assert_trees_all_close((found, slopes), (maps, (by_weights, by_gains)), rtol=1e-9, atol=1e-9)
 
     # With BatchNorm learning, and 5 candidates of 3 images, which divide over nothing.
@@ -130,7 +130,7 @@ def candidate_map():
     expected = everything(training)
     for mesh in meshes():
         # BatchNorm computes in float32 at least; what agrees is limited by that.
-        chex.assert_trees_all_close(everything(sharding.candidate_map(training, mesh)), expected, rtol=1e-3, atol=1e-3)
+        chex.assert_trees_all_close(everything(mapped_over_candidates(training, mesh)), expected, rtol=1e-3, atol=1e-3)
 
 
 def evaluation():

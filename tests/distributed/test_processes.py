@@ -116,26 +116,26 @@ def test_the_others_end_when_one_is_killed_and_fewer_go_on(alone, tmp_path):
 )
 def test_flags_that_make_no_sense(arguments, words):
     with pytest.raises(UserError, match=words):
-        processes.join(*arguments)
+        processes.initialize(*arguments)
 
 
 def test_the_environment_speaks_where_the_flags_are_silent(monkeypatch):
     asked = []
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *arguments, **_: asked.append(arguments))
-    processes.join(None, None, None)
+    processes.initialize(None, None, None)
     assert not asked  # alone
     for name, value in (('JAX_COORDINATOR_ADDRESS', 'a:1'), ('JAX_NUM_PROCESSES', '3'), ('JAX_PROCESS_ID', '2')):
         monkeypatch.setenv(name, value)
-    processes.join(None, None, None)
-    processes.join('b:2', None, 1)
+    processes.initialize(None, None, None)
+    processes.initialize('b:2', None, 1)
     assert asked == [('a:1', 3, 2), ('b:2', 3, 1)]
     monkeypatch.setenv('JAX_NUM_PROCESSES', 'three')
     with pytest.raises(UserError, match='--processes=three is no number'):
-        processes.join(None, None, None)
+        processes.initialize(None, None, None)
     for name in list(os.environ):
         if name.startswith('JAX_') and name.split('_')[1] in ('COORDINATOR', 'NUM', 'PROCESS'):
             monkeypatch.delenv(name)
     monkeypatch.setenv('SLURM_PROCID', '0')
     monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
-    processes.join(None, None, None)
+    processes.initialize(None, None, None)
     assert asked[-1] == (None, None, None)

@@ -17,13 +17,14 @@ from ssanet_jax.errors import UserError
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'shard_heads', 'memory', 'candidate_map', 'evaluation'])
 def test_on_eight_devices(case):
-    """As on one: see on_eight_devices.py, which wants a process of its own."""
+    """As on one: see eight_devices.py, which needs a process of its own."""
+    path = (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))
     environment = os.environ | {
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
         'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+        'PYTHONPATH': os.pathsep.join(map(str, path)),
     }
-    command = [sys.executable, str(ROOT / 'tests' / 'on_eight_devices.py'), case]
+    command = [sys.executable, str(ROOT / 'tests' / 'distributed' / 'eight_devices.py'), case]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f'{case} agrees'

@@ -38,7 +38,7 @@ def test_flops_of_resnet18():
 
 
 def test_batches_that_wait_on_the_devices():
-    assert signature(sharding.prefetch).parameters['ahead'].default == program.AHEAD
+    assert signature(sharding.prefetch_to_device).parameters['size'].default == program.AHEAD
 
 
 def test_no_weights_are_made():

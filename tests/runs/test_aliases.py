@@ -17,7 +17,7 @@ from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, upgrade_arguments, upgrade_config
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.run import load_run
-from ssanet_jax.training import loop
+from ssanet_jax.training.evaluate import evaluate_run
 from ssanet_jax.training.stages import stage
 
 QUIET = Console(quiet=True)
@@ -47,7 +47,7 @@ def test_an_old_config_has_todays_fields(old_run):
 def test_an_old_run_gives_the_same_answers(old_run):
     workdir, expected = old_run
     run = load_run(workdir)
-    evaluation = loop.evaluate_run(run.config, workdir, QUIET)
+    evaluation = evaluate_run(run.config, workdir, QUIET).to_dict()
     assert {name: evaluation[name] for name in expected['evaluation']} == expected['evaluation']
     test = load_dataset(run.config.data).test
     found = list(Predictor.from_run(run).predict([test[i]['image'] for i in range(len(test))]))

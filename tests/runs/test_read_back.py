@@ -23,6 +23,7 @@ from ssanet_jax.runs import run
 from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.runs.run import build_model, dataset_of, load_run
 from ssanet_jax.training import loop
+from ssanet_jax.training.evaluate import evaluate_run
 from ssanet_jax.training.stages import stage
 
 QUIET = Console(quiet=True)
@@ -71,8 +72,8 @@ def test_every_reader_agrees_with_training_after_each_stage(trained, tmp_path):
         said = json.loads((workdir / name / 'evaluation.json').read_text())
         part = after(workdir, names[:count], tmp_path / name)
 
-        evaluated = loop.evaluate_run(config, part, QUIET)
-        assert evaluated['heads'] == said['heads'], f'{kind}: evaluation after {name}'
+        evaluated = evaluate_run(config, part, QUIET)
+        assert evaluated.heads == said['heads'], f'{kind}: evaluation after {name}'
 
         run = load_run(part)
         assert run.stage == name

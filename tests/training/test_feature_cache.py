@@ -1,5 +1,6 @@
 """Descriptions kept on disk: training on them is training on the images, and no kill or full disk harms it."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import ROOT, train_command
+from flax import nnx
 from rich.console import Console
 
 from ssanet_jax.data.pipeline import train_batches
@@ -26,6 +28,7 @@ from ssanet_jax.runs.run import active_groups, build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir
 from ssanet_jax.training import feature_cache, loop
 from ssanet_jax.training import step as steps
+from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
 
@@ -44,35 +47,26 @@ class Setting:
         self.mesh = sharding.make_mesh(jax.devices()[:1])
         _, params, stats = split_model(self.model)
         self.params, self.stats = jax.tree.map(np.array, (params, stats))
-        self.row = config.stages[INDEX]
+        self.stage = config.stages[INDEX]
         claim_workdir(workdir, config, self.dataset.class_names, '')
 
     def state(self, step=0):
         return steps.TrainState(self.params, self.stats, (), np.int32(step))
 
     def cached(self, source=None, step=0):
-        return feature_cache.cached_batches(
-            self.config,
-            INDEX,
-            self.active,
-            self.model,
-            self.state(step),
-            source or self.dataset.train,
-            self.workdir,
-            self.mesh,
-            QUIET,
-        )
+        dataset = dataclasses.replace(self.dataset, train=source or self.dataset.train)
+        context = StageContext(self.config, INDEX, self.model, dataset, self.workdir, self.mesh, QUIET)
+        return feature_cache.cached_batches(context, self.state(step))
 
     def images(self, epochs):
         return list(train_batches(self.dataset.train, self.config.data, seed=INDEX, epochs=epochs))
 
-    def describe(self, images):
-        self.model.eval()
-        graph, _, _ = split_model(self.model)
-        describe = lambda params, stats, images: merge_model(graph, params, stats).extract_features(
+    def extract_features(self, images):
+        graph, _, _ = split_model(nnx.view(self.model, use_running_average=True))
+        extract = lambda params, stats, images: merge_model(graph, params, stats).extract_features(
             images, active=self.active
         )
-        return jax.jit(describe)(self.params, self.stats, images)
+        return jax.jit(extract)(self.params, self.stats, images)
 
 
 @pytest.fixture
@@ -106,7 +100,7 @@ def test_each_image_comes_with_the_description_of_its_view(setting):
             if place <= p < place + len(features.image)
         ]
         place += len(wanted)
-        chex.assert_trees_all_close(features, setting.describe(np.stack(wanted)), rtol=1e-4, atol=1e-4)
+        chex.assert_trees_all_close(features, setting.extract_features(np.stack(wanted)), rtol=1e-4, atol=1e-4)
     assert place == 24 * 8
     # Different views are different, or it would not matter which of them comes.
     first, second = (views[v, 0] for v in (0, 1))
@@ -140,7 +134,7 @@ def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, t
     setting.config.data.update(num_workers=0, prefetch=0)
     with pytest.raises(RuntimeError, match='pulled the plug'):
         setting.cached(Counted(setting.dataset.train, 60))
-    with (feature_cache.folder(setting.workdir, setting.row.name) / 'features-0').open('ab') as file:
+    with (feature_cache.folder(setting.workdir, setting.stage.name) / 'features-0').open('ab') as file:
         file.write(b'\1' * 1000)  # what was written and not noted, when a process is killed
     again = Counted(setting.dataset.train, 1000)
     resumed = list(setting.cached(again))
@@ -186,7 +180,7 @@ def test_another_network_describes_again(setting, group):
 @pytest.mark.parametrize('harm', ['settings', 'note', 'file'])
 def test_what_was_described_for_another_run_is_described_again(setting, harm):
     expected = list(setting.cached())
-    folder = feature_cache.folder(setting.workdir, setting.row.name)
+    folder = feature_cache.folder(setting.workdir, setting.stage.name)
     if harm == 'settings':
         config = setting.workdir / CONFIG_FILE
         config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
@@ -201,7 +195,7 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
 
 def test_what_processes_wrote_that_are_no_more_is_deleted(setting):
     setting.cached()
-    folder = feature_cache.folder(setting.workdir, setting.row.name)
+    folder = feature_cache.folder(setting.workdir, setting.stage.name)
     own = sorted(path.name for path in folder.iterdir())
     for name in ('features-1', '1.json', 'features-10'):
         (folder / name).write_bytes(b'kept by an earlier start')
@@ -218,7 +212,9 @@ def test_a_full_disk_is_one_line(setting, monkeypatch):
 
 def test_the_step_costs_what_its_heads_cost(setting):
     """The compiler's count: without images, less than a tenth of the FLOPs are left."""
-    optimizer, step = steps.make_train_step(setting.model, setting.row, setting.active, setting.config, 8, setting.mesh)
+    optimizer, step = steps.make_train_step(
+        setting.model, setting.stage, setting.active, setting.config, 8, setting.mesh
+    )
     state = setting.state()._replace(opt=optimizer.init(jax.tree.map(jnp.array, setting.params)))
     flops = {}
     for seen, batches in (('image', setting.images(1)), ('features', setting.cached())):
@@ -232,7 +228,7 @@ def test_half_precision_stays_half(setting):
     setting.config.model.dtype = 'bfloat16'
     setting.model = build_model(setting.config, len(setting.dataset.class_names))
     (first, *_), images = setting.cached(), setting.images(1)[0]['image']
-    described = jax.device_get(setting.describe(images))
+    described = jax.device_get(setting.extract_features(images))
     assert first['features'].aligned_maps.dtype == described.aligned_maps.dtype == jnp.bfloat16
     chex.assert_trees_all_equal(first['features'].boxes, described.boxes)
     difference = np.float32(first['features'].aligned_maps) - np.float32(described.aligned_maps)
@@ -272,8 +268,8 @@ def test_whether_to_keep_any_may_be_thought_over_until_the_stage_begins(setting)
 
 def test_a_run_from_before_there_was_a_cache_goes_on(setting):
     before = read_run(setting.workdir)['config']
-    for row in before['stages']:
-        del row['cache']
+    for fields in before['stages']:
+        del fields['cache']
     del before['model']['remat']
     changed = changed_settings(before, setting.config)
     assert changed == [f'stages[{INDEX}].cache']  # 2, which it did not have
@@ -295,9 +291,9 @@ HEADS = {'oriented_pooling': 1}
     ],
 )
 def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
-    row = stage('heads', epochs=1, learning_rate=1, train=train, cache=cache)
+    table = [stage('heads', epochs=1, learning_rate=1, train=train, cache=cache)]
     with pytest.raises(UserError, match=named):
-        check_stages([row], tiny_config.optimizer)
+        check_stages(table, tiny_config.optimizer)
     check_stages([stage('heads', epochs=1, learning_rate=1, train=train)], tiny_config.optimizer)
 
 

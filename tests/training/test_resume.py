@@ -14,7 +14,7 @@ from commands import ROOT, train_command
 from rich.console import Console
 
 from ssanet_jax.runs.checkpoints import Checkpoints
-from ssanet_jax.training import loop
+from ssanet_jax.training.evaluate import evaluate_run
 
 pytestmark = pytest.mark.slow
 
@@ -128,14 +128,14 @@ def test_a_finished_run_trains_no_more(finished_run):
 def test_evaluation_gives_the_accuracy_of_training(finished_run, tiny_config):
     before = snapshot(finished_run.workdir)
     results = json.loads((finished_run.workdir / 'results.json').read_text())
-    evaluation = loop.evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True))
-    assert (evaluation['accuracy'], evaluation['examples'], evaluation['heads']) == (
+    evaluation = evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True))
+    assert (evaluation.accuracy, evaluation.examples, evaluation.heads) == (
         results['accuracy'],
         30,
         results['heads'],
     )
-    assert evaluation['stage'] == 'part_tuning'
+    assert evaluation.stage == 'part_tuning'
     assert snapshot(finished_run.workdir) == before
     # Another size of batch pads otherwise, and is nobody's business but the machine's.
     tiny_config.data.eval_batch_size = 7
-    assert loop.evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True))['heads'] == results['heads']
+    assert evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True)).heads == results['heads']

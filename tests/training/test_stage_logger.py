@@ -6,13 +6,14 @@ import re
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.history import read_history
+from ssanet_jax.runs.results import EvaluationResult
 from ssanet_jax.training import stage_logger
-from ssanet_jax.training.stage_logger import StageWriter
+from ssanet_jax.training.stage_logger import StageLogger
+from ssanet_jax.training.triggers import Triggers
 
 IMAGES, BATCH, EPOCHS = 10, 4, 4  # 10 steps; epochs end after steps 3, 5, 8 and 10
 
@@ -35,20 +36,20 @@ def metrics(step):
 
 
 def result(step):
-    return {'accuracy': step / 10, 'examples': 30, 'heads': {'image_classifier': step / 20}, 'unreadable': []}
+    return EvaluationResult(accuracy=step / 10, examples=30, heads={'image_classifier': step / 20}, unreadable=[])
 
 
 def run(directory, first=0, last=10, split='test'):
     """Steps first + 1 to last, as the loop does them: an evaluation after the second epoch and one at the end."""
-    row = ConfigDict({'name': 'stage', 'epochs': EPOCHS})
+    triggers = Triggers(IMAGES, BATCH, EPOCHS, first)
     text = io.StringIO()
-    with StageWriter(Console(file=text, width=200), directory, row, IMAGES, BATCH, first, split) as writer:
+    with StageLogger(Console(file=text, width=200), directory, 'stage', triggers, split) as logger:
         for step in range(first + 1, last + 1):
-            writer.write(step, metrics(step))
+            logger.log_metrics(step, metrics(step))
             if step == 5:
-                writer.evaluation(step, result(step))
+                logger.log_evaluation(step, result(step))
         if last == 10:
-            writer.evaluation(10, result(10))
+            logger.log_evaluation(10, result(10))
     return text.getvalue()
 
 
@@ -87,11 +88,11 @@ def test_every_epoch_and_evaluation_is_a_line(tmp_path):
 
 
 def test_a_stage_that_ends_within_an_epoch(tmp_path):
-    row = ConfigDict({'name': 'stage', 'epochs': 0.5})
-    with StageWriter(Console(file=io.StringIO()), tmp_path, row, IMAGES, BATCH, 0, 'validation') as writer:
-        writer.write(1, metrics(1))
-        writer.write(2, metrics(2))
-        writer.evaluation(2, result(2))
+    triggers = Triggers(IMAGES, BATCH, epochs=0.5)
+    with StageLogger(Console(file=io.StringIO()), tmp_path, 'stage', triggers, 'validation') as logger:
+        logger.log_metrics(1, metrics(1))
+        logger.log_metrics(2, metrics(2))
+        logger.log_evaluation(2, result(2))
     assert [(line['kind'], line['epoch'], line['split']) for line in lines(tmp_path)] == [
         ('evaluation', 0.5, 'validation')
     ]
@@ -149,6 +150,15 @@ def test_only_the_leading_process_writes(tmp_path, monkeypatch):
     assert (tmp_path / 'history.jsonl').read_bytes() == before
     run(tmp_path / 'other')
     assert not (tmp_path / 'other' / 'history.jsonl').exists()
+
+
+def test_a_terminal_shows_a_progress_bar(tmp_path):
+    """The bar is drawn, with the stage, the steps and the loss."""
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    with StageLogger(console, tmp_path, 'scale_mining', Triggers(IMAGES, BATCH, EPOCHS), 'test') as logger:
+        logger.log_metrics(1, metrics(1))
+    assert re.search(r'scale_mining.*1/10.*loss 10\.000', re.sub(r'\x1b\[[\d;?]*\w', '', text.getvalue()))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
-"""What a run does with held-out images and with images that cannot be read."""
+"""A run with validation images, and with images that cannot be read."""
 
-import errno
 import io
 import json
 
@@ -13,11 +12,10 @@ from rich.console import Console
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation import accuracy
-from ssanet_jax.runs.best import Best
+from ssanet_jax.runs.best_checkpoint import BestCheckpoint
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
-from ssanet_jax.runs.workdir import locked
-from ssanet_jax.training import loop
-from ssanet_jax.training.settings import check_settings
+from ssanet_jax.runs.results import EvaluationResult
+from ssanet_jax.training import evaluate, loop
 from ssanet_jax.training.stages import stage
 
 
@@ -25,35 +23,35 @@ def _items(value):
     return {'params': {'w': np.full(3, value, np.float32)}, 'stats': {'m': np.full(2, value, np.float32)}}
 
 
-def _handed_on(workdir):
+def _passed_on(workdir):
     params, stats = restore_network(workdir, 'one', **jax.device_put(_items(0)), groups={'w'})
     return {'params': params, 'stats': stats}
 
 
-def _consider(best, step, value):
-    best.consider(step, {'accuracy': value}, **_items(step))
+def _update(best, step, accuracy):
+    best.update(step, EvaluationResult(accuracy=accuracy, examples=10, heads={}, unreadable=[]), **_items(step))
 
 
 def test_the_first_of_the_best_goes_on(tmp_path):
-    best = Best(tmp_path, 'one', chooses=True)
+    best = BestCheckpoint(tmp_path, 'one', selects=True)
     for step, value in ((10, 0.4), (20, 0.7), (30, 0.7)):
-        _consider(best, step, value)
+        _update(best, step, value)
     # A later start knows what was best before it.
-    again = Best(tmp_path, 'one', chooses=True)
-    _consider(again, 40, 0.6)
-    assert again.result == {'accuracy': 0.7, 'step': 20}
-    chex.assert_trees_all_equal(_handed_on(tmp_path), _items(20))
+    again = BestCheckpoint(tmp_path, 'one', selects=True)
+    _update(again, 40, 0.6)
+    assert (again.result.accuracy, again.result.step) == (0.7, 20)
+    chex.assert_trees_all_equal(_passed_on(tmp_path), _items(20))
 
 
 def test_without_a_choice_the_last_goes_on(tmp_path):
     checkpoints = Checkpoints(checkpoint_dir(tmp_path, 'one'), writes=True)
-    best = Best(tmp_path, 'one', chooses=False)
+    best = BestCheckpoint(tmp_path, 'one', selects=False)
     for step, value in ((10, 0.9), (20, 0.1)):
         checkpoints.save(step, _items(step))
-        _consider(best, step, value)
+        _update(best, step, value)
     checkpoints.close()
-    assert best.result == {'accuracy': 0.1, 'step': 20}
-    chex.assert_trees_all_equal(_handed_on(tmp_path), _items(20))
+    assert (best.result.accuracy, best.result.step) == (0.1, 20)
+    chex.assert_trees_all_equal(_passed_on(tmp_path), _items(20))
 
 
 @pytest.fixture
@@ -90,16 +88,16 @@ def _train(config, workdir):
 def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monkeypatch):
     config.data.validation = 0.25  # 3 of 12 images a class
     seen = []
-    evaluate = accuracy.evaluate
-    sizes = lambda *arguments: seen.append(evaluate(*arguments)) or seen[-1]
-    monkeypatch.setattr(loop, 'evaluate', sizes)
+    original = accuracy.evaluate
+    sizes = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
+    monkeypatch.setattr(evaluate, 'evaluate', sizes)
     results, text = _train(config, tmp_path / 'run')
     assert '18 training, 6 validation and 7 test images' in text
     assert [result['examples'] for result in seen] == [6, 6, 6, 6, 7]  # three epochs, one epoch, the end
-    assert results['accuracy'] == seen[-1]['accuracy'] and results['examples'] == 7
+    assert results.accuracy == seen[-1]['accuracy'] and results.examples == 7
     for name, evaluations in (('one', seen[:3]), ('two', seen[3:4])):
         best = max(result['accuracy'] for result in evaluations)
-        assert results['stages'][name]['accuracy'] == best and results['stages'][name]['split'] == 'validation'
+        assert results.stages[name].accuracy == best and results.stages[name].split == 'validation'
     assert 'test accuracy' not in text and 'validation accuracy' in text
 
     # A second start measures nothing anew.
@@ -116,9 +114,9 @@ def test_unreadable_images_are_named_and_counted(config, birds, tmp_path):
     results, text = _train(config, tmp_path / 'run')
     listed = [line for line in text.splitlines() if 'skipped' in line]
     assert len(listed) == 4 and all(broken[0] in line for line in listed)  # once in each of four epochs
-    (problem,) = results['unreadable']
-    assert broken[1] in problem and results['examples'] == 7
-    assert results['accuracy'] <= 6 / 7
+    (problem,) = results.unreadable
+    assert broken[1] in problem and results.examples == 7
+    assert results.accuracy <= 6 / 7
     assert json.loads((tmp_path / 'run/results.json').read_text())['unreadable'] == [problem]
 
 
@@ -135,39 +133,10 @@ def test_a_run_keeps_to_its_images(config, birds, tmp_path):
     moved = birds.rename(birds.with_name('moved'))
     config.data.dir = str(moved)
     again, _ = _train(config, tmp_path / 'run')
-    assert again['examples'] == 7
+    assert again.examples == 7
 
-    evaluated = loop.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))
-    assert evaluated['accuracy'] == again['accuracy']
+    evaluated = evaluate.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    assert evaluated.accuracy == again.accuracy
     config.data.resize = 80
     with pytest.raises(UserError, match='another config.data.resize'):
-        loop.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))
-
-
-def test_a_second_run_stays_out_of_the_work_directory(tmp_path):
-    with (
-        locked(tmp_path / 'run'),
-        pytest.raises(UserError, match='another process trains in'),
-        locked(tmp_path / 'run'),
-    ):
-        pass
-    with locked(tmp_path / 'run'):
-        pass
-
-
-@pytest.mark.parametrize(
-    ('field', 'value'), [('seed', -1), ('seed', 2**32), ('eval_epochs', -1), ('checkpoint_steps', -3)]
-)
-def test_settings_of_the_run_that_make_no_sense(tiny_config, field, value):
-    tiny_config[field] = value
-    with pytest.raises(UserError, match=f'config.{field}={value}'):
-        check_settings(tiny_config)
-
-
-def test_without_locks_a_run_trains_all_the_same(tmp_path, monkeypatch, caplog):
-    def refuse(*_):
-        raise OSError(errno.ENOSYS, 'Function not implemented')
-
-    monkeypatch.setattr('fcntl.flock', refuse)
-    with locked(tmp_path / 'run'):
-        assert 'cannot be locked (Function not implemented)' in caplog.text
+        evaluate.evaluate_run(config, tmp_path / 'run', Console(file=io.StringIO()))

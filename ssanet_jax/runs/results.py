@@ -1,0 +1,106 @@
+"""The results of a run: what its evaluations found, as objects and as JSON files."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.runs.files import read_json
+
+
+class _JsonObject:
+    """Conversion between a dataclass and the JSON object that holds its fields."""
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Builds the object from a JSON object; fields that the class does not have are ignored.
+
+        Raises:
+          TypeError: a field is missing.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        return cls(**{name: value for name, value in content.items() if name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, in the order in which the file lists them."""
+        return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationResult(_JsonObject):
+    """Accuracy of a network on one set of images."""
+
+    accuracy: float  # of the prediction, which sums the logits of all heads
+    examples: int  # number of images
+    heads: dict[str, float]  # {head: accuracy}
+    unreadable: list[str]  # one message per image that could not be read; such an image counts as wrong
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BestResult(EvaluationResult):
+    """The evaluation of the network that a stage passes on: the content of `<stage>/best.json`."""
+
+    step: int  # steps of the stage that this network has been trained for
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageResult(BestResult):
+    """The outcome of a finished stage: the content of `<stage>/evaluation.json`."""
+
+    split: str  # the images of the evaluation: 'test' or 'validation'
+    epochs: int
+    steps: int
+    wall_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunEvaluation(EvaluationResult):
+    """The evaluation of a run's network: the content of `evaluation.json` and `test.json` in the work directory."""
+
+    stage: str  # the stage that the network comes from
+    dataset: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResults(_JsonObject):
+    """The outcome of a finished run: the content of `results.json`."""
+
+    accuracy: float
+    examples: int
+    unreadable: list[str]
+    heads: dict[str, float]
+    stages: dict[str, StageResult]
+    seed: int
+    wall_seconds: float
+    dataset: str
+    backbone: str
+    pretrained: str
+    image_size: int
+    device: str
+    versions: dict[str, str]
+
+
+Result = TypeVar('Result', bound=EvaluationResult)
+
+
+def read_result(path: Path, kind: type[Result], cure: str) -> Result | None:
+    """Reads a result from its JSON file.
+
+    Args:
+      path: the file.
+      kind: class of the result.
+      cure: what to do about a damaged file, for the error message.
+
+    Returns:
+      The result, or None if the file does not exist.
+
+    Raises:
+      UserError: the file cannot be read or lacks a field.
+    """
+    content = read_json(path, cure)
+    if content is None:
+        return None
+    try:
+        return kind.from_dict(content)
+    except TypeError as error:
+        raise UserError(f'{path} is damaged, a field is missing: {cure}') from error

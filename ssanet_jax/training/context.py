@@ -1,0 +1,64 @@
+"""What a stage of training works with."""
+
+import dataclasses
+from pathlib import Path
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.models.ssanet import SSANet
+from ssanet_jax.runs.run import active_groups
+
+
+@dataclasses.dataclass(frozen=True)
+class StageContext:
+    """A stage and the run that it belongs to."""
+
+    config: ConfigDict  # the run's configuration
+    index: int  # position of the stage in `config.stages`
+    model: SSANet  # as it was built: gives the structure and the initial weights
+    dataset: Dataset
+    workdir: Path
+    mesh: Mesh  # the devices, arranged for training
+    console: Console
+
+    @property
+    def stage(self) -> ConfigDict:
+        """The stage's settings."""
+        return self.config.stages[self.index]
+
+    @property
+    def directory(self) -> Path:
+        """The stage's folder in the work directory."""
+        return self.workdir / self.stage.name
+
+    @property
+    def active(self) -> frozenset[str]:
+        """Groups trained by the end of the stage."""
+        return active_groups(self.config.stages, self.index)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the order and the augmentation of the stage's images."""
+        return self.config.seed + self.index
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Passes end within a step where the batch size does not divide the number of images."""
+        return len(self.dataset.train) / self.config.data.batch_size
+
+    @property
+    def split(self) -> str:
+        """Name of the images that the stage is evaluated on."""
+        return 'test' if self.dataset.validation is None else 'validation'
+
+    @property
+    def evaluation_source(self) -> Source:
+        """The images that the stage is evaluated on."""
+        return self.dataset.test if self.dataset.validation is None else self.dataset.validation
+
+    def print(self, message: str) -> None:
+        """Prints a line about the stage."""
+        self.console.print(f'{self.stage.name}: {message}', highlight=False, soft_wrap=True)
