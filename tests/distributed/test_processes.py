@@ -130,7 +130,7 @@ def test_the_environment_speaks_where_the_flags_are_silent(monkeypatch):
     processes.initialize('b:2', None, 1)
     assert asked == [('a:1', 3, 2), ('b:2', 3, 1)]
     monkeypatch.setenv('JAX_NUM_PROCESSES', 'three')
-    with pytest.raises(UserError, match='--processes=three is no number'):
+    with pytest.raises(UserError, match='--processes=three is not a number'):
         processes.initialize(None, None, None)
     for name in list(os.environ):
         if name.startswith('JAX_') and name.split('_')[1] in ('COORDINATOR', 'NUM', 'PROCESS'):
