@@ -24,7 +24,9 @@ def changed(config, fields):
     return config
 
 
-@pytest.mark.parametrize('name, value', [('model.sharing', 'part'), ('model.output_stride', 4), ('model.crop_size', 56)])
+@pytest.mark.parametrize(
+    'name, value', [('model.sharing', 'part'), ('model.output_stride', 4), ('model.crop_size', 56)]
+)
 def test_another_way_to_share_is_refused_with_the_command_that_tries_it(tiny_config, workdir, name, value):
     config = changed(tiny_config, {name: value})
     with pytest.raises(UserError) as error:
