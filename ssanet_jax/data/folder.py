@@ -80,10 +80,10 @@ def read_records(
     if not class_names:
         other = f' ({len(skipped_files)} files skipped, such as {min(skipped_files)})' if skipped_files else ''
         raise UserError(
-            f'{source} has no images for training: list some in it'
+            f'{source} lists no training images: add some'
             if table
-            else f'{root} has no images in class folders{other}: set config.data.dir to {_EXPECTED}, or list the images in'
-            ' a CSV file and name it in config.data.csv'
+            else f'{root} has no images in class folders{other}: set config.data.dir to {_EXPECTED}, or list the '
+            'images in a CSV file and set config.data.csv to it'
         )
     unknown = sorted(set(files['test']) - set(class_names))
     if unknown:

@@ -1,16 +1,16 @@
-"""Batches for training and evaluation, by grain.
+"""Batches for training and evaluation, with Grain.
 
 Fields of ``config.data`` used here:
 
-* ``batch_size``, ``eval_batch_size``: images a batch, over all devices of all processes;
-* ``resize``, ``image_size``: side of the squeezed image and of the crop that the network sees;
-* ``interpolation``: with which small images grow;
-* ``flip``, ``scale_min``, ``jitter``, ``erase``: augmentation, see `transforms`;
-* ``num_workers``: threads that read and decode; 0 does it in the calling thread;
-* ``prefetch``: batches to keep ready.
+* ``batch_size``, ``eval_batch_size``: images per batch, over all devices of all processes;
+* ``resize``, ``image_size``: side of the resized image and of the crop that the network sees, in pixels;
+* ``interpolation``: how images are enlarged;
+* ``flip``, ``scale_min``, ``color_jitter``, ``random_erasing``: augmentation, see `transforms`;
+* ``num_workers``: threads that read and decode; 0 uses the calling thread;
+* ``prefetch``: number of batches to read ahead.
 
-With several processes each reads its own share of every batch: of P processes, process p reads the
-images p, p + P, p + 2P, ... of the common order.
+Each process reads its own share of every batch: with P processes, process p reads the images p, p + P, p + 2P, ... of
+the common order.
 """
 
 from __future__ import annotations
@@ -28,20 +28,18 @@ from ssanet_jax.distributed.processes import Process
 from ssanet_jax.errors import UnreadableImage, UserError
 
 Batch = dict[str, np.ndarray]
-READABLE = -1  # of `skipped`, where nothing had to be skipped
-
-
+READABLE = -1  # the value of 'skipped' for an example that could be read
 SINGLE_PROCESS = Process()
 
 
-def num_steps(epochs: float, images: int, batch_size: int) -> int:
-    """Number of batches after which `epochs` passes are over."""
-    return math.ceil(epochs * images / batch_size)
+def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
+    """The number of batches in this number of passes over the images."""
+    return math.ceil(epochs * num_images / batch_size)
 
 
-def shuffled_indices(images: int, seed: int) -> grain.MapDataset:
-    """The common order of training: at each place the position of an image, each pass a new permutation."""
-    return grain.MapDataset.range(images).seed(seed).shuffle().repeat()
+def shuffled_indices(num_images: int, seed: int) -> grain.MapDataset:
+    """The infinite order of training, common to all processes: indices of images, permuted anew in each pass."""
+    return grain.MapDataset.range(num_images).seed(seed).shuffle().repeat()
 
 
 def train_batches(
@@ -49,31 +47,30 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Augmented batches of shuffled examples.
 
-    Each pass is a new permutation of the source. A pass that does not fill its last batch is
-    followed there by the next one, so every example is read exactly once a pass, over all
-    processes. The stream depends on ``seed`` alone, whatever the number of threads and processes.
+    Each pass is a new permutation of the source. If a pass does not fill its last batch, the next pass continues it,
+    so that all processes together read every example exactly once per pass. The stream depends on ``seed`` only, not
+    on the number of threads or processes.
 
-    An image that cannot be read is left out; the next readable one takes its place, and
-    ``skipped`` tells.
+    An image that cannot be read is replaced by the next readable one, and its index is returned in ``skipped``.
 
     Args:
       source: the training examples.
-      data: the ``data`` section of a config.
+      data: the ``data`` section of a configuration.
       seed: in [0, 2**32).
       epochs: passes over the source, at least 1.
-      start: images already seen by all processes, a multiple of the batch size: where a resumed
-        run goes on, with exactly the batches that would have followed.
-      process: this one of all that train.
+      start: number of images that all processes together have consumed before, a multiple of the batch size. A
+        resumed run gets exactly the batches that would have followed.
+      process: index of this process and number of processes.
 
     Returns:
-      An iterator of ``num_steps(epochs)`` batches less those before `start`: ``{'image': uint8
-      [b, S, S, 3], 'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b]}`` with b the
-      batch size over the number of processes; index is the position in ``source``, skipped
-      that of the unreadable image whose place this one took, or -1.
+      An iterator over the batches from `start` to the end of the last epoch: ``{'image': uint8 [b, S, S, 3],
+      'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b]}``, where b is the batch size divided by the number
+      of processes, ``index`` the position in ``source``, and ``skipped`` the position of the unreadable image that
+      this one replaces, or -1.
 
     Raises:
-      UserError: fewer images than a batch, sizes that do not fit together, or so many unreadable
-        images in a row that something else must be wrong.
+      UserError: there are fewer images than a batch holds, settings are out of range, or 50 images in a row cannot be
+        read.
     """
     check_data_settings(data)
     share = _share(data.batch_size, process, 'batch_size')
@@ -85,7 +82,7 @@ def train_batches(
         .random_map(transforms.RandomCropFlip(data.image_size, data.flip, data.scale_min, data.interpolation))
         .random_map(transforms.ColorJitter(data.color_jitter))
         .random_map(transforms.RandomErasing(data.random_erasing))
-        # Only now the shares, so that what is drawn for an image depends on its place in the common order.
+        # Sliced after the random transforms, so that their random numbers depend on the place in the common order.
         .slice(
             slice(
                 start + process.index, num_steps(epochs, len(source), data.batch_size) * data.batch_size, process.count
@@ -96,21 +93,20 @@ def train_batches(
 
 
 def eval_batches(source: Source, data: Any, *, process: Process = SINGLE_PROCESS) -> Iterator[Batch]:
-    """Every example once, in order, in batches of one size.
+    """Every example once, in order, in batches of equal size.
 
     Args:
       source: the examples.
-      data: the ``data`` section of a config.
-      process: this one of all that evaluate.
+      data: the ``data`` section of a configuration.
+      process: index of this process and number of processes.
 
     Returns:
-      An iterator of ``{'image': uint8 [b, S, S, 3], 'label': int32 [b], 'index': int32 [b],
-      'skipped': int32 [b], 'mask': bool [b]}``, as many for every process. What is missing in the
-      last is filled up with black images, whose mask is False. An unreadable image is black too,
-      and skipped is its own index.
+      An iterator over ``{'image': uint8 [b, S, S, 3], 'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b],
+      'mask': bool [b]}``, of the same length in every process. The last batch is padded with black images, whose mask
+      is False. An unreadable image is black as well; its ``skipped`` is its own index, otherwise -1.
 
     Raises:
-      UserError: sizes that do not fit together.
+      UserError: settings are out of range.
     """
     check_data_settings(data)
     share = _share(data.eval_batch_size, process, 'eval_batch_size')
@@ -126,21 +122,26 @@ def eval_batches(source: Source, data: Any, *, process: Process = SINGLE_PROCESS
 
 
 def _padded(batches: Iterator[Batch], size: int, count: int, side: int) -> Iterator[Batch]:
-    """Exactly `count` batches of `size`, filled up with black images that the mask leaves out."""
-    whole = np.zeros(0, np.int32)
-    empty = {'image': np.zeros((0, side, side, 3), np.uint8), 'label': whole, 'index': whole, 'skipped': whole}
+    """Yields `count` batches of `size` images of `side` pixels, padded with black images, with a mask."""
+    no_integers = np.zeros(0, np.int32)
+    empty = {
+        'image': np.zeros((0, side, side, 3), np.uint8),
+        'label': no_integers,
+        'index': no_integers,
+        'skipped': no_integers,
+    }
     for _ in range(count):
         batch = next(batches, empty)
         missing = size - len(batch['label'])
-        filled = {
+        padded = {
             key: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
             for key, value in batch.items()
         }
-        yield filled | {'mask': np.arange(size) < size - missing}
+        yield padded | {'mask': np.arange(size) < size - missing}
 
 
 def list_unreadable(source: Source, skipped: Iterable[int]) -> list[str]:
-    """What is wrong with each of the unreadable images at these positions of `source`, a line each."""
+    """One error message per unreadable image, for these positions in `source`."""
     problems = []
     for index in sorted(set(skipped)):
         try:
@@ -151,7 +152,7 @@ def list_unreadable(source: Source, skipped: Iterable[int]) -> list[str]:
 
 
 def _example(example: dict[str, Any], index: int, skipped: int) -> dict[str, Any]:
-    """The part of an example that batches carry."""
+    """The fields of an example that batches contain."""
     return {
         'image': example['image'],
         'label': np.int32(example['label']),
@@ -161,25 +162,27 @@ def _example(example: dict[str, Any], index: int, skipped: int) -> dict[str, Any
 
 
 class _LoadNext(grain.transforms.Map):
-    """Position -> its example, or that of the next position that can be read."""
+    """Loads the example at an index, or the next one that can be read."""
 
-    TRIES = 50
+    MAX_TRIES = 50
 
     def __init__(self, source: Source):
         self._source = source
 
     def map(self, index: int) -> dict[str, Any]:
-        for ahead in range(min(self.TRIES, len(self._source))):
-            place = (index + ahead) % len(self._source)
+        tries = min(self.MAX_TRIES, len(self._source))
+        problem: UnreadableImage | None = None
+        for offset in range(tries):
+            candidate = (index + offset) % len(self._source)
             try:
-                return _example(self._source[place], place, index if ahead else READABLE)
+                return _example(self._source[candidate], candidate, index if offset else READABLE)
             except UnreadableImage as error:
-                last = error
-        raise UserError(f'{ahead + 1} images in a row cannot be read, such as: {last}') from last
+                problem = error
+        raise UserError(f'{tries} images in a row cannot be read, such as: {problem}') from problem
 
 
 class _LoadOrBlack(grain.transforms.Map):
-    """Position -> its example, black where it cannot be read."""
+    """Loads the example at an index, with a black image if it cannot be read."""
 
     def __init__(self, source: Source):
         self._source = source
@@ -195,38 +198,38 @@ class _LoadOrBlack(grain.transforms.Map):
 def _share(size: int, process: Process, field: str) -> int:
     if size % process.count:
         raise UserError(
-            f'config.data.{field}={size} does not divide over {process.count} processes: make it a multiple of that'
+            f'config.data.{field}={size} is not a multiple of the number of processes, {process.count}: change it'
         )
     return size // process.count
 
 
 def read_options(data: Any, batch_size: int) -> grain.ReadOptions:
-    """How `data.num_workers` and `data.prefetch` read a stream that is batched."""
-    # Grain counts single examples and wants at least one a thread.
-    ahead = max(data.prefetch * batch_size, data.num_workers)
-    return grain.ReadOptions(num_threads=data.num_workers, prefetch_buffer_size=ahead)
+    """Grain's options for a stream in batches of this size, from `data.num_workers` and `data.prefetch`."""
+    # Grain counts single examples, and needs at least one per thread.
+    buffer_size = max(data.prefetch * batch_size, data.num_workers)
+    return grain.ReadOptions(num_threads=data.num_workers, prefetch_buffer_size=buffer_size)
 
 
 def check_batch_fits(source: Source, data: Any) -> None:
-    """Raises `UserError` if the training images are fewer than one batch."""
+    """Raises `UserError` if there are fewer training images than one batch holds."""
     if len(source) < data.batch_size:
         raise UserError(
-            f'{len(source)} training images do not fill one batch of {data.batch_size}: lower config.data.batch_size'
+            f'{len(source)} training images are fewer than one batch of {data.batch_size}: reduce config.data.batch_size'
         )
 
 
 def check_data_settings(data: Any) -> None:
-    """Raises `UserError` for sizes that do not fit together."""
+    """Raises `UserError` for settings of the pipeline that are out of range or contradict each other."""
     if data.resize < data.image_size:
         raise UserError(
             f'config.data.resize={data.resize} is smaller than config.data.image_size='
-            f'{data.image_size}: an image is resized, then cropped, so raise resize'
+            f'{data.image_size}: images are resized and then cropped, so increase resize'
         )
     if not 0 < data.scale_min <= 1:
-        raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 is off')
+        raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 turns it off')
     for name, least in (('image_size', 1), ('num_workers', 0), ('prefetch', 0)):
         if data[name] < least:
-            raise UserError(f'config.data.{name}={data[name]} must be {least} or more')
+            raise UserError(f'config.data.{name}={data[name]} must be at least {least}')
     if data.interpolation not in ('', *transforms.INTERPOLATIONS):
         known = ', '.join(transforms.INTERPOLATIONS)
         raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')
@@ -239,4 +242,4 @@ def check_data_settings(data: Any) -> None:
             )
     for name in ('color_jitter', 'random_erasing'):
         if not 0 <= data[name] < 1:
-            raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 is off')
+            raise UserError(f'config.data.{name}={data[name]} must lie in [0, 1); 0 turns it off')

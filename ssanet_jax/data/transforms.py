@@ -1,7 +1,7 @@
-"""From a decoded example to what the network takes, on the host, in uint8.
+"""Preprocessing and augmentation of decoded images, in uint8 on the host.
 
-Images are first squeezed into a square (aspect ratio is given up, as in NTS-Net), then cropped.
-Normalisation is the model's business and happens on the device.
+Images are resized to a square without keeping their aspect ratio, as in NTS-Net, and then cropped. The model
+normalizes them on the device.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import grain
 import numpy as np
 
 # An image is shrunk if that leaves less than half of its pixels to decode.
-_WORTH_SHRINKING = 1.5
+_MIN_SHRINK_FACTOR = 1.5
 
 INTERPOLATIONS = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 
 
 def resize_image(image: np.ndarray, height: int, width: int, interpolation: str = 'bilinear') -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3].
-
-    Shrinking averages areas (OpenCV's interpolations would alias); growing interpolates.
+    """Resizes an image. Images are shrunk by area averaging, since OpenCV's interpolations alias.
 
     Args:
-      interpolation: a key of `INTERPOLATIONS`.
+      image: uint8 [H, W, 3].
+      height, width: of the result, in pixels.
+      interpolation: how images are enlarged, a key of `INTERPOLATIONS`.
+
+    Returns:
+      uint8 [height, width, 3].
     """
     if image.shape[:2] == (height, width):
         return image
@@ -35,10 +38,10 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str 
 
 
 class ShrunkImage(NamedTuple):
-    """An image that was stored smaller than it was."""
+    """A shrunk image, encoded."""
 
     data: bytes  # a JPEG file
-    scale: float  # its pixels per pixel of the original
+    scale: float  # pixels per pixel of the original
 
 
 def shrink_image(image: np.ndarray, side: int) -> ShrunkImage | None:
@@ -54,7 +57,7 @@ def shrink_image(image: np.ndarray, side: int) -> ShrunkImage | None:
     """
     height, width = image.shape[:2]
     scale = side / min(height, width)
-    if scale > 1 / _WORTH_SHRINKING:
+    if scale > 1 / _MIN_SHRINK_FACTOR:
         return None
     image = resize_image(image, round(height * scale), round(width * scale))
     settings = [
@@ -66,7 +69,7 @@ def shrink_image(image: np.ndarray, side: int) -> ShrunkImage | None:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeSquare(grain.transforms.Map):
-    """Squeezes the image to [resize, resize, 3]."""
+    """Resizes the image to [resize, resize, 3], whatever its aspect ratio."""
 
     resize: int
     interpolation: str = 'bilinear'
@@ -77,7 +80,7 @@ class ResizeSquare(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop(grain.transforms.Map):
-    """Cuts the central [size, size, 3] out of a square image; for evaluation."""
+    """Crops the center [size, size, 3] of a square image, for evaluation."""
 
     size: int
 
@@ -89,46 +92,60 @@ class CenterCrop(grain.transforms.Map):
 
 
 def preprocess_for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
-    """An image of any size, uint8 [H, W, 3] -> the network's input, as in evaluation: [S, S, 3].
+    """Resizes and crops an image to the network's input size S = `image_size`, as evaluation does.
 
     Args:
-      data: the `data` section of a config (`resize`, `image_size`, `interpolation`).
+      image: uint8 [H, W, 3].
+      data: the `data` section of a configuration (`resize`, `image_size`, `interpolation`).
+
+    Returns:
+      uint8 [S, S, 3].
     """
     square = ResizeSquare(data.resize, data.interpolation).map({'image': image})
     return CenterCrop(data.image_size).map(square)['image']
 
 
 def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
-    """Boxes [K, 4] in pixels of `preprocess_for_evaluation`'s result -> pixels of the image it was made from.
+    """Maps boxes from the network's input back to the original image.
 
     Args:
-      shape: (height, width) of that image.
+      boxes: [K, 4], (y0, x0, y1, x1) in pixels of the result of `preprocess_for_evaluation`.
+      shape: (height, width) of the original image, in pixels.
+      data: the `data` section of a configuration.
+
+    Returns:
+      [K, 4], in pixels of the original image.
     """
     offset = (data.resize - data.image_size) // 2
     height, width = shape
     return (boxes + offset) * (np.array([height, width, height, width]) / data.resize)
 
 
-def to_input_pixels(places: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
-    """The reverse of `to_source_pixels`, for boxes [..., 4] and points [..., 2], (y, x).
+def to_input_pixels(coordinates: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
+    """Maps boxes or points from the original image to the network's input; the inverse of `to_source_pixels`.
 
     Args:
-      shape: (height, width) of the image.
+      coordinates: boxes [..., 4] or points [..., 2], (y, x), in pixels of the original image.
+      shape: (height, width) of the original image, in pixels.
+      data: the `data` section of a configuration.
+
+    Returns:
+      Of the shape of `coordinates`, in pixels of the result of `preprocess_for_evaluation`.
     """
     offset = (data.resize - data.image_size) // 2
-    return places * np.tile(data.resize / np.array(shape), places.shape[-1] // 2) - offset
+    return coordinates * np.tile(data.resize / np.array(shape), coordinates.shape[-1] // 2) - offset
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCropFlip(grain.transforms.RandomMap):
-    """Cuts a random [size, size, 3] out of a square image and mirrors half of the crops.
+    """Crops a random [size, size, 3] from a square image, and flips it horizontally with probability 1/2.
 
     Attributes:
-      size: side of the result.
-      flip: whether to mirror left and right, with probability 1/2.
-      scale_min: in (0, 1]. Below 1 the crop's side is uniform in [scale_min, 1] x size and the
-        crop is then enlarged to ``size``.
-      interpolation: how.
+      size: side of the result, in pixels.
+      flip: whether to flip.
+      scale_min: in (0, 1]. If it is below 1, the side of the crop is uniform in [scale_min, 1] x size, and the crop
+        is enlarged to ``size``.
+      interpolation: how it is enlarged, a key of `INTERPOLATIONS`.
     """
 
     size: int
@@ -137,7 +154,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
     interpolation: str = 'bilinear'
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Crops, mirrors and enlarges `element['image']`, uint8 [H, H, 3] -> [size, size, 3]."""
+        """Crops, flips and enlarges `element['image']`, uint8 [H, H, 3] -> [size, size, 3]."""
         image = element['image']
         side = self.size
         if self.scale_min < 1:
@@ -145,29 +162,29 @@ class RandomCropFlip(grain.transforms.RandomMap):
         top = rng.integers(image.shape[0] - side + 1)
         left = rng.integers(image.shape[1] - side + 1)
         image = image[top : top + side, left : left + side]
-        # Drawn in any case, so that turning flips off leaves the crops as they are.
+        # Drawn in any case, so that the crops do not depend on `flip`.
         if rng.random() < 0.5 and self.flip:
-            image = cv2.flip(image, 1)  # a reversed view would be slow to copy into the batch
+            image = cv2.flip(image, 1)  # a view with negative strides would be slow to copy into the batch
         return element | {'image': resize_image(image, self.size, self.size, self.interpolation)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter(grain.transforms.RandomMap):
-    """Changes brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength].
+    """Scales brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength].
 
     Attributes:
-      strength: in [0, 1); 0 leaves images as they are.
+      strength: in [0, 1); 0 turns it off.
     """
 
     strength: float
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Changes the colours of `element['image']`, uint8 [H, W, 3]."""
+        """Changes the colors of `element['image']`, uint8 [H, W, 3]."""
         if not self.strength:
             return element
         brightness, contrast, saturation = rng.uniform(1 - self.strength, 1 + self.strength, 3)
         image = element['image']
-        # All three are affine in the colour of a pixel, so one matrix carries them out.
+        # All three are affine maps of a pixel's color, so that one matrix combines them.
         matrix = np.eye(4)
         matrix[:3, :3] = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _LUMA)
         mean = float(image.reshape(-1, 3).mean(0) @ _LUMA)
@@ -177,21 +194,21 @@ class ColorJitter(grain.transforms.RandomMap):
         return element | {'image': cv2.transform(image, matrix[:3])}
 
 
-# The share of each colour in what the eye takes for brightness (ITU-R BT.601).
+# Weights of red, green and blue in the luma of ITU-R BT.601.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing(grain.transforms.RandomMap):
-    """Fills a random rectangle with noise (Zhong et al., Random Erasing, AAAI 2020).
+    """Fills a random rectangle with noise (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020).
 
     Attributes:
-      probability: that an image is touched; 0 leaves all as they are.
+      probability: of erasing, in [0, 1); 0 turns it off.
     """
 
     probability: float
-    AREA = (0.02, 0.33)  # of the rectangle, as a share of the image's
-    RATIO = (0.3, 1 / 0.3)  # of its sides
+    AREA = (0.02, 0.33)  # range of the rectangle's area, as a fraction of the image's
+    RATIO = (0.3, 1 / 0.3)  # range of its aspect ratio, height over width
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Erases a rectangle of a copy of `element['image']`, uint8 [H, W, 3]."""
@@ -201,7 +218,7 @@ class RandomErasing(grain.transforms.RandomMap):
         height, width = image.shape[:2]
         area = rng.uniform(*self.AREA) * height * width
         ratio = np.exp(rng.uniform(*np.log(self.RATIO)))
-        # A rectangle too long for the image is cut, where the paper draws again.
+        # The rectangle is clipped to the image; the paper draws again instead.
         h, w = min(round((area * ratio) ** 0.5), height), min(round((area / ratio) ** 0.5), width)
         top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
         image[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, 3), np.uint8)

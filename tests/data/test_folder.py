@@ -187,7 +187,7 @@ def test_a_broken_link_is_listed_and_then_reported(root, config):
         write_image(root / f'owl/{number}.jpg')
     (root / 'owl/9.jpg').symlink_to('/nowhere/9.jpg')
     assert len(folder.read_records(root)[1]) == 5  # for the doctor
-    with pytest.raises(UserError, match='9.jpg is listed but missing: bring the file back'):
+    with pytest.raises(UserError, match='9.jpg is listed but missing: restore the file'):
         load_dataset(config)
 
 

@@ -289,7 +289,7 @@ def test_a_process_without_an_image_has_as_many_batches_as_the_others():
 
 
 def test_a_batch_that_does_not_divide_over_the_processes():
-    with pytest.raises(UserError, match='config.data.batch_size=4.*3 processes'):
+    with pytest.raises(UserError, match='config.data.batch_size=4 .*number of processes, 3'):
         pipeline.train_batches(ArraySource(8), make_config(), seed=0, epochs=1, process=pipeline.Process(0, 3))
 
 

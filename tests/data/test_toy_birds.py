@@ -178,7 +178,7 @@ def test_bad_label_and_index():
     with pytest.raises(ValueError, match='0 to 15, not 16'):
         draw_bird(16, np.random.default_rng(0))
     for index in (4, -1):
-        with pytest.raises(IndexError, match='4 pictures'):
+        with pytest.raises(IndexError, match='4 images'):
             ToyBirds(4, 'train')[index]
 
 
