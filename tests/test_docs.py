@@ -67,7 +67,8 @@ def module_file(name: str) -> Path | None:
 
 def resolves(dotted: str) -> bool:
     """Whether a dotted name is a module of the package or a name in one: `ssanet_jax.load`, `losses.mac_loss`."""
-    if module_file(dotted):
+    paths = [path.removesuffix('.py').removesuffix('/__init__') for path in repository_files()]
+    if any(path.endswith('/' + dotted.replace('.', '/')) for path in paths):
         return True
     parent, _, name = dotted.rpartition('.')
     files = [path for path in repository_files() if path.startswith('ssanet_jax/') and path.endswith('.py')]
