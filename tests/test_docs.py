@@ -68,7 +68,7 @@ def module_file(name: str) -> Path | None:
 def resolves(dotted: str) -> bool:
     """Whether a dotted name is a module of the package or a name in one: `ssanet_jax.load`, `losses.mac_loss`."""
     paths = [path.removesuffix('.py').removesuffix('/__init__') for path in repository_files()]
-    if any(path.endswith('/' + dotted.replace('.', '/')) for path in paths):
+    if any(f'/{path}'.endswith('/' + dotted.replace('.', '/')) for path in paths):
         return True
     parent, _, name = dotted.rpartition('.')
     files = [path for path in repository_files() if path.startswith('ssanet_jax/') and path.endswith('.py')]
@@ -201,6 +201,6 @@ def test_python_lines_of_the_readme_run(finished_run, tmp_path, monkeypatch, cap
     for name, color in (('photo.jpg', 'red'), ('more_photos/wren.png', 'blue')):
         Image.new('RGB', (80, 60), color).save(name)
     exec('\n'.join(blocks), {})
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ['photo.jpg', 'more_photos/wren.png']
+    printed = capsys.readouterr().out
+    assert re.findall(r'^(\S+\.\w+) ', printed, re.MULTILINE) == ['photo.jpg', 'more_photos/wren.png']
     assert Path('parts.png').is_file()
