@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
     workdir = Path(_WORKDIR.value)
-    run = load_run(workdir)
-    dataset = dataset_of(run, workdir, _DATA_DIR.value)
+    run = load_run(workdir, data_dir=_DATA_DIR.value)
+    dataset = dataset_of(run, workdir)
 
     names = [_ONLY.value] if _ONLY.value else [name for name in MEASUREMENTS if name != 'sharing']  # it takes long
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

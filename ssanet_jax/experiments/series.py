@@ -95,8 +95,8 @@ def measure_rows(series: Series, rows: Sequence[Row], seed: int, names: Sequence
         missing = [name for name in names if not _measured(workdir / f'{name}.json', last)]
         if not missing or not (workdir / RESULTS_FILE).exists():
             continue
-        run = load_run(workdir)
-        dataset = dataset_of(run, workdir, series.config.data.dir)
+        run = load_run(workdir, data_dir=series.config.data.dir)
+        dataset = dataset_of(run, workdir)
         for name in missing:
             if name == 'keypoints':
                 check_keypoints(dataset)

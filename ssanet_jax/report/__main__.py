@@ -57,10 +57,10 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f'{arguments[0]!r} is no flag: see --help')
     workdir = Path(_WORKDIR.value)
-    run = load_run(workdir)
+    run = load_run(workdir, data_dir=_DATA_DIR.value)
     out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'
     check_out(out)  # before minutes of work
-    dataset = dataset_of(run, workdir, _DATA_DIR.value)
+    dataset = dataset_of(run, workdir)
 
     console = Console(stderr=True)
     other = None

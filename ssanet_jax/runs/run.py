@@ -1,4 +1,4 @@
-"""The network of a configuration, and the one that a work directory holds."""
+"""Networks: built from a configuration, or loaded from a work directory."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocess
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
-    """The groups trained by the end of stage `index`: the rest is random, and stays out."""
-    return frozenset(group for row in stages[: index + 1] for group in row.train)
+    """The groups trained by the end of stage `index`. The others are random and take no part in predictions."""
+    return frozenset(group for stage in stages[: index + 1] for group in stage.train)
 
 
-def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) -> SSANet:
-    """The network of a configuration, with trained weights in its backbone where asked for.
+def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True) -> SSANet:
+    """Builds the network of a configuration, with pretrained weights in its backbone if the configuration has any.
 
     Args:
       config: the whole configuration.
-      classes: N.
+      num_classes: N.
       pretrained: load `config.model.pretrained`, and normalize images as it asks where the configuration leaves that
         open. False reads no weights: for when a checkpoint follows anyway.
 
     Raises:
-      UserError: for settings that do not fit together, or weights that cannot be had.
+      UserError: settings do not fit together, or the weights cannot be loaded.
     """
     if pretrained:
         config = resolve_preprocessing(config)
@@ -42,7 +42,7 @@ def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) ->
     source = settings.pop('pretrained')
     try:
         model = SSANet(
-            classes,
+            num_classes,
             config.data.image_size,
             **settings,
             mean=config.data.get('mean') or None,
@@ -57,16 +57,16 @@ def build_model(config: ConfigDict, classes: int, *, pretrained: bool = True) ->
 
 
 def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
-    """Fills the backbone from another run's work directory, or from what `load_pretrained` reads.
+    """Loads pretrained weights and BatchNorm statistics into a backbone.
 
     Args:
-      backbone: to be filled, weights and BatchNorm statistics.
-      name: its name.
-      source: 'workdir:DIR', or a directory, for the network that the run in it ended with; else as
-        `load_pretrained` takes it.
+      backbone: changed in place.
+      name: its name in the registry.
+      source: 'workdir:DIR' or a directory for the backbone of the run there; any other value as `load_pretrained`
+        takes it.
 
     Raises:
-      UserError: if it cannot be had, or is of another backbone; then the backbone is as it was.
+      UserError: the weights cannot be loaded, or belong to another backbone. The backbone is then unchanged.
     """
     workdir = pretrained_workdir(source)
     if workdir is None:
@@ -90,45 +90,52 @@ class Run:
     model: SSANet
     active: frozenset[str]  # the groups that take part in the prediction
     stage: str  # the last stage with a checkpoint
-    finished: bool  # whether that stage came to its end
+    finished: bool  # whether that stage is over
 
 
-def load_run(workdir: Path) -> Run:
-    """Reads the network of a work directory after the last stage that has a checkpoint.
+def load_run(workdir: Path, *, data_dir: str | None = None) -> Run:
+    """Loads the network of a work directory, as it is after the last stage with a checkpoint.
+
+    Args:
+      workdir: the run's work directory.
+      data_dir: the folder of the data set if it has moved since the training: takes the place of `config.data.dir`.
 
     Raises:
-      UserError: if the directory holds no run, or no checkpoint that can be read.
+      UserError: the directory holds no run, or no checkpoint that can be read.
     """
     content = read_run(workdir)
     config = ConfigDict(content['config'])
-    for index in reversed(range(len(config.stages))):
-        name = config.stages[index]['name']
-        if stage_steps(workdir, name):
-            break
-    else:
+    if data_dir is not None:
+        config.data.dir = data_dir
+    stages = [ConfigDict(stage) for stage in config.stages]
+    started = [index for index, stage in enumerate(stages) if stage_steps(workdir, stage.name)]
+    if not started:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
+    name = stages[started[-1]].name
     # Built without drawing random weights: the checkpoint must hold every group, frozen ones too.
     model = nnx.eval_shape(lambda: build_model(config, len(content['class_names']), pretrained=False))
     graph, *shapes = split_model(model)
     params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    stages = [ConfigDict(row) for row in config.stages]
-    model = merge_model(graph, *restore_network(workdir, name, params, stats, groups=params))
-    finished = (workdir / name / 'evaluation.json').exists()
-    return Run(config, tuple(content['class_names']), model, active_groups(stages, index), name, finished)
+    return Run(
+        config=config,
+        class_names=tuple(content['class_names']),
+        model=merge_model(graph, *restore_network(workdir, name, params, stats, groups=params)),
+        active=active_groups(stages, started[-1]),
+        stage=name,
+        finished=(workdir / name / 'evaluation.json').exists(),
+    )
 
 
-def dataset_of(run: Run, workdir: Path, directory: str | None = None) -> Dataset:
-    """The data of a run, read as the run reads it.
+def dataset_of(run: Run, workdir: Path) -> Dataset:
+    """Loads the data set of a run, with the run's settings.
 
     Args:
-      run, workdir: the run.
-      directory: where the data lies now, if it has moved; the run's config is changed accordingly.
+      run: the run.
+      workdir: its work directory, for the error message.
 
     Raises:
-      UserError: it cannot be read, or has other classes.
+      UserError: the data cannot be read, or has other classes.
     """
-    if directory is not None:
-        run.config.data.dir = directory
     dataset = load_dataset(run.config.data)
     if dataset.class_names != run.class_names:
         raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')

@@ -1,4 +1,4 @@
-"""Whether settings make sense, and which of a run's may be others when it goes on or is evaluated."""
+"""Checks of a configuration before a run starts."""
 
 from ml_collections import ConfigDict
 
@@ -10,18 +10,22 @@ from ssanet_jax.training.step import check_loss
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Raises `UserError` for settings that make no sense, as far as that shows without data and network."""
+    """Raises `UserError` for settings that cannot work, as far as this shows without the data and the network.
+
+    Args:
+      config: the whole configuration.
+    """
     check_stages(config.stages, config.optimizer)
     check_loss(config.loss)
     check_data_settings(config.data)
     if not 0 <= config.seed < 2**32:
-        raise UserError(f'config.seed={config.seed} must lie between 0 and 2**32 - 1')
+        raise UserError(f'config.seed={config.seed}: give a number between 0 and 2**32 - 1')
     for name in ('eval_epochs', 'checkpoint_steps'):
         if config[name] < 0:
-            raise UserError(f'config.{name}={config[name]} must be 0 or more')
-    if config.model.part_head == 'none' and any(BASELINE in row.train for row in config.stages):
+            raise UserError(f'config.{name}={config[name]}: give 0 or more')
+    if config.model.part_head == 'none' and any(BASELINE in stage.train for stage in config.stages):
         raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
-    if config.model.part_head == 'fpn' and any(row.cache for row in config.stages):
+    if config.model.part_head == 'fpn' and any(stage.cache for stage in config.stages):
         raise UserError(
-            'config.model.part_head=fpn reads whole maps, which no cache keeps: set the cache of stages to 0'
+            'config.model.part_head=fpn reads whole feature maps, which no cache keeps: set the cache of stages to 0'
         )

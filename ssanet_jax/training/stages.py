@@ -1,8 +1,8 @@
-"""Stages of training: a table of who trains at which rate (paper, 3.4)."""
+"""Stages of training: which groups train, at which learning rate (paper, 3.4), and the optimizer of each stage."""
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -31,22 +31,22 @@ def stage(
     cache: int = 0,
     **old_names: Any,
 ) -> ConfigDict:
-    """One row of `config.stages`.
+    """A stage of `config.stages`.
 
     Args:
-      name: of the stage; also its folder in the work directory.
+      name: the stage's name, and that of its folder in the work directory.
       epochs: passes over the training set.
       learning_rate: base learning rate.
-      train: {group: factor of the learning rate}. A group that is not named is frozen: its weights, its BatchNorm
-        statistics, and no backward pass goes through it unless something below it trains.
+      train: {group: factor of the learning rate}. All other groups are frozen, weights and BatchNorm statistics; no
+        backward pass goes through a frozen group unless a group below it trains.
       schedule: 'step' multiplies the learning rate by 0.1 after each epoch of `milestones`; 'cosine' lowers it to
         zero; 'constant' leaves it.
       milestones: epochs, for 'step'.
       warmup_epochs: epochs of linear warm-up from zero.
-      freeze_batch_norm: BatchNorm normalises by its running statistics and does not update them, in groups that train
-        too. This spares a pretrained backbone the noise of small batches.
-      cache: for a stage that trains heads alone: number of augmented views per image whose features are computed once
-        and kept on disk (`training/feature_cache.py`); 0 computes them anew in each epoch.
+      freeze_batch_norm: BatchNorm uses its running statistics and does not update them, also in groups that train.
+        This protects a pretrained backbone from the noise of small batches.
+      cache: for a stage that trains only heads: number of augmented views per image whose features are computed once
+        and kept on disk (`training/feature_cache.py`); 0 computes features in every epoch.
       **old_names: fields under their names in earlier versions (`runs/aliases.py`), such as `rate`.
 
     Raises:
@@ -74,7 +74,12 @@ def stage(
 
 
 def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
-    """Raises `UserError` for a table or an optimiser that cannot train."""
+    """Raises `UserError` for stages or an optimizer that cannot train.
+
+    Args:
+      stages: the `config.stages` section.
+      optimizer: the `config.optimizer` section.
+    """
     if optimizer.name not in OPTIMIZERS:
         raise UserError(f'config.optimizer.name is {optimizer.name!r}: choose from {", ".join(OPTIMIZERS)}')
     if not 0 <= optimizer.momentum < 1:
@@ -83,80 +88,80 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
         raise UserError(f'config.optimizer.weight_decay={optimizer.weight_decay} must be 0 or more')
     if not stages:
         raise UserError('config.stages is empty: give at least one stage(...)')
-    names = [row.name for row in stages]
+    names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
-        raise UserError(f'config.stages has two stages of one name: {", ".join(names)}')
-    for row in stages:
-        unknown = [group for group in row.train if group not in (*GROUPS, BASELINE)]
-        if unknown or not row.train:
-            problem = f'trains {unknown[0]!r}, which is no group' if unknown else 'trains nothing'
-            raise UserError(f'stage {row.name!r} {problem}: choose from {", ".join((*GROUPS, BASELINE))}')
-        if row.epochs < 1:
-            raise UserError(f'stage {row.name!r} has {row.epochs} epochs: it needs at least 1, or leave the row out')
-        if not re.fullmatch(r'\w+', row.name):
-            raise UserError(f'a stage is named {row.name!r}: use letters, digits and _, for it names a folder too')
-        for group, factor in row.train.items():
-            if not factor > 0:
-                raise UserError(
-                    f'stage {row.name!r} trains {group} at {factor} times its rate: leave out what is frozen'
-                )
-        if not row.learning_rate > 0:
-            raise UserError(f'stage {row.name!r} has learning_rate {row.learning_rate}: it must be above 0')
-        if not 0 <= row.warmup_epochs <= row.epochs:
-            raise UserError(f'stage {row.name!r} warms up for {row.warmup_epochs} of its {row.epochs} epochs')
-        if any(epoch < 1 for epoch in row.milestones):
-            raise UserError(f'stage {row.name!r} has a milestone before epoch 1')
-        _check_cache(row, active_groups(stages, names.index(row.name)))
-        if row.schedule not in SCHEDULES:
-            raise UserError(f'stage {row.name!r} has schedule {row.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        raise UserError(f'config.stages has two stages of one name ({", ".join(names)}): rename one')
+    for index, stage in enumerate(stages):
+        for problem in _stage_problems(stage, active_groups(stages, index)):
+            raise UserError(f'stage {stage.name!r} {problem}')
 
 
-def _check_cache(row: ConfigDict, active: Collection[str]) -> None:
-    """Raises `UserError` where what a stage would keep of its images changes while it trains."""
-    moving = [group for group in ('backbone', 'proposals') if group in row.train]
-    if 'scale_mining' in row.train and 'oriented_pooling' in active:
-        moving.append('scale_mining')  # which chooses the scale of the maps that oriented pooling reads
-    if row.cache and moving:
-        raise UserError(
-            f'stage {row.name!r} has cache={row.cache}, but trains {moving[0]}, so that its features change: '
-            f'set its cache to 0'
-        )
-    if not 0 <= row.cache <= row.epochs:
-        raise UserError(
-            f'stage {row.name!r} has cache={row.cache}: of its {row.epochs} epochs each reads one view, so give at '
-            f'most as many, or 0'
+def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]:
+    """What is wrong with a stage, and the cure, in words that continue 'stage NAME ...'."""
+    groups = *GROUPS, BASELINE
+    if unknown := [group for group in stage.train if group not in groups]:
+        yield f'trains {unknown[0]!r}, which is not a group: choose from {", ".join(groups)}'
+    if not stage.train:
+        yield f'trains nothing: choose from {", ".join(groups)}'
+    if stage.epochs < 1:
+        yield f'has {stage.epochs} epochs: give it at least 1, or remove it'
+    if not re.fullmatch(r'\w+', stage.name):
+        yield 'has a name that cannot be a folder: use letters, digits and _'
+    for group, factor in stage.train.items():
+        if not factor > 0:
+            yield f'trains {group} at {factor} times its learning_rate: remove the group to freeze it'
+    if not stage.learning_rate > 0:
+        yield f'has learning_rate {stage.learning_rate}: set it above 0'
+    if not 0 <= stage.warmup_epochs <= stage.epochs:
+        yield f'has warmup_epochs {stage.warmup_epochs}: set it between 0 and its {stage.epochs} epochs'
+    if any(epoch < 1 for epoch in stage.milestones):
+        yield 'has a milestone before epoch 1: give epochs from 1'
+    if stage.schedule not in SCHEDULES:
+        yield f'has schedule {stage.schedule!r}: choose from {", ".join(SCHEDULES)}'
+    changing = [group for group in ('backbone', 'proposals') if group in stage.train]
+    if 'scale_mining' in stage.train and 'oriented_pooling' in active:
+        changing.append('scale_mining')  # it selects the scale of the maps that oriented pooling reads
+    if stage.cache and changing:
+        yield f'has cache={stage.cache}, but trains {changing[0]}, so that its features change: set its cache to 0'
+    if not 0 <= stage.cache <= stage.epochs:
+        yield (
+            f'has cache={stage.cache}: each of its {stage.epochs} epochs reads one view, so give at most as many, or 0'
         )
 
 
-def learning_rate(row: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
-    """The base learning rate of a stage as a function of its step."""
-    warmup = round(row.warmup_epochs * steps_per_epoch)
-    total = math.ceil(row.epochs * steps_per_epoch)
-    if row.schedule == 'cosine':
-        main = optax.cosine_decay_schedule(row.learning_rate, max(total - warmup, 1))
-    elif row.schedule == 'step':
-        boundaries = {math.ceil(epoch * steps_per_epoch) - warmup: 0.1 for epoch in row.milestones}
-        main = optax.piecewise_constant_schedule(row.learning_rate, boundaries)
-    else:
-        main = optax.constant_schedule(row.learning_rate)
-    if not warmup:
-        return main
-    return optax.join_schedules([optax.linear_schedule(0.0, row.learning_rate, warmup), main], [warmup])
-
-
-def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float) -> optax.GradientTransformation:
-    """The optimiser of a stage: its groups at their rates, nothing for the others.
-
-    Works on parameters `{group: tree}`. A frozen leaf gets a zero update and holds no
-    optimiser state.
+def learning_rate(stage: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
+    """The base learning rate of a stage as a function of its step.
 
     Args:
-      row: the stage.
-      optimizer: the `config.optimizer` section. 'sgd' has momentum, and adds the weight decay to
-        the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
-      steps_per_epoch: for the schedule.
+      stage: the stage.
+      steps_per_epoch: number of images over the batch size, which need not be whole.
     """
-    base = learning_rate(row, steps_per_epoch)
+    warmup = round(stage.warmup_epochs * steps_per_epoch)
+    total = math.ceil(stage.epochs * steps_per_epoch)
+    if stage.schedule == 'cosine':
+        main = optax.cosine_decay_schedule(stage.learning_rate, max(total - warmup, 1))
+    elif stage.schedule == 'step':
+        boundaries = {math.ceil(epoch * steps_per_epoch) - warmup: 0.1 for epoch in stage.milestones}
+        main = optax.piecewise_constant_schedule(stage.learning_rate, boundaries)
+    else:
+        main = optax.constant_schedule(stage.learning_rate)
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, stage.learning_rate, warmup), main], [warmup])
+
+
+def make_optimizer(stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float) -> optax.GradientTransformation:
+    """The optimizer of a stage, for parameters `{group: tree}`.
+
+    Groups that the stage does not train get zero updates and have no optimizer state.
+
+    Args:
+      stage: the stage.
+      optimizer: the `config.optimizer` section. 'sgd' has momentum and adds the weight decay to
+        the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
+      steps_per_epoch: for the learning rate schedule.
+    """
+    base = learning_rate(stage, steps_per_epoch)
 
     def transform(factor: float) -> optax.GradientTransformation:
         rate = lambda step: factor * base(step)
@@ -166,13 +171,13 @@ def make_optimizer(row: ConfigDict, optimizer: ConfigDict, steps_per_epoch: floa
             optax.add_decayed_weights(optimizer.weight_decay), optax.sgd(rate, momentum=optimizer.momentum)
         )
 
-    transforms = {group: transform(factor) for group, factor in row.train.items()}
-    labels = lambda params: {group: group if group in row.train else FROZEN for group in params}
+    transforms = {group: transform(factor) for group, factor in stage.train.items()}
+    labels = lambda params: {group: group if group in stage.train else FROZEN for group in params}
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
 
 
-def split_groups(params: Mapping[str, Any], row: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters by group -> (those the stage trains, those it leaves alone)."""
-    trained = {group: tree for group, tree in params.items() if group in row.train}
-    frozen = {group: tree for group, tree in params.items() if group not in row.train}
+def split_groups(params: Mapping[str, Any], stage: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits parameters by group into `(trained, frozen)`."""
+    trained = {group: tree for group, tree in params.items() if group in stage.train}
+    frozen = {group: tree for group, tree in params.items() if group not in stage.train}
     return trained, frozen

@@ -287,7 +287,7 @@ HEADS = {'oriented_pooling': 1}
         ({'proposals': 1, **HEADS}, 2, 'trains proposals'),
         ({'scale_mining': 1, **HEADS}, 1, 'trains scale_mining'),
         (HEADS, -1, 'cache=-1'),
-        (HEADS, 2, 'cache=2: of its 1 epochs each reads one view'),
+        (HEADS, 2, 'cache=2: each of its 1 epochs reads one view'),
     ],
 )
 def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
@@ -301,7 +301,7 @@ def test_a_feature_pyramid_keeps_none(tiny_config):
     tiny_config.stages[INDEX].cache = 1
     check_settings(tiny_config)
     tiny_config.model.part_head = 'fpn'
-    with pytest.raises(UserError, match='part_head=fpn reads whole maps'):
+    with pytest.raises(UserError, match='part_head=fpn reads whole feature maps'):
         check_settings(tiny_config)
 
 

@@ -19,7 +19,7 @@ from ssanet_jax.training import stages
 from ssanet_jax.training.stages import stage
 
 
-def row(**changes):
+def new_stage(**changes):
     values = dict(name='first', epochs=3, learning_rate=0.1, train=dict(backbone=1)) | changes
     return stage(values.pop('name'), **values)
 
@@ -32,13 +32,16 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
     'table, message',
     [
         ((), 'empty'),
-        ((row(), row()), 'two stages of one name: first, first'),
-        ((row(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is no group: choose from backbone"),
-        ((row(train={}),), "'first' trains nothing"),
-        ((row(name='fine'), row(epochs=0)), "'first' has 0 epochs"),
-        ((row(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
-        ((row(name='results.json'),), "named 'results.json': use letters, digits and _"),  # another file of the run
-        ((row(name='../first'),), 'use letters, digits and _'),
+        ((new_stage(), new_stage()), 'two stages of one name .first, first.'),
+        ((new_stage(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is not a group: choose from backbone"),
+        ((new_stage(train={}),), "'first' trains nothing"),
+        ((new_stage(name='fine'), new_stage(epochs=0)), "'first' has 0 epochs"),
+        ((new_stage(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
+        (
+            (new_stage(name='results.json'),),
+            "'results.json' has a name .*: use letters, digits and _",
+        ),  # another file of the run
+        ((new_stage(name='../first'),), 'use letters, digits and _'),
     ],
 )
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
@@ -47,18 +50,22 @@ def test_a_table_that_cannot_be_trained_is_refused(table, message):
 
 
 def test_a_good_table_passes():
-    table = (row(), row(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine'))
+    table = (new_stage(), new_stage(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine'))
     for name in ('sgd', 'adamw'):
         stages.check_stages(table, optimizer(name))
 
 
 def test_an_unknown_optimiser_is_refused():
     with pytest.raises(UserError, match="config.optimizer.name is 'lion': choose from sgd, adamw"):
-        stages.check_stages((row(),), optimizer('lion'))
+        stages.check_stages((new_stage(),), optimizer('lion'))
 
 
 def test_groups_become_active_stage_by_stage():
-    table = (row(train=dict(backbone=1, proposals=1)), row(train=dict(scale_mining=1)), row(train=dict(backbone=1)))
+    table = (
+        new_stage(train=dict(backbone=1, proposals=1)),
+        new_stage(train=dict(scale_mining=1)),
+        new_stage(train=dict(backbone=1)),
+    )
     expected = [{'backbone', 'proposals'}] + [{'backbone', 'proposals', 'scale_mining'}] * 2
     assert [active_groups(table, index) for index in range(3)] == expected
 
@@ -83,14 +90,14 @@ def rate_by_hand(step, *, schedule, epochs, milestones, warmup_epochs, epoch_ste
 )
 def test_learning_rate_of_every_step(schedule, milestones, warmup_epochs, epoch_steps):
     settings = dict(schedule=schedule, epochs=6, milestones=milestones, warmup_epochs=warmup_epochs)
-    rate = stages.learning_rate(row(**settings), epoch_steps)
+    rate = stages.learning_rate(new_stage(**settings), epoch_steps)
     steps = np.arange(6 * epoch_steps)
     expected = [rate_by_hand(int(step), **settings, epoch_steps=epoch_steps) for step in steps]
     np.testing.assert_allclose([float(rate(step)) for step in steps], expected, rtol=1e-5, atol=1e-8)
 
 
 def test_the_rate_falls_at_the_first_step_after_the_milestone():
-    rate = stages.learning_rate(row(epochs=9, milestones=(2, 4)), 10)
+    rate = stages.learning_rate(new_stage(epochs=9, milestones=(2, 4)), 10)
     np.testing.assert_allclose(
         [rate(19), rate(20), rate(39), rate(40), rate(89)], [0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5
     )
@@ -113,8 +120,8 @@ STEPS, EPOCH_STEPS, MOMENTUM, DECAY = 7, 2, 0.9, 0.05
 class OptimizerVariants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_sgd_by_torchs_rule(self):
-        """G + decay * p, then the momentum, then the rate: v <- m v + g + decay p, p <- p - rate factor v."""
-        table = row(train=FACTORS, milestones=(1, 2))
+        """SGD as in PyTorch: v <- m v + g + decay p, p <- p - rate factor v."""
+        table = new_stage(train=FACTORS, milestones=(1, 2))
         transform = stages.make_optimizer(table, optimizer('sgd', MOMENTUM, DECAY), EPOCH_STEPS)
         params = parameters()
         state = transform.init(params)
@@ -138,9 +145,9 @@ class OptimizerVariants(chex.TestCase):
 
 
 def test_adamw_decays_apart_from_the_gradient():
-    """P <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
+    """AdamW: p <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
     transform = stages.make_optimizer(
-        row(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS
+        new_stage(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS
     )
     params, expected = parameters(), parameters()
     state, update = transform.init(params), jax.jit(transform.update)
@@ -161,7 +168,7 @@ def test_adamw_decays_apart_from_the_gradient():
 
 
 def test_frozen_leaves_get_no_update_and_hold_no_state():
-    transform = stages.make_optimizer(row(train=FACTORS), optimizer(), EPOCH_STEPS)
+    transform = stages.make_optimizer(new_stage(train=FACTORS), optimizer(), EPOCH_STEPS)
     params = parameters()
     state = transform.init(params)
     # Momentum for the three leaves that train, and a counter for each of the two schedules.
@@ -173,6 +180,6 @@ def test_frozen_leaves_get_no_update_and_hold_no_state():
 
 
 def test_split_groups_takes_every_group_once():
-    trained, frozen = stages.split_groups(parameters(), row(train=FACTORS))
+    trained, frozen = stages.split_groups(parameters(), new_stage(train=FACTORS))
     assert trained.keys() == {'backbone', 'proposals'} and frozen.keys() == {'scale_mining'}
     chex.assert_trees_all_equal({**trained, **frozen}, parameters())
