@@ -214,7 +214,8 @@ def check_batch_fits(source: Source, data: Any) -> None:
     """Raises `UserError` if there are fewer training images than one batch holds."""
     if len(source) < data.batch_size:
         raise UserError(
-            f'{len(source)} training images are fewer than one batch of {data.batch_size}: reduce config.data.batch_size'
+            f'{len(source)} training images are fewer than one batch of {data.batch_size}: '
+            'reduce config.data.batch_size'
         )
 
 

@@ -1,17 +1,16 @@
-"""Examines a data set before it is trained on.
+"""Checks a data set before training.
 
     python -m ssanet_jax.doctor --dataset=cub --data_dir=CUB_200_2011 [--fix_list=FILE]
 
-Reads and decodes every image once and prints a table of what it found, with a cure for each. The exit
-code is 0 if training would be right, 1 if it would be wrong, and 2 if there is nothing to examine.
-Wrong are images that are missing or cannot be read, counts other than published, classes without
-training images, labels outside the classes, boxes wholly outside their image, and the same picture in
-train and test or under two classes. Grayscale images, boxes that overrun their image, part of the
-classes, files of a folder that are left out, near copies, tiny images and uneven classes are reported
-too, but leave the exit code at 0.
+Decodes every image once, and prints a table of problems with a cure for each. The exit code is 0 if there are no
+errors, 1 if there are errors, and 2 if the data set cannot be listed. Errors are missing or unreadable images, counts
+that differ from the published ones, classes without training images, labels out of range, boxes outside their image,
+and the same image in train and test or in two classes. Grayscale images, boxes that extend beyond their image, a
+subset of the classes, skipped files, near duplicates, tiny images and imbalanced classes are reported as warnings or
+notes, which do not change the exit code.
 
-`--fix_list=FILE` also writes the files that have errors, one path a line, relative to the folder: those to
-replace, and of a picture in both train and test the training copy, which is the one to remove.
+`--fix_list=FILE` also writes the files that have errors, one path per line, relative to the folder: those to replace,
+and for an image in both train and test the copy in train, which is the one to remove.
 """
 
 import os
@@ -38,25 +37,25 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import write_whole
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Extracted folder of the set.', required=True)
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Extracted folder of the data set.', required=True)
 _LEVEL = flags.DEFINE_string('level', None, 'Aircraft only: variant (the default), family or manufacturer.')
-_CSV = flags.DEFINE_string('csv', None, 'Folder only: the CSV file that lists the images, if there is one.')
-_SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Folder only: config.data.split_seed of the training.')
-_FIX_LIST = flags.DEFINE_string('fix_list', None, 'File to write the paths of files that have errors to.')
+_CSV = flags.DEFINE_string('csv', None, 'Folder only: the CSV file that lists the images, if any.')
+_SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Folder only: config.data.split_seed of the training run.')
+_FIX_LIST = flags.DEFINE_string('fix_list', None, 'File to which the paths of files with errors are written.')
 flags.DEFINE_alias('fix-list', 'fix_list')
 
-_EXAMPLES = 3  # printed of each finding
+_MAX_EXAMPLES = 3  # printed per finding
 _STYLES = {'error': 'red', 'warning': 'yellow', 'note': 'cyan'}
 
 
 def main(arguments: list[str]) -> None:
     """Prints the table; the last line on stdout is the verdict."""
     if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
+        raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
     if _FIX_LIST.value and not Path(_FIX_LIST.value).absolute().parent.is_dir():
-        raise UserError(f'--fix_list={_FIX_LIST.value}: there is no such folder to write it to')
-    sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal's encoding lacks
-    warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table names gigantic images
+        raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
+    sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal cannot encode
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table lists huge images
     listing = _listing(
         name=_DATASET.value,
         dir=_DATA_DIR.value,
@@ -74,9 +73,9 @@ def main(arguments: list[str]) -> None:
     report = checks.run_checks(listing, read)
     findings = [finding for found in report.values() for finding in found]
     if _FIX_LIST.value:
-        # A set may lie deeper than the folder that was named.
-        down = Path(os.path.relpath(listing.root, Path(_DATA_DIR.value).expanduser().resolve()))
-        files = [(down / file).as_posix() for file in checks.files_to_fix(findings)]
+        # The data set may be in a subfolder of --data_dir.
+        prefix = Path(os.path.relpath(listing.root, Path(_DATA_DIR.value).expanduser().resolve()))
+        files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(Path(_FIX_LIST.value), files)
     Console().print(table(listing, report))
     print(verdict(listing, findings))
@@ -85,13 +84,13 @@ def main(arguments: list[str]) -> None:
 
 
 def _listing(**fields) -> Listing:
-    """Lists a set as training will.
+    """Lists the data set as training does.
 
     Args:
-      fields: those of ``config.data`` that name the set and its files.
+      fields: of ``config.data``.
 
     Raises:
-      UserError: the folder is not there or is no such set; the message names this command's flags.
+      UserError: the folder does not hold the data set; the message names this command's flags.
     """
     try:
         return read_listing(ml_collections.ConfigDict(fields))
@@ -99,28 +98,26 @@ def _listing(**fields) -> Listing:
         message = str(error).replace('config.data.dir', '--data_dir')
         raise UserError(re.sub(r'config\.data\.(\w+)', r'--\1', message)) from error
     except (OSError, UnicodeError) as error:
-        raise UserError(
-            f'{fields["dir"]} cannot be listed ({error}): repair or remove what the message names'
-        ) from error
+        raise UserError(f'{fields["dir"]} cannot be listed ({error}): repair or remove that file') from error
 
 
 def table(listing: Listing, report: dict[str, list[Finding]]) -> Table:
-    """One row a check: what it found, the first of each kind, and the cure."""
+    """Formats the findings: one row per check, with its first examples and the cure."""
     result = Table(title=f'{listing.name}: {_size(listing)}', title_justify='left', expand=False)
     result.add_column('check', no_wrap=True)
     result.add_column('result', no_wrap=True)
-    result.add_column('what, where, cure', overflow='fold')
+    result.add_column('problem, files, cure', overflow='fold')
     for name, found in report.items():
         totals, details = Text(), Text()
         for level, style in _STYLES.items():
             if count := sum(len(finding.examples) for finding in found if finding.level == level):
                 totals.append(_counted(count, level) + '\n', style)
         for finding in found:
-            details.append(f'{finding.what}\n', _STYLES[finding.level])
-            for example in finding.examples[:_EXAMPLES]:
+            details.append(f'{finding.title}\n', _STYLES[finding.level])
+            for example in finding.examples[:_MAX_EXAMPLES]:
                 details.append(f'  {printable(example)}\n')
-            if len(finding.examples) > _EXAMPLES:
-                details.append(f'  and {len(finding.examples) - _EXAMPLES} more\n')
+            if len(finding.examples) > _MAX_EXAMPLES:
+                details.append(f'  and {len(finding.examples) - _MAX_EXAMPLES} more\n')
             details.append(f'  -> {printable(finding.cure)}\n')
         for text in (totals, details):
             text.rstrip()
@@ -129,35 +126,39 @@ def table(listing: Listing, report: dict[str, list[Finding]]) -> Table:
 
 
 def verdict(listing: Listing, findings: Iterable[Finding]) -> str:
-    """One line: 'ok: ...', or the number of problems and their kinds."""
+    """The result in one line: 'ok: ...', or the number of errors and their kinds."""
     count = dict.fromkeys(_STYLES, 0)
     kinds = []
     for finding in findings:
         count[finding.level] += len(finding.examples)
         if finding.level == 'error':
-            kinds.append(f'{finding.what} ({len(finding.examples)})')
+            kinds.append(f'{finding.title} ({len(finding.examples)})')
     if kinds:
         return f'{_counted(count["error"], "problem")}: {", ".join(kinds)}'
     return f'ok: {_size(listing)}; {_counted(count["warning"], "warning")}, {_counted(count["note"], "note")}'
 
 
 def write_fix_list(file: Path, paths: Iterable[str]) -> None:
-    """Writes one path a line.
+    """Writes one path per line.
+
+    Args:
+      file: the file to write.
+      paths: of files in the data set. Those with line breaks in their names are omitted.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
-    # A name that holds a line break would read as two other files, which might then be removed.
+    # A name with a line break would read as two other files, which might be removed by mistake.
     lines = [f'{path}\n' for path in paths if len(path.splitlines()) == 1]
     try:
-        # Names that are not UTF-8 are written with the bytes that they have on disk.
+        # Names that are not UTF-8 are written as the bytes on disk.
         write_whole(file, ''.join(lines), errors='surrogateescape')
     except OSError as error:
         raise UserError(f'cannot write --fix_list={file} ({error.strerror}): name another file') from error
 
 
 def printable(text: str) -> str:
-    """A text without what could move the cursor or colour the terminal: file names may hold anything."""
+    """Escapes control characters, which file names may contain, so that they do not reach the terminal."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 

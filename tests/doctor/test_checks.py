@@ -14,7 +14,8 @@ from PIL import Image
 
 from ssanet_jax.data.listing import Listing, Record
 from ssanet_jax.data.registry import read_listing
-from ssanet_jax.doctor.checks import files_to_fix, near_duplicates, run_checks
+from ssanet_jax.doctor.checks import files_to_fix, run_checks
+from ssanet_jax.doctor.near_duplicates import near_duplicates
 from ssanet_jax.doctor.scan import scan_image, scan_images
 
 ALBATROSS = 'images/001.Black_footed_Albatross/bird_{}.jpg'.format
@@ -24,7 +25,7 @@ SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format
 def findings(listing: Listing) -> dict:
     """What -> finding, of all checks."""
     report = run_checks(listing, scan_images(listing, num_workers=2))
-    return {finding.what: finding for found in report.values() for finding in found}
+    return {finding.title: finding for found in report.values() for finding in found}
 
 
 def of_level(found: dict, level: str) -> set:
@@ -52,10 +53,10 @@ def birds(cub_folder):
 
 def test_a_sound_part_of_cub(birds):
     found = birds()
-    assert set(found) == {'only part of the classes', 'tiny images', 'grayscale images'}
+    assert set(found) == {'subset of the classes', 'tiny images', 'grayscale images'}
     assert of_level(found, 'error') == set()
     assert of_level(found, 'note') == {'grayscale images'}
-    assert found['only part of the classes'].examples == ('2 of 200 classes',)
+    assert found['subset of the classes'].examples == ('2 of 200 classes',)
     assert found['grayscale images'].examples == (SOOTY(6),)
     assert len(found['tiny images'].examples) == 7 and found['tiny images'].examples[0].endswith(': 32 x 24')
 
@@ -76,8 +77,8 @@ def test_missing_and_truncated_images(birds, cub_folder):
 def test_same_file_in_train_and_test(birds, cub_folder):
     shutil.copy(cub_folder / ALBATROSS(1), cub_folder / ALBATROSS(2))
     found = birds()
-    assert of_level(found, 'error') == {'pictures in both train and test'}
-    leak = found['pictures in both train and test']
+    assert of_level(found, 'error') == {'images in both train and test'}
+    leak = found['images in both train and test']
     assert leak.examples == (f'{ALBATROSS(1)} = {ALBATROSS(2)}',)
     assert leak.files == (ALBATROSS(1),)  # The training copy.
 
@@ -85,22 +86,22 @@ def test_same_file_in_train_and_test(birds, cub_folder):
 def test_same_file_under_two_classes(birds, cub_folder):
     shutil.copy(cub_folder / ALBATROSS(1), cub_folder / SOOTY(8))
     found = birds()
-    assert of_level(found, 'error') == {'pictures under two classes'}
-    assert found['pictures under two classes'].files == (ALBATROSS(1), SOOTY(8))
+    assert of_level(found, 'error') == {'images in two classes'}
+    assert found['images in two classes'].files == (ALBATROSS(1), SOOTY(8))
 
 
 def test_same_file_twice_in_a_class_is_harmless(birds, cub_folder):
     shutil.copy(cub_folder / ALBATROSS(1), cub_folder / ALBATROSS(5))
     found = birds()
     assert of_level(found, 'error') == set()
-    assert found['pictures twice in one class'].examples == (f'{ALBATROSS(1)} = {ALBATROSS(5)}',)
+    assert found['duplicates within a class'].examples == (f'{ALBATROSS(1)} = {ALBATROSS(5)}',)
 
 
 def test_a_file_listed_twice_is_read_once_and_found(birds, cub_folder):
     edit_line(cub_folder / 'images.txt', '2 ', f'2 {ALBATROSS(1).removeprefix("images/")}')
     listing = read_listing(make_config(name='cub', dir=str(cub_folder)))
     assert len(listing.records) == 7 and len(list(scan_images(listing))) == 6
-    assert birds()['pictures in both train and test'].examples == (f'{ALBATROSS(1)} = {ALBATROSS(1)}',)
+    assert birds()['images in both train and test'].examples == (f'{ALBATROSS(1)} = {ALBATROSS(1)}',)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_file_listed_twice_is_read_once_and_found(birds, cub_folder):
 def test_boxes(birds, cub_folder, box, level):
     edit_line(cub_folder / 'bounding_boxes.txt', '5 ', f'5 {box}')
     found = birds()
-    what = {'warning': 'boxes that overrun their image', 'error': 'boxes outside their image'}
+    what = {'warning': 'boxes beyond their image', 'error': 'boxes outside their image'}
     assert {name for name in what.values() if name in found} == ({what[level]} if level else set())
     if level:
         assert found[what[level]].level == level and found[what[level]].examples[0].startswith(ALBATROSS(5))
@@ -140,7 +141,7 @@ def test_counts_of_a_whole_set(cub_folder):
         return findings(dataclasses.replace(listing, published=published))
 
     right = with_published(classes=2, train=4, test=3)
-    assert not {'wrong counts', 'only part of the classes'} & set(right)
+    assert not {'wrong counts', 'subset of the classes'} & set(right)
     short = with_published(classes=2, train=5, test=3)['wrong counts']
     assert short.level == 'error' and short.examples == ('4 train images, 5 were published',)
     # With classes left out fewer images are expected, but never more.
@@ -166,8 +167,8 @@ def test_labels_and_classes(tmp_path):
     assert findings(sound) == {}
 
     found = findings(made_listing(tmp_path, dict(train=[0, 0, 2], test=[0, -1])))
-    assert of_level(found, 'error') == {'labels outside the classes', 'classes without training images'}
-    assert found['labels outside the classes'].files == ('train_2.png', 'test_1.png')
+    assert of_level(found, 'error') == {'labels out of range', 'classes without training images'}
+    assert found['labels out of range'].files == ('train_2.png', 'test_1.png')
     assert found['classes without training images'].examples == ('b',)
     assert found['classes without test images'].level == 'warning'
 
@@ -178,8 +179,8 @@ def test_labels_and_classes(tmp_path):
 def test_uneven_classes(tmp_path):
     assert findings(made_listing(tmp_path, dict(train=[0] * 20 + [1, 1], test=[0, 1]))) == {}
     found = findings(made_listing(tmp_path, dict(train=[1] * 21 + [0, 0], test=[0, 1])))
-    assert of_level(found, 'warning') == set(found) == {'very uneven classes'}
-    assert found['very uneven classes'].examples == ('2 training images of a, 21 of b',)
+    assert of_level(found, 'warning') == set(found) == {'imbalanced classes'}
+    assert found['imbalanced classes'].examples == ('2 training images of a, 21 of b',)
 
 
 def test_copies_in_another_format(tmp_path):
@@ -188,7 +189,7 @@ def test_copies_in_another_format(tmp_path):
     (held_out,) = (record for record in listing.records if record.split == 'test')
     number = int(held_out.path[4])
     Image.fromarray(pixels[number]).save(tmp_path / f'owl/{(number + 1) % 6}.png', compress_level=0)
-    leak = findings(listing)['pictures in both train and test']
+    leak = findings(listing)['images in both train and test']
     assert leak.files == (f'owl/{(number + 1) % 6}.png',)
 
 
@@ -204,8 +205,8 @@ def test_aircraft_are_compared_without_their_banner(tmp_path):
     (data / 'images_variant_test.txt').write_text('2 707-320\n3 707-320\n')
     found = findings(read_listing(make_config(name='aircraft', dir=str(tmp_path))))
     (cut,) = found['unreadable images'].examples
-    assert cut.endswith('images/3.jpg: nothing is left above the 20 rows to cut')
-    (leak,) = found['pictures in both train and test'].examples
+    assert cut.endswith('images/3.jpg: empty after cropping the bottom 20 rows')
+    (leak,) = found['images in both train and test'].examples
     assert 'images/0.jpg = ' in leak and leak.endswith('images/2.jpg')
 
 
@@ -238,13 +239,13 @@ def _bomb(path):
 @pytest.mark.parametrize(
     ('make', 'problem'),
     [
-        (lambda path: path.mkdir(), 'this is a folder'),
+        (lambda path: path.mkdir(), 'a folder'),
         (lambda path: path.touch(), 'the file is empty'),
-        (lambda path: os.mkfifo(path), 'this is no ordinary file'),
-        (lambda path: path.symlink_to('/dev/zero'), 'this is no ordinary file'),
+        (lambda path: os.mkfifo(path), 'not a regular file'),
+        (lambda path: path.symlink_to('/dev/zero'), 'not a regular file'),
         (lambda path: path.symlink_to(path), 'symbolic links'),
         (lambda path: path.symlink_to('nothing'), 'missing'),
-        (lambda path: path.write_text('hello'), 'this is no image'),
+        (lambda path: path.write_text('hello'), 'not an image'),
         (lambda path: (path.touch(), os.truncate(path, 3 << 30)), '3.2 GB'),
         (_bomb, 'pixels'),
         (lambda path: (write_image(path), path.chmod(0)), 'ermission denied'),
@@ -333,7 +334,7 @@ def test_sizes(tmp_path):
     write_photograph(tmp_path / 'train_0.png', 0, 31, 200)
     pictures = list(scan_images(listing))
     pictures[2] = dataclasses.replace(pictures[2], height=7000, width=7200)
-    found = {finding.what: finding for finding in run_checks(listing, pictures)['sizes']}
+    found = {finding.title: finding for finding in run_checks(listing, pictures)['sizes']}
     assert found['tiny images'].examples == ('train_0.png: 200 x 31',)
-    assert found['gigantic images'].examples == ('test_0.png: 7200 x 7000',)
+    assert found['huge images'].examples == ('test_0.png: 7200 x 7000',)
     assert of_level(found, 'error') == set()

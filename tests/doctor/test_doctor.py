@@ -60,10 +60,10 @@ def test_all_defects_are_found_at_once(photographs, tmp_path):
     listed.write_text('of an earlier run')
     done = doctor('--dataset=folder', f'--data_dir={photographs}', '--fix-list', listed, PYTHONIOENCODING='ascii')
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
-    verdict = '6 problems: unreadable images (4), pictures in both train and test (1), pictures under two classes (1)'
+    verdict = '6 problems: unreadable images (4), images in both train and test (1), images in two classes (1)'
     assert done.stdout.splitlines()[-1] == verdict
     assert '1 warning' in done.stdout and '1 note' in done.stdout
-    (place,) = (i for i, line in enumerate(done.stdout.splitlines()) if 'files left out' in line)
+    (place,) = (i for i, line in enumerate(done.stdout.splitlines()) if 'skipped files' in line)
     skipped_files = ' '.join(done.stdout.splitlines()[place : place + 6])
     assert all(f'train/owl/phone{number}.heic' in skipped_files for number in range(3))
     assert (
@@ -98,7 +98,7 @@ def test_missing_images_of_a_set_below_the_folder(tmp_path):
         (root / file).write_text(lines)
     done = doctor('--dataset=cub', f'--data_dir={root.parent}', f'--fix_list={tmp_path / "fix.txt"}')
     assert done.returncode == 1 and 'missing images (2)' in done.stdout.splitlines()[-1], done.stderr
-    assert 'sets of a single class (1)' in done.stdout.splitlines()[-1]
+    assert 'data sets of a single class (1)' in done.stdout.splitlines()[-1]
     listed = (tmp_path / 'fix.txt').read_text().splitlines()
     assert listed == ['CUB_200_2011/images/001.Owl/a.jpg', 'CUB_200_2011/images/001.Owl/b.jpg']
 
