@@ -1,4 +1,4 @@
-"""Reads a page as a browser would, and holds it to what the report promises: whole, safe, and needing nothing else."""
+"""Parses a page and checks what the report promises: valid, safe and self-contained."""
 
 import base64
 import re
@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 
 VOID = {'meta', 'img', 'br', 'hr', 'wbr'}
-# Of HTML; an `<image>` of SVG is held to a data URI like all others.
+# Tags of HTML. The `<image>` of SVG is allowed, with a data URI.
 FORBIDDEN = {'script', 'link', 'iframe', 'object', 'embed', 'base', 'form', 'input', 'audio', 'video', 'source'}
-# A browser closes a paragraph in front of these, so that what follows lies elsewhere than it was written.
+# A browser closes an open paragraph before these.
 NOT_IN_PARAGRAPHS = {'p', 'div', 'table', 'ul', 'ol', 'dl', 'figure', 'section', 'details', 'h1', 'h2', 'h3'}
 
 
 class Page(HTMLParser):
-    """What is in a page.
+    """The content of a page.
 
     Raises:
-      AssertionError: tags that are not nested, or a name twice in one tag.
+      AssertionError: tags are not nested, or a tag has an attribute twice.
     """
 
     def __init__(self, content: str):
@@ -34,12 +34,12 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self.feed(content)
         self.close()
-        assert not self._open, f'never closed: {self._open}'
+        assert not self._open, f'not closed: {self._open}'
         self.text = ' '.join(''.join(self._text).split())
 
     def handle_starttag(self, tag, attrs):
         names = [name for name, _ in attrs]
-        assert len(set(names)) == len(names), f'twice in <{tag}>: {names}'
+        assert len(set(names)) == len(names), f'an attribute twice in <{tag}>: {names}'
         self.tags.add(tag)
         given = {name: value or '' for name, value in attrs}
         self.attributes += [(tag, name, value) for name, value in given.items()]
@@ -59,7 +59,7 @@ class Page(HTMLParser):
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        assert 'svg' in self._open, f'<{tag}/> closes itself in SVG alone'
+        assert 'svg' in self._open, f'<{tag}/> is valid only in SVG'
         self.handle_starttag(tag, attrs)
         self.handle_endtag(tag)
 
@@ -69,6 +69,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if 'style' in self._open:
+            assert 'svg' not in self._open, 'a style sheet in an SVG applies to the whole page'
             self.style += data
             return
         if (self._open and self._open[-1] in ('td', 'th')) or {'td', 'th'} & set(self._open):
@@ -77,19 +78,19 @@ class Page(HTMLParser):
 
 
 def check_page(content: str) -> Page:
-    """Holds a page to all that its reader relies on, and returns what is in it."""
+    """Checks a page and returns its content."""
     page = Page(content)
-    assert not page.tags & FORBIDDEN, page.tags & FORBIDDEN
+    assert not page.tags & FORBIDDEN, f'forbidden tags: {page.tags & FORBIDDEN}'
     for tag, name, value in page.attributes:
         assert not name.startswith('on'), f'{tag} {name}={value[:50]}'
         if name in ('href', 'src', 'srcset', 'action', 'xlink:href', 'poster', 'background', 'data'):
             assert value.startswith(('#', 'data:image/')), f'{tag} {name}={value[:50]}'
-        if name not in ('alt', 'title', 'xmlns'):  # words, and a name that nobody follows
+        if name not in ('alt', 'title', 'xmlns'):  # text, and a name that is not requested
             assert not re.match(r'\s*(https?:|//|javascript:)', value, re.IGNORECASE), f'{tag} {name}={value[:50]}'
         assert 'url(' not in value.lower() or name in ('alt', 'title'), f'{tag} {name}={value[:50]}'
     assert not re.search(r'url\(|@import|@font-face', page.style)
-    assert len(set(page.ids)) == len(page.ids), 'an id twice'
-    assert page.links and {link[1:] for link in page.links} <= set(page.ids), 'a link that leads nowhere'
+    assert len(set(page.ids)) == len(page.ids), 'an id occurs twice'
+    assert page.links and {link[1:] for link in page.links} <= set(page.ids), 'a link to a missing id'
     for image in page.images:
         assert decode(image['src']).shape[:2] == (int(image['height']), int(image['width']))
         assert image['alt']
@@ -99,7 +100,7 @@ def check_page(content: str) -> Page:
 
 
 def decode(source: str) -> np.ndarray:
-    """The picture of a data URI, uint8 `[H, W, 3]`, RGB."""
+    """The picture in a data URI, uint8 `[H, W, 3]`, RGB."""
     kind, data = source.split(',', 1)
     assert kind == 'data:image/jpeg;base64'
     return cv2.imdecode(np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

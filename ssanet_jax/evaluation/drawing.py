@@ -1,8 +1,7 @@
-"""Pictures of what the network looks at, and of what it takes for what."""
+"""Draws the parts of images, and contact sheets of such pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -18,13 +17,12 @@ ARROWS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vertical re
 SHIFT = 4  # OpenCV takes places in sixteenths of a pixel then
 FINE = 2**SHIFT
 BAND = 28  # height of a caption, pixels
-HUE = '#2f86cc'  # seen on white and on black
 
 
 def draw_parts(
     image: np.ndarray,
     boxes: np.ndarray,
-    scales: Sequence[float],
+    scales: Sequence[float] | np.ndarray,
     caption: str = '',
     side: int = 448,
     *,
@@ -79,62 +77,6 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
         y, x = (gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap))
         sheet[y : y + height, x : x + width] = picture
     return sheet
-
-
-def confusion_svg(matrix: np.ndarray, class_names: Sequence[str]) -> str:
-    """The confusion matrix as a picture that grows with the page, and suits light and dark ones.
-
-    A cell is the darker the larger its share of the class (its row); the square root of the share, so that single
-    mistakes are seen. Empty cells are left out. Where classes are many, only every so manieth is named; under the
-    pointer, each cell says what it is.
-
-    Args:
-      matrix: int `[N, N]`, rows the truth, from `mistakes.confusion_matrix`.
-      class_names: name of each label.
-
-    Returns:
-      An SVG element with a viewBox and no size of its own; words have the colour of the page's.
-    """
-    classes = len(class_names)
-    cell = 24 if classes <= 25 else 12 if classes <= 100 else 6
-    letters = 16 if classes > 100 else 11
-    step = -(-letters // cell) if classes > 25 else 1  # so that names do not touch
-    names = [_shortened(name) for name in class_names]
-    margin = 14 + round(0.6 * letters * max(len(name) for name in names[::step]))
-    side = classes * cell
-    totals = matrix.sum(1)
-    pieces = []
-    for label, predicted in np.argwhere(matrix):
-        count, total = int(matrix[label, predicted]), int(totals[label])
-        opacity = 0.2 + 0.8 * (count / total) ** 0.5
-        y, x = margin + label * cell, margin + predicted * cell
-        called = 'recognised' if label == predicted else f'called {escape(class_names[predicted])}'
-        pieces.append(
-            f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="{HUE}" fill-opacity="{opacity:.2f}">'
-            f'<title>{count} of {total} {escape(class_names[label])} {called}</title></rect>'
-        )
-        if classes <= 25:
-            colour = '#fff' if opacity > 0.75 else 'currentColor'
-            pieces.append(
-                f'<text x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle" fill="{colour}" '
-                f'pointer-events="none">{count}</text>'
-            )
-    for index in range(0, classes, step):
-        place = margin + index * cell + cell / 2
-        name = escape(names[index])
-        pieces.append(f'<text x="{margin - 5}" y="{place + letters / 3:.1f}" text-anchor="end">{name}</text>')
-        turned = f'transform="translate({place + letters / 3:.1f} {margin - 5}) rotate(-90)"'
-        pieces.append(f'<text {turned}>{name}</text>')
-    whole = margin + side + 4
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {whole}" role="img" '
-        f'font-family="sans-serif" font-size="{letters}" fill="currentColor">'
-        f'<title>Confusion matrix: rows are the classes, columns what they were called</title>'
-        f'<rect x="{margin}" y="{margin}" width="{side}" height="{side}" fill="none" stroke="currentColor" '
-        f'stroke-opacity="0.4"/>{"".join(pieces)}'
-        f'<text x="4" y="{margin - 18}" font-style="italic" opacity="0.7">truth ↓</text>'
-        f'<text x="4" y="{margin - 18 - letters - 4}" font-style="italic" opacity="0.7">called →</text></svg>'
-    )
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
@@ -245,7 +187,3 @@ def _band(lines: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:
         words, size = fitted(words, width - 10, 13)
         write(band, words, 5 + 17 * index, 5, size, colour)
     return band
-
-
-def _shortened(name: str, longest: int = 30) -> str:
-    return name if len(name) <= longest else f'{name[: longest - 9]}…{name[-8:]}'

@@ -1,19 +1,16 @@
-"""Pictures: boxes, marks and words where they belong, sheets of the right shape, the confusion matrix as SVG."""
-
-import xml.etree.ElementTree as ElementTree
+"""Pictures: boxes, marks and words where they belong, sheets of the right shape."""
 
 import cv2
 import numpy as np
 import pytest
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.drawing import ARROWS, COLOURS, confusion_svg, contact_sheet, draw_parts, save_picture
+from ssanet_jax.evaluation.drawing import ARROWS, COLOURS, contact_sheet, draw_parts, save_picture
 from ssanet_jax.evaluation.lettering import SMALLEST, extent, fitted, write
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet, parts_sheet
 
 GREY = np.full((64, 64, 3), 90, np.uint8)
-SVG = '{http://www.w3.org/2000/svg}'
 
 
 def count(picture, colour):
@@ -171,45 +168,6 @@ def test_sheets_of_recognised_images():
 
 def test_positions_at_even_distances():
     assert evenly(5, 9) == [0, 2, 4, 6, 8] and evenly(10, 3) == [0, 1, 2] and evenly(3, 0) == []
-
-
-def cells(root):
-    """The cells of a matrix: {(row, column): (opacity, words)}, by their places."""
-    frame, *found = root.iter(f'{SVG}rect')
-    side = float(found[0].get('width'))
-    place = lambda rect, axis: round((float(rect.get(axis)) - float(frame.get(axis))) / side)
-    return {
-        (place(rect, 'y'), place(rect, 'x')): (float(rect.get('fill-opacity')), rect.find(f'{SVG}title').text)
-        for rect in found
-    }
-
-
-def test_the_confusion_matrix_has_a_cell_for_what_happened():
-    matrix = np.array([[5, 0, 0], [2, 6, 1], [0, 0, 0]])
-    root = ElementTree.fromstring(confusion_svg(matrix, ['wren', '<b>robin & "co"</b>', 'owl']))
-    found = cells(root)
-    assert found.keys() == {(0, 0), (1, 0), (1, 1), (1, 2)}
-    assert found[0, 0] == (1.0, '5 of 5 wren recognised')
-    assert found[1, 0][1] == '2 of 9 <b>robin & "co"</b> called wren'
-    assert found[1, 1][0] > found[1, 0][0] > found[1, 2][0] > 0.1
-    texts = [text.text for text in root.iter(f'{SVG}text')]
-    assert texts.count('wren') == texts.count('owl') == 2 and {'5', '2', '6', '1'} <= set(texts)
-    assert root.get('fill') == 'currentColor' and root.get('width') is None
-
-
-@pytest.mark.parametrize('classes', [1, 16, 50, 200, 1000])
-def test_names_of_many_classes_neither_touch_nor_leave_the_picture(classes):
-    names = [f'{index:03}.a bird with quite a long name of its own' for index in range(classes)]
-    root = ElementTree.fromstring(confusion_svg(np.eye(classes, dtype=int), names))
-    assert len(cells(root)) == classes
-    size = float(root.get('font-size'))
-    left = [text for text in root.iter(f'{SVG}text') if text.get('text-anchor') == 'end']
-    places = np.array([float(text.get('y')) for text in left])
-    assert (np.diff(places) >= size).all() and len(left) >= min(classes, 50)
-    whole = float(root.get('viewBox').split()[2])
-    assert places[-1] < whole
-    for text in left:
-        assert extent(text.text, round(size))[1] < float(text.get('x')) + size, 'the margin holds the name'
 
 
 def test_saved_pictures_keep_their_colours(tmp_path):

@@ -1,4 +1,4 @@
-"""The report command, on the finished tiny run: whole, safe, and true to what the run noted."""
+"""The report command on the finished tiny run: complete, safe, and consistent with the files of the run."""
 
 import json
 import re
@@ -56,16 +56,17 @@ def test_a_finished_run(workdir):
     assert not list(workdir.rglob('*.partial'))
     page = check_page((workdir / 'report.html').read_text())
     results = read(workdir / 'results.json')
-    assert 'Left out' not in page.text
+    assert 'left out' not in page.text
 
-    assert page.ids == SECTIONS and page.links == [f'#{key}' for key in page.ids]
+    assert [id for id in page.ids if id in SECTIONS] == SECTIONS, 'the other ids are of markers in charts'
+    assert page.links == [f'#{id}' for id in SECTIONS]
     assert f'accuracy{results["accuracy"]:.4f}' in page.text and 'not finished' not in page.text
     for name, stage in results['stages'].items():
         heads = ['image_classifier', 'scale_mining', 'oriented_pooling']
         shown = [f'{stage["heads"][head]:.4f}' if head in stage['heads'] else '' for head in heads]
         (row,) = [cells for cells in page.cells if cells[:1] == [name] and len(cells) == 8]
         assert row[2:7] == [str(stage['steps']), *shown, f'{stage["accuracy"]:.4f}']
-    assert 'Asked again' not in page.text, 'the same network says the same as when it was trained'
+    assert 'Evaluated again' not in page.text, 'the accuracy is that of the training'
     # Learning curves: a point for each evaluation and each epoch.
     history = [json.loads(line) for path in workdir.glob('*/history.jsonl') for line in path.open()]
     evaluations = [line for line in history if line['kind'] == 'evaluation']
@@ -124,9 +125,9 @@ runs.load_dataset = hostile
     page = check_page(out.read_text())
     assert page.text.count(HOSTILE) > 30 and '"><img src=x onerror=alert(1)>?' in page.text
     assert HOSTILE not in out.read_text()
-    lacking = 'Left out, since it is damaged: 2 lines of scale_mining/history.jsonl, all of part_tuning/history.jsonl.'
+    lacking = 'Damaged and left out: 2 lines of scale_mining/history.jsonl, all of part_tuning/history.jsonl.'
     assert lacking in page.text and out.read_text().count('<title>prediction, epoch ') == 2
-    assert f'1 of 30 test images, which count as wrong:cannot read {HOSTILE}.jpg' in page.text
+    assert f'1 of 30 test images, which count as wrong: cannot read {HOSTILE}.jpg' in page.text
 
 
 @pytest.mark.slow
@@ -149,9 +150,10 @@ module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozen
     assert done.returncode == 0, done.stderr
     page = check_page((workdir / 'report.html').read_text())
     assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
-    assert 'about its network at step 4, the best so far on the validation images.' in page.text
-    assert 'accuracy so far' in page.text and 'This run noted no history' in page.text
-    assert 'This network looks for no parts.' in page.text and 'Oriented pooling takes no part' in page.text
+    assert 'about the network at step 4, the best so far on the validation images.' in page.text
+    assert 'accuracy so far' in page.text and 'recorded no history' in page.text
+    assert 'This network does not locate parts.' in page.text
+    assert 'This network does not use oriented pooling.' in page.text
     assert ['part_tuning', '1', '8 of 8', '', '', '', '', ''] in page.cells
 
 
@@ -173,7 +175,7 @@ def test_errors_are_one_line(workdir, tmp_path):
     cases = {
         '--workdir is missing: Folder of a trained run': [],
         'holds no run': [f'--workdir={tmp_path / "nothing"}'],
-        "'more' is no flag": [f'--workdir={workdir}', 'more'],
+        "unexpected argument 'more': see --help": [f'--workdir={workdir}', 'more'],
         'is a folder: give the name of a file': [f'--workdir={workdir}', f'--out={tmp_path}'],
         'cannot write': [f'--workdir={workdir}', f'--out={workdir}/config.json/page.html'],
         'is missing': [f'--workdir={cub}'],
@@ -201,7 +203,9 @@ def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
         copy = shutil.copytree(workdir, tmp_path / f'{number}')
         (copy / file).write_bytes(content)
         cases[message] = [f'--workdir={copy}']
-    check_errors(tmp_path, cases, 'def answer_all(*_): raise SystemExit(7)\nmodule.answer_all = answer_all')
+    check_errors(
+        tmp_path, cases, 'def predict_test_set(*_): raise SystemExit(7)\nmodule.predict_test_set = predict_test_set'
+    )
     assert not list(tmp_path.glob('*/report.html'))
 
 

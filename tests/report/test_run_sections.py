@@ -1,4 +1,4 @@
-"""The head of a report says which network of the run it is about."""
+"""The header of a report names the network of the run it is about."""
 
 from types import SimpleNamespace
 
@@ -7,12 +7,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from ssanet_jax.report import run_sections
+from ssanet_jax.report.result_files import RunResult
 
-RESULTS = {'accuracy': 0.75, 'examples': 4, 'wall_seconds': 60, 'device': '1 x cpu'}
+RESULT = RunResult(accuracy=0.75, examples=4, heads={}, wall_seconds=60, seed=0, device='1 x cpu')
 
 
-def lead(**changes):
-    """Of a run at step 30 of 50, in the second of its three stages."""
+def make_header(**changes):
+    """The header of a run at step 30 of 50, in the second of its three stages."""
     config = ConfigDict(
         {
             'stages': [{'name': name, 'epochs': 5} for name in ('one', 'two', 'three')],
@@ -20,28 +21,29 @@ def lead(**changes):
             'model': {'backbone': 'resnet_tiny'},
         }
     )
-    facts = dict(
+    inputs = dict(
         run=SimpleNamespace(config=config, class_names=('wren', 'owl'), stage='two', finished=False),
         workdir=SimpleNamespace(resolve=lambda: SimpleNamespace(name='birds')),
         dataset=SimpleNamespace(name='birds', train=range(80), test=range(4)),
-        answers=SimpleNamespace(predicted=np.array([0, 1, 1, 0]), labels=np.array([0, 1, 1, 1])),
-        results=None,
+        predictions=SimpleNamespace(predicted=np.array([0, 1, 1, 0]), labels=np.array([0, 1, 1, 1])),
+        result=None,
         steps={'one': 50, 'two': 30},
-        chosen=None,
+        best_step=None,
     )
-    return str(run_sections.lead(SimpleNamespace(**facts | changes)))
+    return run_sections.header(SimpleNamespace(**inputs | changes))
 
 
 @pytest.mark.parametrize(
-    'chosen, network',
-    [(None, 'its newest checkpoint'), (20, 'its network at step 20, the best so far on the validation images')],
+    'best_step, network',
+    [(None, 'the newest checkpoint'), (20, 'the network at step 20, the best so far on the validation images')],
 )
-def test_a_run_that_still_trains_says_of_which_network(chosen, network):
-    page = lead(chosen=chosen)
-    assert f'stage 2 of 3, two, is at step 30 of 50. What follows is about {network}.' in page
-    assert 'accuracy so far' in page and '0.7500' in page
+def test_a_run_that_still_trains_says_of_which_network(best_step, network):
+    header = make_header(best_step=best_step)
+    assert f'stage 2 of 3, two, is at step 30 of 50. This report is about {network}.' in header.warning
+    assert (header.figures[0].name, header.figures[0].value) == ('accuracy so far', '0.7500')
 
 
 def test_a_finished_run_says_nothing_of_it():
-    page = lead(results=RESULTS)
-    assert 'not finished' not in page and 'What follows' not in page and 'accuracy so far' not in page
+    header = make_header(result=RESULT)
+    assert not header.warning and header.figures[0].name == 'accuracy'
+    assert header.figures[-1].value == '1 min 0 s' and header.figures[-1].note == 'on 1 x cpu'

@@ -18,7 +18,7 @@ from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.predictor import Predictor
-from ssanet_jax.report.answers import answer_all
+from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.runs import run
 from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.runs.run import build_model, dataset_of, load_run
@@ -82,8 +82,8 @@ def test_every_reader_agrees_with_training_after_each_stage(trained, tmp_path):
         labels = [found.class_index for found in Predictor.from_run(run).predict(images)]
         assert np.mean(np.array(labels) == test.labels) == said['accuracy'], f'{kind}: prediction after {name}'
 
-        answers = answer_all(run, dataset_of(run, part), sharding.make_mesh(images=8), QUIET)
-        assert np.mean(answers.predicted == answers.labels) == said['accuracy'], f'{kind}: report after {name}'
+        predictions = predict_test_set(run, dataset_of(run, part), sharding.make_mesh(images=8), QUIET)
+        assert np.mean(predictions.predicted == predictions.labels) == said['accuracy'], f'{kind}: report after {name}'
 
 
 @pytest.mark.slow

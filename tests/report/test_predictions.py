@@ -1,4 +1,4 @@
-"""What the network gets wrong: by loops and by hand, and one pass over images of which one is broken."""
+"""Predictions for the test set and its mistakes, against loops and hand-made cases; one image is broken."""
 
 import io
 
@@ -13,15 +13,15 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.models.ssanet import GROUPS
 from ssanet_jax.predictor import Predictor
-from ssanet_jax.report.answers import (
-    Answers,
-    answer_all,
+from ssanet_jax.report import predictions as module
+from ssanet_jax.report.predictions import (
     class_accuracy,
-    confusion_images,
+    confused_pair_images,
     confusion_matrix,
+    hardest_examples,
     most_confused,
-    slowest,
-    wrongest,
+    predict_test_set,
+    slowest_images,
 )
 from ssanet_jax.runs.run import Run, build_model
 
@@ -48,14 +48,15 @@ class Photos:
         return {'image': self.images[index], 'label': self.labels[index], 'file': f'photo {index}'}
 
 
-def answers(labels, predicted, confidence=None, right=None, seconds=None):
+def predictions(labels, predicted, confidence=None, of_label=None, seconds=None):
     count = len(labels)
     fill = lambda values: np.full(count, 0.5, np.float32) if values is None else np.float32(values)
     names = [f'{index}' for index in range(count)]
-    return Answers(np.int32(labels), np.int32(predicted), fill(confidence), fill(right), fill(seconds), names)
+    scores = fill(confidence), fill(of_label), fill(seconds)
+    return module.TestPredictions(np.int32(labels), np.int32(predicted), *scores, names)
 
 
-def test_answers_are_those_of_the_network_alone(tiny_config):
+def test_predictions_equal_those_of_the_predictor(tiny_config):
     tiny_config.data.update(resize=72, interpolation='bilinear', eval_batch_size=4)
     model = build_model(tiny_config, 3, pretrained=False)
     source = Photos(broken=(6,))
@@ -68,28 +69,27 @@ def test_answers_are_those_of_the_network_alone(tiny_config):
     run = Run(tiny_config, names, model, frozenset(GROUPS), 'part_tuning', True)
     dataset = Dataset('photos', run.class_names, source, source)
 
-    found = answer_all(run, dataset, sharding.make_mesh(images=4), QUIET)
+    found = predict_test_set(run, dataset, sharding.make_mesh(images=4), QUIET)
 
     assert (source.reads == 1).all(), 'every image once'
     expected = list(predict())
     for index, one in enumerate(expected):
         if index in source.broken:
-            assert found.predicted[index] == -1 and found.confidence[index] == found.right_probability[index] == 0
-            assert found.files[index] == ''
+            assert found.predicted[index] == -1 and found.confidence[index] == found.label_probability[index] == 0
+            assert found.file_names[index] == ''
             continue
         assert found.predicted[index] == one.class_index
         assert found.confidence[index] == pytest.approx(one.probabilities.max(), abs=1e-4)
-        assert found.right_probability[index] == pytest.approx(one.probabilities[source.labels[index]], abs=1e-4)
-        assert found.files[index] == f'photo {index}'
+        assert found.label_probability[index] == pytest.approx(one.probabilities[source.labels[index]], abs=1e-4)
+        assert found.file_names[index] == f'photo {index}'
     assert len({one.label for one in expected}) > 1 and np.ptp(found.confidence) > 0.01, 'a test that can fail'
     assert (found.labels == source.labels).all()
-    assert (found.seconds > 0).all() and found.seconds.dtype == found.confidence.dtype == np.float32
+    assert (found.load_seconds > 0).all() and found.load_seconds.dtype == found.confidence.dtype == np.float32
 
 
 def test_the_time_is_that_of_the_image(tiny_config, monkeypatch):
     """A clock that a photo moves by its number as it is read."""
     tiny_config.data.interpolation = 'bilinear'
-    from ssanet_jax.report import answers
 
     class Clock:
         now = 0.0
@@ -98,14 +98,14 @@ def test_the_time_is_that_of_the_image(tiny_config, monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(answers, 'time', clock)
+    monkeypatch.setattr(module, 'time', clock)
 
     class Slow(Photos):
         def __getitem__(self, index):
             clock.now += index
             return super().__getitem__(index)
 
-    timed = answers._Timed(Slow(broken=(2,)), tiny_config.data)
+    timed = module._TimedSource(Slow(broken=(2,)), tiny_config.data)
     for index in (3, 5):
         image = timed[index]['image']
         assert (image == preprocess_for_evaluation(timed._source.images[index], tiny_config.data)).all()
@@ -130,24 +130,29 @@ def test_the_most_confused_by_count_then_share_then_order():
     labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
     predicted = [1, 0, 1, 0, 2, 2, 1, -1, 0, 2, 3, 0]
     confidence = [0.4, 0.9, 0.8, 0.9, 0.7, 0.7, 0.5, 0, 0.6, 0.5, 0.5, 0.5]
-    found = most_confused(answers(labels, predicted, confidence), 4)
-    assert [one[:4] for one in found] == [(1, 2, 2, 3), (0, 1, 2, 4), (2, 0, 1, 2), (3, 0, 1, 2)]
+    found = most_confused(predictions(labels, predicted, confidence), 4)
+    assert [(one.label, one.predicted, one.count, one.total) for one in found] == [
+        (1, 2, 2, 3),
+        (0, 1, 2, 4),
+        (2, 0, 1, 2),
+        (3, 0, 1, 2),
+    ]
     assert [one.examples for one in found] == [[4, 5], [2, 0], [8], [11]], 'the surest first'
-    assert len(most_confused(answers(labels, predicted), 4, count=2)) == 2
-    assert most_confused(answers([0, 1], [0, 1]), 2) == []
+    assert len(most_confused(predictions(labels, predicted), 4, count=2)) == 2
+    assert most_confused(predictions([0, 1], [0, 1]), 2) == []
 
 
-def test_the_wrongest_and_the_slowest():
+def test_hardest_examples_and_slowest_images():
     right = [0.3, 0.01, 0.2, 0.0, 0.01, 0.9]
-    some = answers([0, 0, 0, 1, 1, 1], [1, 2, 1, -1, 0, 1], right=right, seconds=[3, 1, 5, 3, 9, 0])
-    assert wrongest(some) == [1, 4, 2, 0], 'of equals the first; neither right answers nor what cannot be read'
-    assert wrongest(some, 2) == [1, 4]
-    assert slowest(some) == [4, 2, 0, 3, 1, 5] and slowest(some, 2) == [4, 2]
-    assert all(isinstance(index, int) for index in wrongest(some) + slowest(some))
+    some = predictions([0, 0, 0, 1, 1, 1], [1, 2, 1, -1, 0, 1], of_label=right, seconds=[3, 1, 5, 3, 9, 0])
+    assert hardest_examples(some) == [1, 4, 2, 0], 'of equals the first; neither right answers nor what cannot be read'
+    assert hardest_examples(some, 2) == [1, 4]
+    assert slowest_images(some) == [4, 2, 0, 3, 1, 5] and slowest_images(some, 2) == [4, 2]
+    assert all(isinstance(index, int) for index in hardest_examples(some) + slowest_images(some))
 
 
 def test_accuracy_of_each_class():
-    accuracy = class_accuracy(answers([0, 0, 0, 0, 2, 2], [0, 0, 1, -1, 2, 2]), 4)
+    accuracy = class_accuracy(predictions([0, 0, 0, 0, 2, 2], [0, 0, 1, -1, 2, 2]), 4)
     assert accuracy[[0, 2]].tolist() == [0.5, 1] and np.isnan(accuracy[[1, 3]]).all()
 
 
@@ -156,15 +161,15 @@ def test_images_of_a_confusion_are_the_surest_mistake_and_the_best_recognised(ti
     source = Photos(count=8, classes=2)  # 0 1 0 1 0 1 0 1
     source.labels[7] = 0
     dataset = Dataset('photos', ('wren', 'robin', 'owl'), source, source)
-    found = answers(
+    found = predictions(
         source.labels,
         [1, 1, 1, 1, 0, -1, 2, 0],
         confidence=[0.6, 0.9, 0.8, 0.5, 0.9, 0, 0.7, 0.9],
-        right=[0.1, 0.4, 0.1, 0.5, 0.9, 0.6, 0.1, 0.9],
+        of_label=[0.1, 0.4, 0.1, 0.5, 0.9, 0.6, 0.1, 0.9],
     )
     confused = most_confused(found, 3)
-    assert [one[:3] for one in confused] == [(0, 1, 2), (0, 2, 1)]
-    pairs = confusion_images(confused, found, dataset, tiny_config.data)
+    assert [(one.label, one.predicted, one.count) for one in confused] == [(0, 1, 2), (0, 2, 1)]
+    pairs = confused_pair_images(confused, found, dataset, tiny_config.data)
     show = lambda index: preprocess_for_evaluation(source.images[index], tiny_config.data)
     assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), 'not 5, which cannot be read'
     assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'there is no owl'

@@ -1,20 +1,18 @@
-"""What the report says of the parts, and draws of them, for networks that choose scales and orientations or do not."""
+"""The section about parts: text and pictures, with and without scale mining and oriented pooling."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from page_checks import Page
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.evaluation.drawing import draw_parts
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
-from ssanet_jax.report import answer_sections
-from ssanet_jax.report.page import picture
+from ssanet_jax.report import prediction_sections
 
 IMAGE = np.full((64, 64, 3), 90, np.uint8)
 BOXES, PROPOSALS = np.float32([[8, 8, 24, 24]]), np.float32([[30, 20, 56, 60]])
-SCALE, ORIENTATION, DASHED = 'scale that was chosen', 'orientation that was chosen', 'Dashed is the part as it was'
+SCALE, ORIENTATION, DASHED = 'the chosen scale', 'the chosen orientation', 'Dashed boxes are the proposals'
 
 
 class OneBird:
@@ -74,16 +72,17 @@ class FixedPredictor:
     ids=lambda value: '+'.join(map(str, value)) if isinstance(value, list) else None,
 )
 def test_only_what_the_network_chose_is_named(monkeypatch, tiny_config, groups, said, drawn):
-    monkeypatch.setattr(answer_sections, 'Predictor', FixedPredictor)
+    monkeypatch.setattr(prediction_sections, 'Predictor', FixedPredictor)
     tiny_config.data.interpolation = 'bilinear'
     run = SimpleNamespace(
         active=frozenset(['backbone', *groups]), config=tiny_config, model=None, class_names=('wren', 'robin')
     )
-    page = Page(
-        answer_sections.parts(SimpleNamespace(run=run, dataset=Dataset('birds', ('wren',), OneBird(), OneBird())))
-    )
+    dataset = Dataset('birds', ('wren',), OneBird(), OneBird())
+    section = prediction_sections.parts_section(SimpleNamespace(run=run, dataset=dataset))
     for words in (SCALE, ORIENTATION, DASHED):
-        assert (words in page.text) == (words in said), words
-    assert ('looks for no parts' in page.text) == ('proposals' not in groups)
-    expected = draw_parts(IMAGE, **drawn, side=answer_sections.SIDE)[: answer_sections.SIDE]
-    assert [image['src'] for image in page.images] == [Page(picture(expected, 'wren')).images[0]['src']]
+        assert (words in section.introduction) == (words in said), words
+    assert ('does not locate parts' in section.introduction) == ('proposals' not in groups)
+    side = prediction_sections.PICTURE_SIDE
+    (example,) = section.examples
+    assert (example.picture == draw_parts(IMAGE, **drawn, side=side)[:side]).all()
+    assert (example.predicted, example.label, example.probability) == ('wren', 'wren', 0.75)

@@ -1,12 +1,19 @@
-"""Damaged files of a run: each is one line that names it and the cure, or is left out of the curves and said to be."""
+"""Damaged result files: a one-line error names the file and the cure; damaged histories are counted."""
 
+import dataclasses
 import json
 
 import pytest
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.report import files
-from ssanet_jax.report.files import RESULTS, RESULTS_DEFAULTS, STAGE, STAGE_DEFAULTS
+from ssanet_jax.report.result_files import (
+    MEASURE_AGAIN,
+    BestStep,
+    RunResult,
+    StageResult,
+    damaged_histories,
+    read_result,
+)
 from ssanet_jax.runs.files import read_json
 
 WHOLE = {
@@ -23,48 +30,69 @@ WHOLE = {
 }
 
 
-def read(path, content):
+def read(path, content, kind):
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return files.read_result(path, STAGE | RESULTS, STAGE_DEFAULTS | RESULTS_DEFAULTS)
+    return read_result(path, kind)
 
 
-def test_what_is_whole_is_read(tmp_path):
+def fields(kind):
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def kind_with(name):
+    return StageResult if name in fields(StageResult) else RunResult
+
+
+@pytest.mark.parametrize('kind', [StageResult, RunResult])
+def test_valid_files(tmp_path, kind):
     path = tmp_path / 'results.json'
-    assert files.read_result(path, RESULTS, RESULTS_DEFAULTS) is None
-    assert read(path, WHOLE) == WHOLE
+    assert read_result(path, kind) is None
+    expected = {name: WHOLE[name] for name in fields(kind)}
+    assert dataclasses.asdict(read(path, WHOLE, kind)) == expected
     old = {name: value for name, value in WHOLE.items() if name not in ('split', 'versions')}
-    assert read(path, old) == old | {'split': 'test', 'versions': {}}
+    defaults = {name: value for name, value in {'split': 'test', 'versions': {}}.items() if name in expected}
+    assert dataclasses.asdict(read(path, old, kind)) == expected | defaults
+
+
+def test_best_step(tmp_path):
+    assert read(tmp_path / 'best.json', {'accuracy': 0.5, 'step': 4}, BestStep) == BestStep(4)
+    with pytest.raises(UserError, match="'step' is not a positive integer"):
+        read(tmp_path / 'best.json', {'step': 0}, BestStep)
 
 
 @pytest.mark.parametrize('name', [name for name in WHOLE if name not in ('split', 'versions', 'later')])
 def test_a_field_that_is_missing(tmp_path, name):
     with pytest.raises(UserError, match=f"results.json is damaged, '{name}' is missing: restore it from a copy, or de"):
-        read(tmp_path / 'results.json', {field: value for field, value in WHOLE.items() if field != name})
+        read(
+            tmp_path / 'results.json',
+            {field: value for field, value in WHOLE.items() if field != name},
+            kind_with(name),
+        )
 
 
 @pytest.mark.parametrize(
     'name, value, words',
     [
-        ('accuracy', '0.5', 'a share'),
-        ('accuracy', 1.5, 'a share'),
-        ('accuracy', True, 'a share'),
-        ('accuracy', float('nan'), 'a share'),
-        ('examples', 0, 'a number of images'),
-        ('examples', 2.5, 'a number of images'),
-        ('examples', float('inf'), 'a number of images'),
-        ('heads', [0.5], 'a share of each head'),
-        ('heads', {'sum': None}, 'a share of each head'),
-        ('steps', None, 'a number of images or steps'),
-        ('wall_seconds', -1, 'a time'),
-        ('seed', {}, 'a whole number'),
-        ('device', 3, 'text'),
-        ('split', ['test'], 'text'),
-        ('versions', 'new', 'a text of each package'),
+        ('accuracy', '0.5', 'a number between 0 and 1'),
+        ('accuracy', 1.5, 'a number between 0 and 1'),
+        ('accuracy', True, 'a number between 0 and 1'),
+        ('accuracy', float('nan'), 'a number between 0 and 1'),
+        ('examples', 0, 'a positive integer'),
+        ('examples', 2.5, 'a positive integer'),
+        ('examples', float('inf'), 'a positive integer'),
+        ('heads', [0.5], 'an accuracy for each head'),
+        ('heads', {'sum': None}, 'an accuracy for each head'),
+        ('steps', None, 'a positive integer'),
+        ('wall_seconds', -1, 'a time in seconds'),
+        ('seed', {}, 'an integer'),
+        ('device', 3, 'a string'),
+        ('split', ['test'], 'a string'),
+        ('versions', 'new', 'a version for each package'),
     ],
 )
 def test_a_field_of_another_type(tmp_path, name, value, words):
     with pytest.raises(UserError, match=f"damaged, '{name}' is not {words}"):
-        read(tmp_path / 'results.json', WHOLE | {name: value})
+        read(tmp_path / 'results.json', WHOLE | {name: value}, kind_with(name))
 
 
 @pytest.mark.parametrize(
@@ -81,12 +109,12 @@ def test_a_field_of_another_type(tmp_path, name, value, words):
 )
 def test_a_file_that_is_no_object(tmp_path, content, problem):
     with pytest.raises(UserError, match=f'results.json is damaged, it .* {problem}'):
-        read(tmp_path / 'results.json', content)
+        read(tmp_path / 'results.json', content, RunResult)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match='cannot be read'):
-        read_json(tmp_path, files.MEASURE_AGAIN)
+        read_json(tmp_path, MEASURE_AGAIN)
 
 
 def test_damage_to_histories_is_counted(tmp_path):
@@ -103,7 +131,7 @@ def test_damage_to_histories_is_counted(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'history.jsonl').write_text(content)
     finished = [name for name in contents if name != 'running']
-    assert files.damaged_histories(tmp_path, ['of an earlier version', *finished]) == [
+    assert damaged_histories(tmp_path, ['of an earlier version', *finished]) == [
         '1 line of one/history.jsonl',
         '2 lines of two/history.jsonl',
         'all of empty/history.jsonl',

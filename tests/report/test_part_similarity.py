@@ -1,9 +1,7 @@
-"""Figure 5: the maps that oriented pooling gets, by public pieces; and what is alike, on maps of known geometry."""
+"""Figure 5: the aligned maps against public functions, and the similarity of parts on maps of known geometry."""
 
 import dataclasses
 import io
-import re
-import xml.etree.ElementTree as ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,8 @@ from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
 from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.regions import resample
 from ssanet_jax.models.ssanet import GROUPS, merge_model, split_model
-from ssanet_jax.report import responses
-from ssanet_jax.report.responses import CHOSEN, FIXED, MAP, OTHER, likeness, measure_responses, responses_svg
+from ssanet_jax.report import part_similarity
+from ssanet_jax.report.part_similarity import CHOSEN, FIXED, MAP, OTHER_MAP, compare_parts, cosine_statistics
 from ssanet_jax.runs.run import Run, build_model
 
 QUIET = Console(file=io.StringIO())
@@ -82,13 +80,13 @@ def test_the_maps_are_those_that_are_classified(tiny_config, settings):
     np.testing.assert_allclose(found.pooled[1, 0], one, atol=1e-6)
 
 
-def test_likeness_by_all_comparisons():
+def test_cosine_statistics_by_all_comparisons():
     random = np.random.default_rng(1)
     same, different = random.integers(0, 8, 30) / 8, random.integers(0, 6, 40) / 8  # with ties
     won = np.mean([1.0 if s > d else 0.5 if s == d else 0.0 for s in same for d in different])
-    found = likeness(same, different)
-    assert found.told_apart == pytest.approx(won)
-    assert (found.same, found.different) == pytest.approx((same.mean(), different.mean()))
+    found = cosine_statistics(same, different)
+    assert found.roc_auc == pytest.approx(won)
+    assert (found.same_class, found.different_classes) == pytest.approx((same.mean(), different.mean()))
 
 
 class Turned:
@@ -137,23 +135,23 @@ def of(source):
 
 
 def test_turned_maps_are_alike_at_the_chosen_orientations(run, monkeypatch):
-    monkeypatch.setattr(responses, 'AlignedMaps', Turned)
-    found = measure_responses(run, of(Birds(broken=(1,))), QUIET, run)
+    monkeypatch.setattr(part_similarity, 'AlignedMaps', Turned)
+    found = compare_parts(run, of(Birds(broken=(1,))), QUIET, run)
     # 3 readable images, then 4, then 4 of 6 at even distances.
-    assert (found.same_pairs, found.different_pairs) == (3 + 6 + 6, 3 * 4 + 4 * 4)
-    assert list(found.likeness) == list(found.cosines) == [FIXED, CHOSEN, MAP, OTHER]
-    for name in found.likeness:
-        assert found.likeness[name].different == pytest.approx(0, abs=1e-6)
-    assert found.likeness[CHOSEN].same == pytest.approx(1, abs=1e-5)
-    assert found.likeness[FIXED].same < 0.95 and found.likeness[MAP].same < 0.8
-    assert found.likeness[MAP] == found.likeness[OTHER]
-    assert found.likeness[CHOSEN].told_apart == 1
+    assert (found.same_class_pairs, found.different_class_pairs) == (3 + 6 + 6, 3 * 4 + 4 * 4)
+    assert list(found.statistics) == list(found.cosines) == [FIXED, CHOSEN, MAP, OTHER_MAP]
+    for name in found.statistics:
+        assert found.statistics[name].different_classes == pytest.approx(0, abs=1e-6)
+    assert found.statistics[CHOSEN].same_class == pytest.approx(1, abs=1e-5)
+    assert found.statistics[FIXED].same_class < 0.95 and found.statistics[MAP].same_class < 0.8
+    assert found.statistics[MAP] == found.statistics[OTHER_MAP]
+    assert found.statistics[CHOSEN].roc_auc == 1
     # Which pairs have the same turn: none of {0, 2, 3}, none of {0, 1, 2, 3}, those of the third class by hand.
     third = [8, 9, 11, 13]
     equal = sum(a % 4 == b % 4 for i, a in enumerate(third) for b in third[:i])
     assert found.same_orientation[0] == pytest.approx(equal / 15)
 
-    one, two = found.places
+    one, two = found.indices
     assert found.label == of(Birds()).test.labels[one] == of(Birds()).test.labels[two] and one != two
     assert found.orientation.tolist() == [one % 4, two % 4]
     maps = Turned(None, None, 4)([found.images[0], found.images[1]])
@@ -171,12 +169,12 @@ def test_turned_maps_are_alike_at_the_chosen_orientations(run, monkeypatch):
 
 def test_classes_are_taken_at_even_distances():
     labels = np.repeat([0, 1, 2, 3, 4, 9], [5, 1, 2, 3, 10, 4])
-    groups = responses._groups(labels, 3, 3)
+    groups = part_similarity._image_groups(labels, 3, 3)
     assert groups == [[0, 2, 4], [8, 9, 10], [21, 22, 24]]
-    assert [len(group) for group in responses._groups(labels, 50, 4)] == [4, 2, 3, 4, 4]
+    assert [len(group) for group in part_similarity._image_groups(labels, 50, 4)] == [4, 2, 3, 4, 4]
 
 
-def test_a_network_from_end_to_end_is_drawn(run):
+def test_a_network_from_end_to_end(run):
     source = Birds()
     source.__class__ = type(
         'Noise',
@@ -184,93 +182,22 @@ def test_a_network_from_end_to_end_is_drawn(run):
         {'__getitem__': lambda self, i: {'image': photos(1, 80, seed=i)[0], 'label': self.labels[i], 'file': f'{i}'}},
     )
     without = dataclasses.replace(run, active=run.active - {'oriented_pooling'})
-    found = measure_responses(run, of(source), QUIET, without, classes=2, images=3)
-    assert found.same_pairs == 6 and found.different_pairs == 9
+    found = compare_parts(run, of(source), QUIET, without, num_classes=2, images_per_class=3)
+    assert found.same_class_pairs == 6 and found.different_class_pairs == 9
     assert found.images.shape == (2, 64, 64, 3) and found.pooled.shape == (2, 4, 27) and found.maps.shape == (2, 49)
     # The same weights, which oriented pooling does not change on the way to its maps.
-    assert found.cosines[OTHER] == pytest.approx(found.cosines[MAP], abs=1e-4)
+    assert found.cosines[OTHER_MAP] == pytest.approx(found.cosines[MAP], abs=1e-4)
     np.testing.assert_allclose(found.other_maps, found.maps, atol=1e-4)
 
-    names = ['<wren>', '<robin>', '<owl>', '<tit>']
-    for responses_, columns in ((found, 4), (found._replace(other_maps=None), 3)):
-        root = ElementTree.fromstring(responses_svg(responses_, names))
-        svg = '{http://www.w3.org/2000/svg}'
-        assert len(list(root.iter(f'{svg}image'))) == 2
-        assert names[found.label] in root.find(f'{svg}title').text
-        bars = [path.get('d').count('z') for path in root.iter(f'{svg}path') if path.get('fill')]
-        assert bars == [54, 54, 27, 27, 49, 49, 49, 49][: 2 * columns]
-        heights = [
-            float(h) for path in root.iter(f'{svg}path') for h in path.get('d').replace('h', 'v').split('v')[1::3]
-        ]
-        assert min(heights) >= -124, 'no bar is higher than its row'
-        texts = [text.text for text in root.iter(f'{svg}text')]
-        assert f'these two {found.cosines[CHOSEN]:.3f}' in texts
-        assert f'told apart {100 * found.likeness[MAP].told_apart:.1f} %' in texts
-        width = float(root.get('viewBox').split()[2])
-        assert all(float(text.get('x')) < width for text in root.iter(f'{svg}text'))
 
-
-def bars(d):
-    """(x, y of zero, height above it, width) of each bar of a path's `d`."""
-    number = r'(-?[\d.]+)'
-    found = re.findall(rf'M{number} {number}v{number}h{number}v{number}z', d)
-    assert all(float(up) == -float(down) for _, _, up, _, down in found)
-    return [(float(x), float(y), -float(up), float(width)) for x, y, up, width, _ in found]
-
-
-@pytest.mark.parametrize(
-    'values, zero',
-    [
-        ([[4.0, 1, 0, 2], [1, 3, 2, 1]], 1.0),  # as behind a ReLU: zero lies at the bottom
-        ([[-1.0, 3, -0.5, 0], [0.5, 1, -0.25, 1]], 0.75),
-        ([[-4.0, -1, -2, -3], [-2, -1, -1, -1]], 0.0),
-        ([[0.0, 0, 0, 0], [0, 0, 0, 0]], None),
-    ],
-)
-def test_bars_start_at_zero_and_stay_in_their_row(values, zero):
-    """Maps are negative, too, behind a backbone that does not end in a ReLU."""
-    values = np.array(values)
-    found = responses.Responses(
-        label=0,
-        part=0,
-        places=(0, 1),
-        images=np.zeros((2, 64, 64, 3), np.uint8),
-        boxes=np.tile([10.0, 10, 30, 30], (2, 1)),
-        orientation=np.array([0, 1]),
-        pooled=np.tile(values[:, None], (1, 4, 1)),
-        maps=values,
-        other_maps=None,
-        cosines=dict.fromkeys((FIXED, CHOSEN, MAP), 0.5),
-        likeness={name: responses.Likeness(0.5, 0.25, 0.75) for name in (FIXED, CHOSEN, MAP)},
-        same_pairs=1,
-        different_pairs=1,
-        same_orientation=(0.5, 0.25),
-    )
-    svg = '{http://www.w3.org/2000/svg}'
-    root = ElementTree.fromstring(responses_svg(found, ['wren']))
-    pictures = [(float(image.get('y')), float(image.get('height'))) for image in root.iter(f'{svg}image')]
-    paths = [bars(path.get('d')) for path in root.iter(f'{svg}path') if path.get('fill')]
-    assert [len(path) for path in paths] == [8, 8, 4, 4, 4, 4]
-    for column in range(3):
-        for row, (top, height) in enumerate(pictures):
-            drawn = paths[2 * column + row]
-            expected = np.tile(values[row], 2 if column == 0 else 1)
-            assert all(y <= top + height + 0.1 and y - up >= top - 0.1 for _, y, up, _ in drawn)
-            assert all(y - up <= top + height + 0.1 and y >= top - 0.1 for _, y, up, _ in drawn)
-            scale = np.ptp([values.min(), values.max(), 0]) or 1
-            np.testing.assert_allclose([up for _, _, up, _ in drawn], expected / scale * (height - 4), atol=0.06)
-            if zero is not None:
-                assert drawn[0][1] == pytest.approx(top + height - (1 - zero) * (height - 4), abs=0.1)
-
-
-def test_what_cannot_be_compared_is_said(run):
+def test_runs_that_cannot_be_compared(run):
     lacks = lambda *groups: dataclasses.replace(run, active=run.active - set(groups))
     with pytest.raises(UserError, match='part_tuning has no oriented pooling'):
-        measure_responses(lacks('oriented_pooling'), of(Birds()), QUIET)
+        compare_parts(lacks('oriented_pooling'), of(Birds()), QUIET)
     with pytest.raises(UserError, match='different classes'):
-        measure_responses(run, of(Birds()), QUIET, dataclasses.replace(run, class_names=('a', 'b', 'c')))
-    with pytest.raises(UserError, match='has to look for 2 parts'):
-        measure_responses(run, of(Birds()), QUIET, lacks('proposals'))
+        compare_parts(run, of(Birds()), QUIET, dataclasses.replace(run, class_names=('a', 'b', 'c')))
+    with pytest.raises(UserError, match='must locate 2 parts'):
+        compare_parts(run, of(Birds()), QUIET, lacks('proposals'))
     for per_class in ((1, 1, 1), (5,), (1,)):
         with pytest.raises(UserError, match='birds has too few test images'):
-            measure_responses(run, of(Birds(per_class)), QUIET)
+            compare_parts(run, of(Birds(per_class)), QUIET)

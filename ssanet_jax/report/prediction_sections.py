@@ -1,0 +1,296 @@
+"""Sections of the report about the network's predictions for the test images."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from ssanet_jax.data.dataset import Source
+from ssanet_jax.data.pipeline import list_unreadable
+from ssanet_jax.data.transforms import preprocess_for_evaluation
+from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.evaluation.drawing import draw_parts
+from ssanet_jax.evaluation.keypoints import in_input_pixels
+from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
+from ssanet_jax.predictor import Predictor
+from ssanet_jax.report import predictions as test_predictions
+from ssanet_jax.report.charts import confusion_chart, part_similarity_chart
+from ssanet_jax.report.inputs import ReportInputs
+from ssanet_jax.report.rendering import Bar, Table
+
+NUM_ANNOTATED = 4  # images shown with their parts and key points
+NUM_EXAMPLES = 12  # of each kind: fills rows of two, three and four
+PICTURE_SIDE = 300  # of an image with its parts, pixels
+
+
+@dataclass(frozen=True)
+class PartsExample:
+    """A test image with its parts and its prediction."""
+
+    picture: np.ndarray  # uint8 [H, W, 3]
+    description: str
+    predicted: str  # class name
+    probability: float
+    label: str  # class name
+
+
+@dataclass(frozen=True)
+class PartsSection:
+    """Test images with their parts."""
+
+    introduction: str
+    examples: list[PartsExample]
+
+
+def parts_section(inputs: ReportInputs) -> PartsSection:
+    """Evenly spaced test images with the located parts."""
+    run, dataset = inputs.run, inputs.dataset
+    has_parts, has_scales, has_orientations = (
+        group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling')
+    )
+    shown = list(_readable(dataset.test, evenly(NUM_EXAMPLES, len(dataset.test))))
+    predictions = Predictor.from_run(run).predict([example['image'] for _, example in shown])
+    examples = []
+    for (_, example), prediction in zip(shown, predictions):
+        picture = draw_parts(
+            prediction.image,
+            prediction.input_boxes,
+            prediction.scales,
+            side=PICTURE_SIDE,
+            orientations=prediction.orientations,
+            proposals=prediction.input_proposals if has_scales else None,
+        )[:PICTURE_SIDE]
+        label = run.class_names[int(example['label'])]
+        description = f'{label}, with its parts' if has_parts else label
+        examples.append(PartsExample(picture, description, prediction.label, prediction.score, label))
+    return PartsSection(_parts_introduction(has_parts, has_scales, has_orientations), examples)
+
+
+def _parts_introduction(has_parts: bool, has_scales: bool, has_orientations: bool) -> str:
+    sentences = ['Evenly spaced test images, not picked by hand.']
+    if not has_parts:
+        return ' '.join([*sentences, 'This network does not locate parts.'])
+    sentences.append('Parts are numbered by score, highest first, and colored by number.')
+    chosen = ['the chosen scale as a multiple of the proposal’s'] if has_scales else []
+    chosen += ['the chosen orientation'] if has_orientations else []
+    if chosen:
+        sentences.append(f'The label also shows {" and ".join(chosen)}.')
+    if has_scales:
+        sentences.append('Dashed boxes are the proposals before scale mining.')
+    return ' '.join(sentences)
+
+
+@dataclass(frozen=True)
+class PictureSection:
+    """One picture, uint8 `[H, W, 3]`."""
+
+    introduction: str
+    picture: np.ndarray
+    description: str
+
+
+def annotated_section(inputs: ReportInputs) -> PictureSection | str:
+    """The centers of the parts before and after scale mining, among annotated key points (Figure 7)."""
+    run, dataset = inputs.run, inputs.dataset
+    if not dataset.keypoint_names:
+        return 'This data set has no key points.'
+    if 'scale_mining' not in run.active:
+        return 'This network does not mine scales.'
+    shown = [example for _, example in _readable(dataset.test, evenly(NUM_ANNOTATED, len(dataset.test)))]
+    predictions = list(Predictor.from_run(run).predict([example['image'] for example in shown]))
+    points = [in_input_pixels(example, run.config.data)[0] for example in shown]
+    labels = [int(example['label']) for example in shown]
+    introduction = (
+        'Evenly spaced test images. Dots are annotated key points, triangles the centers of the parts: above, the '
+        'proposals before scale mining; below, the parts at the chosen scale.'
+    )
+    picture = keypoints_sheet(predictions, labels, points, side=PICTURE_SIDE)
+    return PictureSection(introduction, picture, 'parts among key points')
+
+
+@dataclass(frozen=True)
+class SimilaritySection:
+    """The similarity of parts as a chart and in numbers."""
+
+    introduction: str
+    svg: Markup
+    table: Table
+    note: str
+
+
+def similarity_section(inputs: ReportInputs) -> SimilaritySection | str:
+    """How oriented pooling changes one part of two images (Figure 5), and the similarity of parts in numbers."""
+    similarity = inputs.similarity
+    if 'oriented_pooling' not in inputs.run.active:
+        return 'This network does not use oriented pooling.'
+    if similarity is None:
+        return 'There are too few test images to compare.'
+    class_name = inputs.run.class_names[similarity.label]
+    introduction = (
+        f'Part {similarity.part + 1} of two test images of {class_name}, and the features that oriented pooling '
+        'computes from it. The example is the median of all pairs and parts by cosine, not picked by hand. Bars are '
+        'means over channels; the cosines in the table are of all channels.'
+    )
+    statistics = similarity.statistics
+    rows = [
+        ['these two images', *(f'{similarity.cosines[name]:.3f}' for name in statistics)],
+        [
+            f'same class, mean of {similarity.same_class_pairs:,} pairs',
+            *(f'{of.same_class:.3f}' for of in statistics.values()),
+        ],
+        [
+            f'different classes, mean of {similarity.different_class_pairs:,} pairs',
+            *(f'{of.different_classes:.3f}' for of in statistics.values()),
+        ],
+        ['ROC AUC of same against different', *(f'{of.roc_auc:.3f}' for of in statistics.values())],
+    ]
+    same, different = (100 * share for share in similarity.same_orientation)
+    return SimilaritySection(
+        introduction,
+        part_similarity_chart(similarity, class_name),
+        Table(['cosine', *statistics], rows, 'Cosine similarity of corresponding parts'),
+        f'Parts with the same chosen orientation: {same:.1f} % in pairs of one class, {different:.1f} % in pairs of '
+        'different classes.',
+    )
+
+
+@dataclass(frozen=True)
+class ConfusedPairExample:
+    """Two classes that are confused, with an image of each."""
+
+    mistake: np.ndarray  # the most confident mistake, uint8 [S, S, 3]
+    other: np.ndarray | None  # an image of the predicted class
+    label: str
+    predicted: str
+    count: int
+    total: int
+    file_name: str  # of the mistake
+
+
+@dataclass(frozen=True)
+class ConfusionSection:
+    """The confusion matrix, and the most confused pairs as a table and as images."""
+
+    svg: Markup
+    table: Table
+    pairs: list[ConfusedPairExample]
+
+
+def confusion_section(inputs: ReportInputs) -> ConfusionSection:
+    """The confusion matrix and the most confused pairs of classes."""
+    predictions, names = inputs.predictions, inputs.run.class_names
+    matrix = test_predictions.confusion_matrix(predictions.labels, predictions.predicted, len(names))
+    pairs = test_predictions.most_confused(predictions, len(names), NUM_EXAMPLES)
+    images = test_predictions.confused_pair_images(pairs, predictions, inputs.dataset, inputs.run.config.data)
+    examples = [
+        ConfusedPairExample(
+            mistake,
+            other,
+            names[pair.label],
+            names[pair.predicted],
+            pair.count,
+            pair.total,
+            predictions.file_names[pair.examples[0]],
+        )
+        for pair, (mistake, other) in zip(pairs, images)
+    ]
+    rows = [[example.label, example.predicted, example.count, example.total] for example in examples]
+    table = Table(['class', 'predicted as', 'images', 'of'], rows, text_columns=2)
+    return ConfusionSection(confusion_chart(matrix, names), table, examples)
+
+
+@dataclass(frozen=True)
+class HardExample:
+    """A misclassified image."""
+
+    image: np.ndarray  # uint8 [S, S, 3]
+    label: str
+    label_probability: str
+    predicted: str
+    confidence: float
+    file_name: str
+
+
+@dataclass(frozen=True)
+class MistakesSection:
+    """Mistakes; `unreadable` holds the error message of each unreadable image."""
+
+    worst_classes: Table
+    hardest_examples: list[HardExample]
+    unreadable_summary: str
+    unreadable: list[str]
+
+
+def mistakes_section(inputs: ReportInputs) -> MistakesSection:
+    """The classes with the lowest accuracy, the hardest examples and the unreadable images."""
+    predictions, names = inputs.predictions, inputs.run.class_names
+    examples = [
+        HardExample(
+            preprocess_for_evaluation(example['image'], inputs.run.config.data),
+            names[predictions.labels[index]],
+            _format_probability(predictions.label_probability[index]),
+            names[predictions.predicted[index]],
+            float(predictions.confidence[index]),
+            predictions.file_names[index],
+        )
+        for index, example in _readable(
+            inputs.dataset.test, test_predictions.hardest_examples(predictions, NUM_EXAMPLES)
+        )
+    ]
+    missing = np.flatnonzero(predictions.predicted == test_predictions.UNREADABLE).tolist()
+    summary = f'{len(missing)} of {len(predictions.labels):,} test images, which count as wrong:'
+    return MistakesSection(
+        _worst_classes(inputs), examples, summary, list_unreadable(inputs.dataset.test, missing) if missing else []
+    )
+
+
+def _worst_classes(inputs: ReportInputs) -> Table:
+    predictions, names = inputs.predictions, inputs.run.class_names
+    matrix = test_predictions.confusion_matrix(predictions.labels, predictions.predicted, len(names))
+    accuracy = test_predictions.class_accuracy(predictions, len(names))
+    totals = np.bincount(predictions.labels, minlength=len(names))
+    rows = []
+    for label in np.argsort(accuracy, kind='stable')[:NUM_EXAMPLES]:  # NaN, a class without images, sorts last
+        if np.isnan(accuracy[label]) or accuracy[label] == 1:
+            break
+        others = np.where(np.arange(len(names)) == label, 0, matrix[label])
+        confused_with = names[others.argmax()] if others.max() else ''
+        correct = f'{matrix[label, label]} of {totals[label]}'
+        rows.append([names[label], confused_with, correct, f'{accuracy[label]:.3f}', Bar(float(accuracy[label]))])
+    return Table(['class', 'most often predicted as', 'correct', 'accuracy', ''], rows, text_columns=2)
+
+
+@dataclass(frozen=True)
+class LoadingSection:
+    """The images that take longest to load."""
+
+    caption: str
+    slowest: list[tuple[str, float]]  # file name, milliseconds
+
+
+def loading_section(inputs: ReportInputs) -> LoadingSection:
+    """The images that take longest to load."""
+    predictions = inputs.predictions
+    milliseconds = 1000 * predictions.load_seconds
+    slowest = [
+        (predictions.file_names[index] or f'number {index}, unreadable', float(milliseconds[index]))
+        for index in test_predictions.slowest_images(predictions, NUM_EXAMPLES)
+    ]
+    caption = (
+        'The test images that take the most CPU time to read, decode and resize, in milliseconds. Median '
+        f'{np.median(milliseconds):.1f}, 95th percentile {np.percentile(milliseconds, 95):.1f}.'
+    )
+    return LoadingSection(caption, slowest)
+
+
+def _readable(source: Source, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index in indices:
+        with contextlib.suppress(UnreadableImage):  # listed among the mistakes
+            yield index, source[index]
+
+
+def _format_probability(value: float) -> str:
+    return f'{value:.4f}' if value >= 1e-4 else 'below 0.0001'

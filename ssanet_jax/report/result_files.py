@@ -1,0 +1,138 @@
+"""Reads and checks the result files of a run, so that a damaged file is reported before any work starts."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.runs.files import TRAIN_AGAIN, read_json
+from ssanet_jax.runs.history import HISTORY_FILE, read_history
+
+MEASURE_AGAIN = 'delete it, or measure again'
+
+
+class FieldCheck(NamedTuple):
+    """What the value of a field must be: in words for the error message, and as a function."""
+
+    description: str
+    is_valid: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _dict_of(check: 'FieldCheck') -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(check.is_valid, value.values()))
+
+
+_SHARE = FieldCheck('a number between 0 and 1', lambda value: _is_number(value) and 0 <= value <= 1)
+_SECONDS = FieldCheck('a time in seconds', lambda value: _is_number(value) and value >= 0)
+_COUNT = FieldCheck('a positive integer', lambda value: _is_number(value) and value == int(value) >= 1)
+_INTEGER = FieldCheck('an integer', lambda value: _is_number(value) and value == int(value))
+_TEXT = FieldCheck('a string', lambda value: isinstance(value, str))
+_ACCURACIES = FieldCheck('an accuracy for each head', _dict_of(_SHARE))
+_VERSIONS = FieldCheck('a version for each package', _dict_of(_TEXT))
+
+_CHECKS = {
+    'accuracy': _SHARE,
+    'examples': _COUNT,
+    'heads': _ACCURACIES,
+    'steps': _COUNT,
+    'step': _COUNT,
+    'wall_seconds': _SECONDS,
+    'seed': _INTEGER,
+    'device': _TEXT,
+    'split': _TEXT,
+    'versions': _VERSIONS,
+}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """`evaluation.json` of a finished stage."""
+
+    accuracy: float  # of the prediction, the sum of the fused heads
+    examples: int
+    heads: Mapping[str, float]  # accuracy of each head
+    steps: int
+    wall_seconds: float
+    split: str = 'test'  # 'test' or 'validation'; files written before validation existed lack it
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """`results.json` of a finished run: the final evaluation on the test set."""
+
+    accuracy: float
+    examples: int
+    heads: Mapping[str, float]
+    wall_seconds: float
+    seed: int
+    device: str
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # files of early versions lack it
+
+
+@dataclass(frozen=True)
+class BestStep:
+    """`best.json` of a stage: the step with the highest validation accuracy so far."""
+
+    step: int
+
+
+Result = TypeVar('Result', StageResult, RunResult, BestStep)
+
+
+def read_result(path: Path, kind: type[Result]) -> Result | None:
+    """Reads a result file into its dataclass; fields the dataclass does not have are ignored.
+
+    Args:
+      path: the file.
+      kind: `StageResult`, `RunResult` or `BestStep`.
+
+    Returns:
+      An instance of `kind`, or None if the file does not exist.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    content = read_json(path, TRAIN_AGAIN)
+    if content is None:
+        return None
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name in content:
+            check = _CHECKS[field.name]
+            if not check.is_valid(content[field.name]):
+                raise UserError(f'{path} is damaged, {field.name!r} is not {check.description}: {TRAIN_AGAIN}')
+            values[field.name] = content[field.name]
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f'{path} is damaged, {field.name!r} is missing: {TRAIN_AGAIN}')
+    return kind(**values)
+
+
+def damaged_histories(workdir: Path, finished: Sequence[str]) -> list[str]:
+    """Lists what is unreadable in the history files, such as '3 lines of mac/history.jsonl'.
+
+    The report is still written; its curves lack these points.
+
+    Args:
+      workdir: the run's work directory.
+      finished: names of the finished stages. The history of a stage in progress may end in half a line.
+    """
+    damaged = []
+    for stage in finished:
+        name, path = f'{stage}/{HISTORY_FILE}', workdir / stage / HISTORY_FILE
+        if not path.exists():  # as in runs of earlier versions
+            continue
+        lines = sum(bool(line.strip()) for line in path.read_bytes().split(b'\n'))
+        valid = len(read_history(path))
+        if not valid:
+            damaged.append(f'all of {name}')
+        elif lines > valid:
+            count = lines - valid
+            damaged.append(f'{count} line{"s" if count > 1 else ""} of {name}')
+    return damaged
