@@ -27,7 +27,7 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.prediction import ORIENTATIONS
 from ssanet_jax.models.ssanet import SSANet
 from ssanet_jax.predictor import Predictor
-from ssanet_jax.report.answers import answer_all
+from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.runs.run import Run
 
 NUM_CLASSES, SIDE, K = 5, 64, 2
@@ -279,8 +279,8 @@ def test_large_photos_are_read_as_evaluation_and_report_read_them(model, tmp_pat
 
     run = Run(settings, NAMES, model, active, 'part_tuning', True)
     dataset = ssanet_jax.data.dataset.Dataset('photos', NAMES, source, source)
-    answers = answer_all(run, dataset, sharding.make_mesh(images=4), Console(quiet=True))
-    np.testing.assert_allclose(answers.confidence, [one.score for one in predictions], rtol=1e-4)
+    recorded = predict_test_set(run, dataset, sharding.make_mesh(images=4), Console(quiet=True))
+    np.testing.assert_allclose(recorded.confidence, [one.score for one in predictions], rtol=1e-4)
 
 
 def test_create_model():
