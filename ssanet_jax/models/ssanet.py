@@ -259,8 +259,8 @@ class SSANet(nnx.Module):
             return
         if self.every > 1:
             raise ValueError(
-                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone}; '
-                f'got {size}'
+                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone};'
+                f' got {size}'
             )
         cells = _traced(self.backbone, (1, size, size, 3)).shape[1]
         if cells != -(-size // stride):
