@@ -1,1 +1,1 @@
-"""Things compared in turns within one process: a command each, or all by `python -m benchmarks`."""
+"""Benchmarks: one command per module, or all of them with `python -m benchmarks`."""

@@ -1,10 +1,10 @@
-"""How fast the backbones are: against the plain `lax` form of the depthwise convolution, and against PyTorch.
+"""The speed of the backbones, against the plain `lax` depthwise convolution and against PyTorch.
 
-    python -m benchmarks.backbones            # PyTorch too where the extra torch-parity is installed
+    python -m benchmarks.backbones            # with PyTorch if the extra torch-parity is installed
 
-EfficientNet-Lite0 at 224, batch 8, forward and forward + backward, the latter with BatchNorm on batch
-statistics and on running ones; ResNet-50 at 448, batch 1 and 4, forward. All in one process on the same
-machine: the competitors take turns, each alone, and the median of the rounds counts.
+EfficientNet-Lite0 at 224, batch 8, forward and forward + backward, the latter with BatchNorm on batch statistics and on
+running ones; ResNet-50 at 448, batch 1 and 4, forward. All run interleaved in one process; the median of the rounds
+counts.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks import alone
-from benchmarks.alone import setting
+from benchmarks import runner
 from benchmarks.comparisons import Comparison, Findings, compare
-from benchmarks.programs import why_no_torch
-from ssanet_jax.experiments.timing import Say, Timed, silent, take_turns
+from benchmarks.programs import torch_problem
+from benchmarks.runner import setting
+from ssanet_jax.experiments.timing import Log, Workload, no_log, time_interleaved
 from ssanet_jax.models.backbones import depthwise
 from ssanet_jax.models.backbones.registry import build_backbone
 
@@ -34,39 +34,39 @@ OURS, PLAIN, TORCH = 'this', 'plain lax', 'PyTorch'
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is compared."""
+    """The backbones and sizes to compare."""
 
     model: tuple[str, ...] = setting((LITE, RESNET), 'Name of the backbone.', choices=(LITE, RESNET))
-    size: int = setting(0, 'Side of the images, pixels; 0: 224 for EfficientNet-Lite0, 448 for ResNet-50.', least=0)
-    batch: tuple[int, ...] = setting((), 'Images a call; by default 8 for EfficientNet-Lite0, 1 and 4 for ResNet-50.')
+    size: int = setting(0, 'Side of the images, pixels; 0: 224 for EfficientNet-Lite0, 448 for ResNet-50.', minimum=0)
+    batch: tuple[int, ...] = setting((), 'Images per call; by default 8 for EfficientNet-Lite0, 1 and 4 for ResNet-50.')
     rounds: int = setting(7, 'Rounds; the median counts.')
 
 
-def measure(settings: Settings, say: Say = silent) -> Findings:
-    """This against the plain depthwise convolution, and against PyTorch."""
+def measure(settings: Settings, log: Log = no_log) -> Findings:
+    """The project's backbones against the plain depthwise convolution, and against PyTorch."""
     found = []
     for model in settings.model:
         size = settings.size or SIZES[model]
         for batch in settings.batch or BATCHES[model]:
-            one = alone.command_line('backbones', dataclasses.replace(settings, model=(model,), batch=(batch,)))
+            one = runner.command_line('backbones', dataclasses.replace(settings, model=(model,), batch=(batch,)))
             for mode in MODES[model]:
                 where = f'{model}, {size}, batch {batch}, {mode}'
-                say(f'compiling {where}')
-                times = take_turns(competitors(model, size, batch, mode), settings.rounds, say)
+                log(f'compiling {where}')
+                times = time_interleaved(workloads(model, size, batch, mode), settings.rounds, log)
                 found += compare(times, [(PLAIN, OURS, None), (OURS, TORCH, None)], where=where, command=one)
-                if reason := why_no_torch():
+                if reason := torch_problem():
                     found.append(Comparison(OURS, TORCH, where, one, remark=reason))
     return Findings(found)
 
 
-def competitors(model: str, size: int, batch: int, mode: str) -> dict[str, Timed]:
-    """One pass of a backbone: this, with the plain depthwise convolution if it has any, PyTorch's if that is here."""
+def workloads(model: str, size: int, batch: int, mode: str) -> dict[str, Workload]:
+    """One pass of the backbone: the project's, with the plain depthwise convolution if it has any, and PyTorch's."""
     found = {OURS: ours(model, size, batch, mode)}
     if model == LITE:
         with mock.patch.multiple(depthwise, _shifted_products=_plain, _shifted_gradients=_plain_gradients):
             found[PLAIN] = ours(model, size, batch, mode)
-            found[PLAIN]()  # traced and compiled here, while the plain form stands in
-    if not why_no_torch():
+            found[PLAIN]()  # traced and compiled while the plain form is patched in
+    if not torch_problem():
         found[TORCH] = theirs(model, size, batch, mode)
     return found
 
@@ -79,7 +79,7 @@ def _plain_gradients(x, kernel, dy, *, stride, pads):
     return depthwise._grouped_gradients(x, kernel, dy, stride=stride, pads=pads)
 
 
-def ours(name: str, size: int, batch: int, mode: str) -> Timed:
+def ours(name: str, size: int, batch: int, mode: str) -> Workload:
     """One pass of the project's backbone, compiled."""
     module = nnx.jit(functools.partial(build_backbone, name))(nnx.Rngs(0))
     module.train() if mode == BATCH_STATISTICS else module.eval()
@@ -90,13 +90,13 @@ def ours(name: str, size: int, batch: int, mode: str) -> Timed:
         module = nnx.merge(graph, params, rest, copy=True)
         return jnp.square(module(images)).mean(), nnx.state(module, nnx.BatchStat)
 
-    # A function of its own each time: what is traced must not be shared between competitors.
+    # A new function each time, so that workloads do not share a trace.
     run = jax.jit(lambda *inputs: (loss if mode == FORWARD else jax.grad(loss, has_aux=True))(*inputs))
     return lambda: jax.block_until_ready(run(params, rest, images))
 
 
-def theirs(name: str, size: int, batch: int, mode: str) -> Timed:
-    """The same pass of PyTorch's, channels last."""
+def theirs(name: str, size: int, batch: int, mode: str) -> Workload:
+    """The same pass in PyTorch, channels last."""
     import torch
 
     from benchmarks import torch_backbones
@@ -120,4 +120,4 @@ def theirs(name: str, size: int, batch: int, mode: str) -> Timed:
 
 
 if __name__ == '__main__':
-    alone.run('backbones', Settings, measure)
+    runner.run('backbones', Settings, measure)

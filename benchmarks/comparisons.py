@@ -1,4 +1,4 @@
-"""What a benchmark finds: two things and their times, what the project wants of their ratio, and the table of it."""
+"""The results of a benchmark: pairs of times, targets for their ratios, and the table of both."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,13 +12,13 @@ from ssanet_jax.distributed.sharding import device_kind
 
 
 class Target(NamedTuple):
-    """What a ratio is to be."""
+    """A bound for a ratio."""
 
     sign: Literal['<=', '>=']
     bound: float
 
     def met(self, ratio: float) -> bool:
-        """Whether a ratio, unrounded, is on the right side."""
+        """Whether the unrounded ratio is within the bound."""
         return ratio <= self.bound if self.sign == '<=' else ratio >= self.bound
 
     def __str__(self) -> str:
@@ -26,54 +26,54 @@ class Target(NamedTuple):
 
 
 def at_most(bound: float) -> Target:
-    """For `first / second <= bound`: the first costs little more, or much less."""
+    """The target `first / second <= bound`."""
     return Target('<=', bound)
 
 
 def at_least(bound: float) -> Target:
-    """For `first / second >= bound`: the second is so many times as fast."""
+    """The target `first / second >= bound`."""
     return Target('>=', bound)
 
 
 class Comparison(NamedTuple):
-    """Two things that took turns, or the reason why they did not; the ratio is first / second."""
+    """The times of two workloads, or the reason why they were not measured; the ratio is first / second."""
 
     first: str
-    second: str  # '' where only the reason is known
-    where: str  # what both were given: backbone, sizes, batch
-    command: str  # that repeats it alone
-    seconds: tuple[float, float] | None = None  # medians; None if it could not be measured
-    target: Target | None = None  # of the project, at these sizes
-    remark: str = ''  # the reason, or what else there is to say
-    details: Mapping[str, float] = {}  # more figures, for the JSON file
+    second: str  # '' if only the reason is known
+    where: str  # the conditions of both: backbone, sizes, batch
+    command: str  # the command that repeats this comparison
+    seconds: tuple[float, float] | None = None  # medians; None if not measured
+    target: Target | None = None  # the project's target at these sizes
+    remark: str = ''  # the reason, or a comment
+    details: Mapping[str, float] = {}  # more figures for the JSON file
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """The title in the table."""
         return f'{self.first} / {self.second}' if self.second else self.first
 
     @property
     def ratio(self) -> float | None:
-        """First / second; None if it was not measured."""
+        """First / second; None if not measured."""
         return self.seconds[0] / self.seconds[1] if self.seconds else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is; None without one, or without a ratio."""
-        return self.target.met(self.ratio) if self.target and self.seconds else None
+        """Whether the target is met; None without a target or a ratio."""
+        return None if self.target is None or self.ratio is None else self.target.met(self.ratio)
 
-    def record(self) -> dict[str, Any]:
-        """All of it for the JSON file."""
+    def to_json(self) -> dict[str, Any]:
+        """The entry in the JSON file."""
         fields = self._asdict() | {'details': dict(self.details), 'ratio': self.ratio, 'met': self.met}
         return fields | {'target': str(self.target) if self.target else None}
 
 
 class Findings(NamedTuple):
-    """What a benchmark returns."""
+    """The results of a benchmark."""
 
     comparisons: Sequence[Comparison] = ()
-    table: Table | None = None  # one of its own, for what is no ratio
-    figures: Sequence[Mapping[str, Any]] = ()  # what that table shows, for the JSON file
+    table: Table | None = None  # a table of its own, for results other than ratios
+    figures: Sequence[Mapping[str, Any]] = ()  # the content of that table, for the JSON file
 
 
 def compare(
@@ -83,7 +83,14 @@ def compare(
     where: str,
     command: str,
 ) -> list[Comparison]:
-    """A comparison of each pair, by names of `times` (seconds); a pair of which one was not timed is left out."""
+    """Compares pairs of workloads.
+
+    Args:
+      times: seconds by name.
+      pairs: (first, second, target); pairs that were not timed are skipped.
+      where: the conditions of all pairs.
+      command: the command that repeats the comparisons.
+    """
     return [
         Comparison(first, second, where, command, (times[first], times[second]), target)
         for first, second, target in pairs
@@ -92,7 +99,7 @@ def compare(
 
 
 def table_of_ratios(comparisons: Iterable[Comparison]) -> Table:
-    """One table of all: a row a comparison, under its names the command that repeats it."""
+    """One row per comparison, with the command that repeats it."""
     table = Table('first / second', title='Ratios', caption=machine(), caption_justify='left')
     for heading in ('first', 'second', 'ratio', 'target', 'met'):
         table.add_column(heading, justify='right', no_wrap=True)
@@ -109,7 +116,7 @@ def table_of_ratios(comparisons: Iterable[Comparison]) -> Table:
 
 
 def summary(comparisons: Sequence[Comparison]) -> str:
-    """One line: how many targets are met, missed and not measured."""
+    """One line: the number of targets met, of rows, and of rows that were not measured."""
     wanted = [row for row in comparisons if row.target]
     met, missed = (sum(row.met is value for row in wanted) for value in (True, False))
     unmeasured = sum(row.seconds is None for row in comparisons)
@@ -117,12 +124,12 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 
 
 def machine() -> str:
-    """The device and the versions of what ran on it."""
+    """The device and the versions of the packages, in one line."""
     return ', '.join([device_kind(), *(f'{name} {number}' for name, number in versions().items())])
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that compute; without PyTorch where it is not installed."""
+    """Versions of the numerical packages; without PyTorch if it is not installed."""
     found = {'jax': jax.__version__}
     for name in ('jaxlib', 'flax', 'numpy', 'torch'):
         try:
@@ -133,5 +140,5 @@ def versions() -> dict[str, str]:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A cell of a table; empty for what was not measured."""
+    """A time as a cell of a table; empty if not measured."""
     return '' if seconds is None else f'{1e3 * seconds:.{1 if seconds >= 1e-3 else 4}f} ms'

@@ -1,42 +1,43 @@
-"""The memory of prediction and of a training step, in each way to share features.
+"""The memory of prediction and of a training step, for each value of `config.model.sharing`.
 
     python -m benchmarks.memory --batch=1 --batch=16 --train_batch=16     # ResNet-50 at 448
 
-Each program is compiled from shapes alone and not run, so that it takes no memory to say what it would take:
-arguments (weights, images, of training also the optimiser's state) + results + temporary arrays - results that take
-the place of arguments, as `compiled.memory_analysis()` has them. That is what the compiler of this device sets aside
-for the program: not what libraries take beside it, nor the batches that wait. The training step is that of stage 1,
-which trains the most; `ssanet_jax.preflight` says the same of devices that are not there.
+Each program is compiled from shapes and not run, so that measuring needs no memory. The peak is the sum of arguments
+(weights, images, in training also the optimizer state), results and temporary arrays, less the results that reuse the
+memory of arguments, from `compiled.memory_analysis()`. This is what the compiler allocates for the program, without the
+memory of libraries and of prefetched batches. The training step is that of stage 1, which trains the most groups.
+`ssanet_jax.preflight` reports the same for absent devices.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 from rich.table import Table
 
-from benchmarks import alone, networks, training
-from benchmarks.alone import setting
+from benchmarks import networks, runner, training
 from benchmarks.comparisons import Findings, machine
-from benchmarks.networks import BACKBONE, WAYS, Size
+from benchmarks.networks import BACKBONE, SHARING, Size
+from benchmarks.runner import setting
 from configs import common
-from ssanet_jax.experiments.timing import Say, silent
+from ssanet_jax.experiments.timing import Log, no_log
 from ssanet_jax.models.backbones.registry import BACKBONES
-from ssanet_jax.preflight.program import make_mesh, make_step
+from ssanet_jax.preflight.compilation import make_mesh, make_step
 
 MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is compiled."""
+    """The programs to compile."""
 
-    batch: tuple[int, ...] = setting((1, 16), 'Images a call of prediction.')
-    train_batch: tuple[int, ...] = setting((16,), 'Images a training step.')
-    sharing: tuple[str, ...] = setting(WAYS, 'The ways to share features.', choices=WAYS)
+    batch: tuple[int, ...] = setting((1, 16), 'Images per call of prediction.')
+    train_batch: tuple[int, ...] = setting((16,), 'Images per training step.')
+    sharing: tuple[str, ...] = setting(SHARING, 'Values of config.model.sharing.', choices=SHARING)
     backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
-    size: int = setting(448, 'Side of the images, pixels.', least=32)
-    classes: int = setting(200, 'Number of classes.', least=2)
+    size: int = setting(448, 'Side of the images, pixels.', minimum=32)
+    num_classes: int = setting(200, 'Number of classes.', minimum=2, alias='classes')
 
 
 class Memory(NamedTuple):
@@ -45,16 +46,16 @@ class Memory(NamedTuple):
     arguments: int
     results: int
     temporary: int
-    reused: int  # of the results: they take the place of arguments
+    reused: int  # results that reuse the memory of arguments
 
     @property
     def peak(self) -> int:
-        """At any one time."""
+        """The largest amount in use at any time."""
         return self.arguments + self.results + self.temporary - self.reused
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory | None:
-    """What a program takes; None where the compiler does not say."""
+    """The memory of a program; None if the compiler gives none."""
     used = compiled.memory_analysis()
     if used is None:
         return None
@@ -63,33 +64,33 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory | None:
     )
 
 
-def measure(settings: Settings, say: Say = silent) -> Findings:
-    """The table, and its rows for the JSON file."""
+def measure(settings: Settings, log: Log = no_log) -> Findings:
+    """The memory of all programs, as a table and as figures."""
     table = Table('program', 'batch', title='Memory, MiB', caption=machine(), caption_justify='left')
     for heading in ('arguments', 'results', 'temporary', 'reused', 'peak'):
         table.add_column(heading, justify='right')
     figures = []
-    for name, batch, lowered in _programs(settings):
-        say(f'compiling {name}, batch {batch}')
-        memory = memory_of(lowered().compile())
-        cells = [f'{size / MIB:.1f}' for size in (*memory, memory.peak)] if memory else ['not known'] * 5
+    for name, batch, lower in _programs(settings):
+        log(f'compiling {name}, batch {batch}')
+        memory = memory_of(lower().compile())
+        cells = [f'{size / MIB:.1f}' for size in (*memory, memory.peak)] if memory else ['unknown'] * 5
         table.add_row(name, str(batch), *cells)
         sizes: dict[str, Any] = memory._asdict() | {'peak': memory.peak} if memory else {'peak': None}
         figures.append({'program': name, 'batch': batch, **sizes})
     return Findings(table=table, figures=figures)
 
 
-def _programs(settings: Settings):
-    """Name, batch, and what lowers it, of every program."""
+def _programs(settings: Settings) -> Iterator[tuple[str, int, Callable[[], jax.stages.Lowered]]]:
+    """The name, the batch size and a function that lowers it, for every program."""
     for batch in settings.batch:
-        size = Size(settings.backbone, settings.size, settings.classes, batch)
+        size = Size(settings.backbone, settings.size, settings.num_classes, batch)
         for name in (BACKBONE, *settings.sharing):
             yield f'prediction, {name}', batch, lambda name=name, size=size: networks.lower(name, size)
     for batch in settings.train_batch:
         yield training.PLAIN, batch, lambda batch=batch: _step(settings, batch, 'image', plain=True)
-        for way in settings.sharing:
-            lowered = lambda batch=batch, way=way: _step(settings, batch, way)
-            yield f'training, stage 1, {way}', batch, lowered
+        for sharing in settings.sharing:
+            lower = lambda batch=batch, sharing=sharing: _step(settings, batch, sharing)
+            yield f'training, stage 1, {sharing}', batch, lower
 
 
 def _step(settings: Settings, batch: int, sharing: str, *, plain: bool = False) -> jax.stages.Lowered:
@@ -98,9 +99,9 @@ def _step(settings: Settings, batch: int, sharing: str, *, plain: bool = False) 
     )
     if plain:
         config.stages = common.global_pooling()
-    step = make_step(config, 0, settings.classes, batch, make_mesh(config, batch, jax.devices()[:1]))
+    step = make_step(config, 0, settings.num_classes, batch, make_mesh(config, batch, jax.devices()[:1]))
     return step.run.lower(step.state, step.batch)
 
 
 if __name__ == '__main__':
-    alone.run('memory', Settings, measure)
+    runner.run('memory', Settings, measure)

@@ -1,4 +1,4 @@
-"""SSANet in its three ways and its bare backbone, compiled to predict: what several benchmarks time or weigh."""
+"""SSANet with each value of `sharing`, and its backbone alone, compiled for prediction; used by several benchmarks."""
 
 from typing import NamedTuple
 
@@ -15,16 +15,16 @@ from ssanet_jax.models.sharing import REGION
 from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
 
 BACKBONE = 'backbone alone'  # with global average pooling and a linear classifier
-WAYS = ('image', 'part', 'none')  # config.model.sharing of the whole network
-NETWORKS = (BACKBONE, *WAYS)
+SHARING = ('image', 'part', 'none')  # values of config.model.sharing, for the whole network
+NETWORKS = (BACKBONE, *SHARING)
 
 
 class Size(NamedTuple):
-    """What a network is built for; the rest is as in configs/common.py."""
+    """The size of a network and its input; other settings are those of configs/common.py."""
 
     backbone: str
     size: int  # side of the images, pixels
-    classes: int
+    num_classes: int
     batch: int
 
     def __str__(self) -> str:
@@ -32,25 +32,25 @@ class Size(NamedTuple):
 
 
 def crop_size(backbone: str) -> int:
-    """Side of the crops from which a backbone makes maps of 7 x 7, pixels: 224 for all but the smallest."""
+    """Side in pixels of the crops from which a backbone makes 7 x 7 maps: 224 for all but the smallest backbone."""
     return REGION * nnx.eval_shape(lambda: build_backbone(backbone, nnx.Rngs(0))).stride
 
 
 def lower(name: str, size: Size) -> jax.stages.Lowered:
-    """A network of `NETWORKS`, ready to be compiled: (parameters, statistics, images) -> logits `[B, N]`.
+    """Lowers a network of `NETWORKS`: (parameters, statistics, images) -> logits `[B, N]`.
 
-    Only shapes are looked at, so that it takes no memory.
+    Only shapes are used, so this needs no memory for weights.
     """
     model = nnx.eval_shape(lambda: _build(name, size))
     groups = ('image_classifier',) if name == BACKBONE else GROUPS
     predict = make_predict(model, groups, sharding.make_mesh(jax.devices()[:1]))
     images = jax.ShapeDtypeStruct((size.batch, size.size, size.size, 3), jnp.uint8)
-    # The weights and images are arguments: a constant would be worked on by the compiler.
+    # Weights and images are arguments, because the compiler would fold constants.
     return jax.jit(lambda *inputs: predict(*inputs).logits).lower(*split_model(model)[1:], images)
 
 
 def load(name: str, size: Size) -> Program:
-    """A network of `NETWORKS` with random weights, which take as long as others, on random images."""
+    """A network of `NETWORKS` with random weights, on random images; the values do not affect the time."""
     compiled = lower(name, size).compile()
     params, stats = jax.jit(lambda: split_model(_build(name, size))[1:])()
     images = jax.random.randint(jax.random.key(0), (size.batch, size.size, size.size, 3), 0, 256, jnp.uint8)
@@ -60,7 +60,7 @@ def load(name: str, size: Size) -> Program:
 def _build(name: str, size: Size) -> SSANet:
     sharing = 'image' if name == BACKBONE else name
     network = SSANet(
-        size.classes,
+        size.num_classes,
         size.size,
         backbone=size.backbone,
         sharing=sharing,

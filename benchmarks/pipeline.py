@@ -1,12 +1,11 @@
-"""How fast images are read, decoded and cropped, and how long a training step waits for them.
+"""The throughput of reading, decoding and cropping images, and how long a training step waits for them.
 
     python -m benchmarks.pipeline --data_dir=CUB_200_2011
 
-Reads the first photos of CUB-200-2011 to 512 x 512, crops 448 and mirrors half of them: Pillow in one
-thread, then the project's pipeline in the calling thread alone (so both have one core), round by round in
-the same process; the median of the rounds counts. Then it trains a linear classifier on a frozen
-EfficientNet-Lite0 at 224, the stage with the shortest step, and takes the time that the loop spends
-waiting for its batches.
+Reads the first photos of CUB-200-2011 at 512 x 512, crops 448 and flips half of them: with Pillow in one thread, and
+with the project's pipeline in the calling thread (so both use one core), interleaved in one process; the median of the
+rounds counts. Then it trains a linear classifier on a frozen EfficientNet-Lite0 at 224, the stage with the shortest
+step, and measures the time that the loop waits for batches.
 """
 
 import dataclasses
@@ -21,16 +20,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks import alone
-from benchmarks.alone import setting
+from benchmarks import runner
 from benchmarks.comparisons import Comparison, Findings
+from benchmarks.runner import setting
 from configs import common, cub
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.splits import Subset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.experiments.timing import Say, silent, take_turns
+from ssanet_jax.experiments.timing import Log, no_log, time_interleaved
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.preprocessing import resolve_preprocessing
 from ssanet_jax.runs.run import build_model
@@ -41,52 +40,52 @@ RESIZE, CROP, BATCH = 512, 448, 16
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is read."""
+    """The images and rounds."""
 
     data_dir: str = setting('', 'The extracted CUB_200_2011 folder.')
-    images: int = setting(480, 'Photos a round.', least=32)
+    images: int = setting(480, 'Photos per round.', minimum=32)
     rounds: int = setting(5, 'Rounds; the median counts.')
-    steps: int = setting(20, 'Training steps watched.')
+    steps: int = setting(20, 'Training steps to measure.')
 
 
-def measure(settings: Settings, say: Say = silent) -> Findings:
-    """Pillow's time over this pipeline's, and the time that a step waits over all of it.
+def measure(settings: Settings, log: Log = no_log) -> Findings:
+    """Pillow's time over this pipeline's, and the waiting time of a training step over its total time.
 
     Raises:
-      UserError: there is no data.
+      UserError: `data_dir` is missing.
     """
     if not settings.data_dir:
         raise UserError('--data_dir is missing: the extracted CUB_200_2011 folder')
-    return Findings([compare_reading(settings, say), measure_waiting(settings, say)])
+    return Findings([compare_reading(settings, log), measure_waiting(settings, log)])
 
 
-def compare_reading(settings: Settings, say: Say) -> Comparison:
-    """The time that a photo takes one core, Pillow's and ours, and the memory that ours takes."""
+def compare_reading(settings: Settings, log: Log) -> Comparison:
+    """The time per photo on one core, of Pillow and of this pipeline, and the memory of the latter."""
     config = common.get_config().data
     config.update(dir=settings.data_dir, shrink=False, resize=RESIZE, image_size=CROP, batch_size=BATCH, num_workers=0)
     config.interpolation = 'bilinear'  # as Pillow below
     source = load_dataset(config).train
     files = [Path(settings.data_dir) / source[index]['file'] for index in range(min(settings.images, len(source)))]
     files = files[: len(files) // BATCH * BATCH]
-    chosen = Subset(source, np.arange(len(files)))
+    subset = Subset(source, np.arange(len(files)))
 
     def ours() -> None:
-        for _ in train_batches(chosen, config, seed=0, epochs=1):
+        for _ in train_batches(subset, config, seed=0, epochs=1):
             pass
 
-    say('reading once')
-    before = _resident()
+    log('first pass')
+    before = _peak_memory()
     ours()
-    grown = _resident() - before
-    times = take_turns({'Pillow': lambda: _read_by_pillow(files), 'this pipeline': ours}, settings.rounds, say)
+    grown = _peak_memory() - before
+    times = time_interleaved({'Pillow': lambda: _read_by_pillow(files), 'this pipeline': ours}, settings.rounds, log)
     theirs, own = (seconds / len(files) for seconds in times.values())
     return Comparison(
         'Pillow, one thread',
         'this pipeline, one thread',
-        f'{len(files)} photos to {RESIZE} x {RESIZE}, crop {CROP}, flip; the time of one',
-        alone.command_line('pipeline', settings),
+        f'{len(files)} photos to {RESIZE} x {RESIZE}, crop {CROP}, flip; time per photo',
+        runner.command_line('pipeline', settings),
         (theirs, own),
-        remark=f'{1 / theirs:.0f} and {1 / own:.0f} images/s; the first pass takes {grown / 2**20:.0f} MiB of memory',
+        remark=f'{1 / theirs:.0f} and {1 / own:.0f} images/s; the first pass adds {grown / 2**20:.0f} MiB of memory',
         details={'growth_bytes': grown},
     )
 
@@ -107,46 +106,46 @@ def _read_by_pillow(files: list[Path]) -> None:
             batch = []
 
 
-def measure_waiting(settings: Settings, say: Say) -> Comparison:
-    """The share of a training step that goes into waiting for the next batch."""
+def measure_waiting(settings: Settings, log: Log) -> Comparison:
+    """The fraction of a training step spent waiting for the next batch."""
     config = cub.get_config()
     config.data.dir = settings.data_dir
     dataset = load_dataset(config.data)
     model = build_model(config, len(dataset.class_names))
     config = resolve_preprocessing(config)
-    row, size = config.stages[0], config.data.batch_size
-    row.cache = 0  # every step reads its images
+    stage, size = config.stages[0], config.data.batch_size
+    stage.cache = 0  # every step reads its images
     mesh = sharding.make_mesh()
-    optimizer, step = make_train_step(model, row, frozenset(row.train), config, len(dataset.train) / size, mesh)
+    optimizer, step = make_train_step(model, stage, frozenset(stage.train), config, len(dataset.train) / size, mesh)
     _, params, stats = split_model(model)
     state = TrainState(*sharding.replicate((params, stats, optimizer.init(params), np.int32(0)), mesh))
-    batches = train_batches(dataset.train, config.data, seed=0, epochs=row.epochs)
+    batches = train_batches(dataset.train, config.data, seed=0, epochs=stage.epochs)
     ready = sharding.prefetch_to_device(batches, mesh, ('image', 'label'))
-    say(f'watching {settings.steps} training steps')
+    log(f'measuring {settings.steps} training steps')
     waited = worked = 0.0
     for number in itertools.count(-2):  # the first two compile and fill the queue
-        began = time.perf_counter()
+        start = time.perf_counter()
         _, batch = next(ready)
-        had = time.perf_counter()
+        received = time.perf_counter()
         state, _ = jax.block_until_ready(step(state, batch))
         if number >= 0:
-            waited += had - began
-            worked += time.perf_counter() - had
+            waited += received - start
+            worked += time.perf_counter() - received
         if number + 1 == settings.steps:
             break
     return Comparison(
         'waiting for data',
-        'a training step and its wait',
-        f'{row.name}, {config.model.backbone}, {config.data.image_size}, batch {size}',
-        alone.command_line('pipeline', settings),
+        'training step and waiting',
+        f'{stage.name}, {config.model.backbone}, {config.data.image_size}, batch {size}',
+        runner.command_line('pipeline', settings),
         (waited / settings.steps, (waited + worked) / settings.steps),
     )
 
 
-def _resident() -> int:
-    """The most memory that the process has had, bytes."""
+def _peak_memory() -> int:
+    """The peak resident memory of the process, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 if __name__ == '__main__':
-    alone.run('pipeline', Settings, measure)
+    runner.run('pipeline', Settings, measure)

@@ -1,32 +1,32 @@
-"""What is timed: compiled programs, and PyTorch where it is installed."""
+"""Compiled programs to be timed, and the check for PyTorch."""
 
 import importlib.util
 from typing import Any, NamedTuple
 
 import jax
 
-from ssanet_jax.experiments.timing import Timed
+from ssanet_jax.experiments.timing import Workload
 
 
 class Program(NamedTuple):
-    """Something compiled, ready to be timed."""
+    """A compiled program, ready to be timed."""
 
-    run: Timed  # returns when the result is there
+    run: Workload
     compiled: jax.stages.Compiled
 
     @property
     def cost(self) -> dict[str, Any]:
-        """The compiler's count: 'flops' and 'bytes accessed' of a call; empty where it does not say."""
+        """The compiler's count of a call: 'flops' and 'bytes accessed'; empty if it gives none."""
         return self.compiled.cost_analysis() or {}
 
 
-def why_no_torch() -> str:
-    """Why PyTorch cannot take part, and the cure; '' where it can."""
+def torch_problem() -> str:
+    """Why PyTorch cannot be timed, and the cure; '' if it can."""
     if importlib.util.find_spec('torch') is None:
         return "PyTorch is not installed: pip install -e '.[torch-parity]'"
     import torch
 
     backend = jax.default_backend()
     if backend != 'cpu' and not (backend == 'gpu' and torch.cuda.is_available()):
-        return f'PyTorch has no {backend} here, on which JAX runs: set JAX_PLATFORMS=cpu to compare both on the CPU'
+        return f'PyTorch does not support the {backend} that JAX runs on: set JAX_PLATFORMS=cpu to compare on the CPU'
     return ''

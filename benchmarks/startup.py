@@ -1,10 +1,10 @@
-"""How long an evaluation takes from the start of its process to the answers of its first batch.
+"""The time from the start of an evaluation process to the predictions of its first batch.
 
     python -m benchmarks.startup                     # ResNet-50 at 448
 
 Starts `ssanet_jax.main --mode=evaluate` on a run with random weights on drawn birds, first with an empty compilation
-cache, then with what the first start left there; the median of the later starts counts. Each process ends when its
-first batch is answered, so that what counts is imports, checkpoint, data, compilation and one batch.
+cache, then with the programs that the first start cached; the median of the later starts counts. Each process exits
+after its first batch, so that the time covers imports, checkpoint, data, compilation and one batch.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import alone
-from benchmarks.alone import setting
+from benchmarks import runner
 from benchmarks.comparisons import Comparison, Findings
+from benchmarks.runner import setting
 from configs import demo
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
-from ssanet_jax.experiments.timing import Say, silent
+from ssanet_jax.experiments.timing import Log, no_log
 from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
@@ -34,57 +34,57 @@ from ssanet_jax.runs.run import build_model
 from ssanet_jax.runs.workdir import claim_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
-# The program as it is, but for the clock: when the first batch is answered, it says so and ends.
-CLOCKED = """
+# The real command, patched to print the time and exit after the first batch.
+TIMED_MAIN = """
 import os, runpy, time
 import jax
 from ssanet_jax.training import evaluate
 make = evaluate.make_count_correct
 
-def make_clocked(*arguments):
+def make_timed(*arguments):
     count = make(*arguments)
 
-    def count_and_end(*inputs):
+    def count_and_exit(*inputs):
         jax.block_until_ready(count(*inputs))
         print(time.time(), flush=True)
         os._exit(0)
 
-    return count_and_end
+    return count_and_exit
 
-evaluate.make_count_correct = make_clocked
+evaluate.make_count_correct = make_timed
 runpy.run_module('ssanet_jax.main', run_name='__main__', alter_sys=True)
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is started."""
+    """The network and the number of starts."""
 
     backbone: str = setting('resnet50', 'Name of the backbone.', choices=tuple(BACKBONES))
-    size: int = setting(448, 'Side of the images, pixels.', least=32)
+    size: int = setting(448, 'Side of the images, pixels.', minimum=32)
     batch: int = setting(16, 'Images in the first batch.')
     rounds: int = setting(3, 'Later starts; their median counts.')
 
 
-def measure(settings: Settings, say: Say = silent) -> Findings:
-    """The first start over the later ones."""
+def measure(settings: Settings, log: Log = no_log) -> Findings:
+    """The time of the first start over that of later ones."""
     with tempfile.TemporaryDirectory() as folder:
-        say('writing a run')
+        log('writing a run')
         config = write_run(settings, Path(folder) / 'run')
         start = lambda: seconds_to_first_batch(config, Path(folder) / 'run', Path(folder) / 'cache')
-        say('first start')
+        log('first start')
         first = start()
         later = []
         for number in range(settings.rounds):
-            say(f'later start {number + 1} of {settings.rounds}')
+            log(f'later start {number + 1} of {settings.rounds}')
             later.append(start())
     where = f'to the first batch of an evaluation, {settings.backbone}, {settings.size}, batch {settings.batch}'
-    line = alone.command_line('startup', settings)
+    line = runner.command_line('startup', settings)
     return Findings([Comparison('first start', 'later start', where, line, (first, statistics.median(later)))])
 
 
 def write_run(settings: Settings, workdir: Path) -> ConfigDict:
-    """A run of full SSANet that looks finished, with random weights; returns its configuration."""
+    """Writes a finished run of full SSANet with random weights, and returns its configuration."""
     config = demo.get_config()
     config.data.update(train_count=16, test_count=settings.batch, eval_batch_size=settings.batch)
     config.data.update(size=settings.size, resize=settings.size, image_size=settings.size)
@@ -100,18 +100,24 @@ def write_run(settings: Settings, workdir: Path) -> ConfigDict:
 
 
 def seconds_to_first_batch(config: ConfigDict, workdir: Path, cache: Path) -> float:
-    """Starts a process on a run of `write_run`, with the user's cache folder at `cache`."""
-    command = [sys.executable, '-c', CLOCKED, '--config=configs/demo.py', f'--workdir={workdir}', '--mode=evaluate']
+    """Seconds from the start of an evaluation of the run to its first batch.
+
+    Args:
+      config: the configuration from `write_run`.
+      workdir: the folder of the run.
+      cache: the user's cache folder.
+    """
+    command = [sys.executable, '-c', TIMED_MAIN, '--config=configs/demo.py', f'--workdir={workdir}', '--mode=evaluate']
     for name in ('train_count', 'test_count', 'eval_batch_size', 'size', 'resize', 'image_size'):
         command.append(f'--config.data.{name}={config.data[name]}')
     environment = os.environ | {'XDG_CACHE_HOME': str(cache), 'JAX_PLATFORMS': jax.default_backend()}
-    environment.pop('JAX_COMPILATION_CACHE_DIR', None)  # it would come first
-    began = time.time()
+    environment.pop('JAX_COMPILATION_CACHE_DIR', None)  # it would take precedence
+    start = time.time()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f'the evaluation did not start: {done.stderr.strip()[-300:]}')
-    return float(done.stdout.split()[-1]) - began
+    return float(done.stdout.split()[-1]) - start
 
 
 if __name__ == '__main__':
-    alone.run('startup', Settings, measure)
+    runner.run('startup', Settings, measure)

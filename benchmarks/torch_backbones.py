@@ -1,4 +1,4 @@
-"""ResNet-50 and EfficientNet-Lite0 in PyTorch, with random weights: what the project's own are timed against."""
+"""ResNet-50 and EfficientNet-Lite0 in PyTorch with random weights, as references for timing."""
 
 import itertools
 
@@ -12,18 +12,18 @@ from ssanet_jax.models.backbones.efficientnet_lite import STAGES
 
 
 def device() -> torch.device:
-    """The kind of device that JAX computes on."""
+    """The PyTorch device that corresponds to JAX's default backend."""
     return torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
 
 
 def wait() -> None:
-    """Returns when the device is done with what it was given."""
+    """Blocks until the device has finished its work."""
     if device().type == 'cuda':
         torch.cuda.synchronize()
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and the shortcut, the stride in the 3x3."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the 3x3 has the stride."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
@@ -53,10 +53,10 @@ def resnet50() -> nn.Module:
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Folds every BatchNorm that follows a convolution in an `nn.Sequential` into its filters, for prediction alone.
+    """Folds every BatchNorm that follows a convolution in an `nn.Sequential` into its filters, for prediction.
 
     Args:
-      network: in eval mode; it is changed.
+      network: a network in eval mode; modified in place.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -66,7 +66,7 @@ def fold_norms(network: nn.Module) -> None:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; TensorFlow's padding."""
+    """Expansion, depthwise convolution with TensorFlow's padding, projection."""
 
     def __init__(self, channels: int, features: int, size: int, stride: int, expansion: int):
         super().__init__()

@@ -1,29 +1,29 @@
-"""SSANet in JAX against NTS-Net, the network that it builds on, in PyTorch.
+"""SSANet in JAX against NTS-Net, on which it builds, in PyTorch.
 
     python -m benchmarks.torch_nts --batch=1 --batch=16     # needs the extra torch-parity
 
-Prediction with ResNet-50 at 448. PyTorch does the work of NTS-Net: one pass of the image, six crops of it resized to
-224 (bilinear) and passed in one batch, and the classifier on the concatenation; in inference mode, with BatchNorm
-folded into the convolutions as in ours, channels last, with the number of threads that is quickest here and, on a GPU,
-the kernels that are (`cudnn.benchmark`). SSANet is whole, with `sharing='image'`, made ready to predict
-(`models/inference.py`). Both in one process, in turns; the median of the rounds counts.
+Prediction with ResNet-50 at 448. PyTorch does the work of NTS-Net: one pass of the image, one of six crops resized to
+224 (bilinear), and the classifier on the concatenation; in inference mode, with BatchNorm folded into the convolutions
+as in SSANet, channels last, with the fastest number of threads and, on a GPU, the fastest kernels (`cudnn.benchmark`).
+SSANet is the full network with `sharing='image'`, optimized for inference (`models/inference.py`). Both run interleaved
+in one process; the median of the rounds counts.
 
-The comparison favours PyTorch: its boxes are given, where SSANet proposes its own and suppresses overlaps, and its
-images come normalised, where SSANet takes bytes. It runs as it is written and through `torch.compile`, which wants a
-C++ compiler on a CPU, and a minute.
+The comparison favors PyTorch: its boxes are given, while SSANet computes proposals and suppresses overlaps, and its
+images are normalized already, while SSANet takes bytes. It runs eagerly and through `torch.compile`, which needs a C++
+compiler on a CPU and takes a minute.
 """
 
 import dataclasses
 
-from benchmarks import alone, networks
-from benchmarks.alone import setting
+from benchmarks import networks, runner
 from benchmarks.comparisons import Comparison, Findings, at_least, compare
 from benchmarks.networks import Size
-from benchmarks.programs import why_no_torch
+from benchmarks.programs import torch_problem
+from benchmarks.runner import setting
 from ssanet_jax.errors import UserError
-from ssanet_jax.experiments.timing import Say, silent, take_turns
+from ssanet_jax.experiments.timing import Log, no_log, time_interleaved
 
-BACKBONE = 'resnet50'  # the one that NTS-Net has
+BACKBONE = 'resnet50'  # that of NTS-Net
 OURS, THEIRS, COMPILED = 'SSANet, image', 'NTS-Net in PyTorch', 'NTS-Net in PyTorch, compiled'
 # (first, second, target); the targets are for images of 448.
 PAIRS = ((THEIRS, OURS, at_least(2.2)), (COMPILED, OURS, at_least(2.2)))
@@ -31,53 +31,53 @@ PAIRS = ((THEIRS, OURS, at_least(2.2)), (COMPILED, OURS, at_least(2.2)))
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is compared."""
+    """The sizes to compare."""
 
-    batch: tuple[int, ...] = setting((1, 16), 'Images a call.')
-    size: int = setting(448, 'Side of the images, pixels.', least=64)
-    classes: int = setting(200, 'Number of classes.', least=2)
+    batch: tuple[int, ...] = setting((1, 16), 'Images per call.')
+    size: int = setting(448, 'Side of the images, pixels.', minimum=64)
+    num_classes: int = setting(200, 'Number of classes.', minimum=2, alias='classes')
     rounds: int = setting(5, 'Rounds; the median counts.')
     compile: bool = setting(True, 'Also through torch.compile.')
 
 
-def measure(settings: Settings, say: Say = silent) -> Findings:
+def measure(settings: Settings, log: Log = no_log) -> Findings:
     """NTS-Net's time over SSANet's.
 
     Raises:
-      UserError: PyTorch is not there, or not on the device that JAX has.
+      UserError: PyTorch is not installed, or does not support the device of JAX.
     """
-    if reason := why_no_torch():
+    if reason := torch_problem():
         raise UserError(reason)
-    from benchmarks.torch_nts_net import predicting, set_best_threads
+    from benchmarks.torch_nts_net import make_call, set_best_threads
 
     found = []
     for batch in settings.batch:
-        say(f'trying numbers of threads, batch {batch}')
-        runs = {THEIRS: predicting(settings.size, settings.classes, batch, compiled=False)}
+        log(f'trying numbers of threads, batch {batch}')
+        runs = {THEIRS: make_call(settings.size, settings.num_classes, batch, compiled=False)}
         threads = set_best_threads(runs[THEIRS])
         uncompiled = []
         if settings.compile:
-            say(f'compiling {THEIRS}, batch {batch}')
-            compiled = predicting(settings.size, settings.classes, batch, compiled=True)
+            log(f'compiling {THEIRS}, batch {batch}')
+            compiled = make_call(settings.size, settings.num_classes, batch, compiled=True)
             try:
                 compiled()
                 runs[COMPILED] = compiled
-            except Exception as error:  # of PyTorch's compilers or of the one for C++, of many types
+            except Exception as error:  # PyTorch's compilers and the C++ compiler raise many types
                 uncompiled = [Comparison(COMPILED, OURS, '', '', remark=' '.join(str(error).split())[:300])]
-        say(f'compiling {OURS}, batch {batch}')
-        size = Size(BACKBONE, settings.size, settings.classes, batch)
+        log(f'compiling {OURS}, batch {batch}')
+        size = Size(BACKBONE, settings.size, settings.num_classes, batch)
         runs[OURS] = networks.load('image', size).run
-        where, line = str(size), alone.command_line('torch_nts', dataclasses.replace(settings, batch=(batch,)))
+        where, line = str(size), runner.command_line('torch_nts', dataclasses.replace(settings, batch=(batch,)))
         rows = compare(
-            take_turns(runs, settings.rounds, say),
+            time_interleaved(runs, settings.rounds, log),
             [(first, second, target if settings.size == 448 else None) for first, second, target in PAIRS],
             where=where,
             command=line,
         )
-        found += [row._replace(remark=f'threads of PyTorch: {threads}', details={'threads': threads}) for row in rows]
+        found += [row._replace(remark=f'PyTorch threads: {threads}', details={'threads': threads}) for row in rows]
         found += [row._replace(where=where, command=line) for row in uncompiled]
     return Findings(found)
 
 
 if __name__ == '__main__':
-    alone.run('torch_nts', Settings, measure)
+    runner.run('torch_nts', Settings, measure)

@@ -1,4 +1,4 @@
-"""The work of NTS-Net's prediction in PyTorch, with random weights: what SSANet is timed against."""
+"""NTS-Net's prediction in PyTorch with random weights, as the reference for timing."""
 
 import os
 import statistics
@@ -11,10 +11,10 @@ from torch.nn.functional import interpolate
 
 from benchmarks.torch_backbones import device, fold_norms, resnet50, wait
 
-PROPOSALS = 6  # NTS-Net passes all of them through the backbone, and reads the first four
+PROPOSALS = 6  # NTS-Net passes all of them through the backbone and classifies with the first four
 PARTS = 4
-_TRIES = 3  # calls of each number of threads; the median counts
-# Boxes that its anchors could give, of three sizes: (y0, x0, y1, x1) as shares of the side.
+_TRIES = 3  # calls for each number of threads; the median counts
+# Plausible boxes of the three anchor sizes: (y0, x0, y1, x1) as fractions of the side.
 BOXES = (
     (0.05, 0.10, 0.48, 0.53),
     (0.30, 0.32, 0.98, 1.00),
@@ -26,25 +26,25 @@ BOXES = (
 
 
 class NTSNet(nn.Module):
-    """NTS-Net (Yang et al., ECCV 2018) where its time goes: the boxes are given, so that nothing is proposed.
+    """The expensive parts of NTS-Net (Yang et al., ECCV 2018), with fixed boxes in place of the proposal network.
 
-    The image and, in a second batch, six crops of it go through one ResNet-50; a linear classifier reads the
+    The image and, in a second batch, six crops of it pass through one ResNet-50; a linear classifier takes the
     concatenated averages of the image and of four crops.
 
     Args:
       size: side of the images, pixels.
-      classes: N.
+      num_classes: N.
     """
 
-    def __init__(self, size: int, classes: int):
+    def __init__(self, size: int, num_classes: int):
         super().__init__()
         self.backbone = resnet50()
-        self.classifier = nn.Linear((1 + PARTS) * 2048, classes)
-        self.crop = size // 2  # 224 of 448
+        self.classifier = nn.Linear((1 + PARTS) * 2048, num_classes)
+        self.crop = size // 2  # 224 for 448
         self.boxes = [tuple(round(share * size) for share in box) for box in BOXES]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images `[B, 3, size, size]` -> logits `[B, N]`."""
+        """Normalized images `[B, 3, size, size]` -> logits `[B, N]`."""
         whole = self.backbone(images).mean((2, 3))  # [B, C]
         crops = [
             interpolate(images[:, :, y0:y1, x0:x1], (self.crop, self.crop), mode='bilinear', align_corners=True)
@@ -56,47 +56,49 @@ class NTSNet(nn.Module):
         return self.classifier(torch.cat([whole, parts[:, :PARTS].flatten(1)], 1))
 
 
-def predicting(size: int, classes: int, batch: int, *, compiled: bool) -> Callable[[], object]:
-    """A call of NTS-Net on random images: BatchNorm folded, channels last, on the device that JAX has.
+def make_call(size: int, num_classes: int, batch: int, *, compiled: bool) -> Callable[[], object]:
+    """A function that calls NTS-Net on random images: BatchNorm folded, channels last, on the device of JAX.
 
-    On a GPU its float32 products are TF32's, as JAX's are by default, and cuDNN tries its kernels for the quickest.
+    On a GPU float32 products use TF32, as in JAX by default, and cuDNN selects its fastest kernels.
 
     Args:
-      size, classes, batch: of the network and its images.
-      compiled: by `torch.compile`, which needs a C++ compiler on a CPU; else as it is written.
+      size: side of the images, pixels.
+      num_classes: N.
+      batch: images per call.
+      compiled: use `torch.compile`, which needs a C++ compiler on a CPU.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    network = NTSNet(size, classes).eval()
+    network = NTSNet(size, num_classes).eval()
     fold_norms(network)
     network = network.to(device(), memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size, device=device()).to(memory_format=torch.channels_last)
     if compiled:
         network = torch.compile(network)
 
-    def once():
+    def call():
         with torch.inference_mode():
             logits = network(images)
         wait()
         return logits
 
-    return once
+    return call
 
 
-def set_best_threads(once: Callable[[], object]) -> int:
-    """Tries half of the cores, all of them and PyTorch's own choice on a call, and leaves the quickest number set."""
+def set_best_threads(call: Callable[[], object]) -> int:
+    """Sets the fastest number of threads for a call: half of the cores, all of them or PyTorch's default."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     seconds = {}
     for threads in sorted({max(cores // 2, 1), cores, torch.get_num_threads()}):
         torch.set_num_threads(threads)
-        once()
-        seconds[threads] = statistics.median(_time(once) for _ in range(_TRIES))
+        call()
+        seconds[threads] = statistics.median(_time(call) for _ in range(_TRIES))
     best = min(seconds, key=seconds.get)
     torch.set_num_threads(best)
     return best
 
 
-def _time(once: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    once()
-    return time.perf_counter() - began
+def _time(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

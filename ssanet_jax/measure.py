@@ -11,9 +11,9 @@ prints accuracy and latency of the same weights for each `config.model.sharing`,
 docs/experiments.md says what each number is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -23,22 +23,13 @@ from ssanet_jax import cli
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.robustness import ORIGINAL
-from ssanet_jax.experiments.measurements import (
-    AFTER,
-    BEFORE,
-    check_parts,
-    measure_keypoints,
-    measure_robustness,
-    write_measurement,
-)
-from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING, measure_sharing
+from ssanet_jax.experiments.measurements import AFTER, BEFORE, MEASUREMENTS, Options, write_measurement
+from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
-_ONLY = flags.DEFINE_enum(
-    'only', None, ['robustness', 'keypoints', 'sharing'], 'Measure nothing else; by default all but sharing.'
-)
+_ONLY = flags.DEFINE_enum('only', None, list(MEASUREMENTS), 'Measure nothing else; by default all but sharing.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
 _BATCH = flags.DEFINE_integer(
     'batch', None, "Images a call for --only=sharing; by default the run's evaluation batch.", lower_bound=1
@@ -56,24 +47,31 @@ def main(arguments: list[str]) -> None:
 
     names = [_ONLY.value] if _ONLY.value else [name for name in MEASUREMENTS if name != 'sharing']  # it takes long
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        if 'keypoints' in names:
-            check_parts(run, dataset)
-    except UserError as error:
-        if _ONLY.value:
-            raise
-        names.remove('keypoints')
-        notes.print(f'key points are left out: {error}', style='yellow')
-
+    options = Options(seed=_SEED.value, rounds=_ROUNDS.value, batch_size=_BATCH.value)
     lines = []
-    for name in names:
+    for name in _measurable(names, run, dataset, notes):
         measurement = MEASUREMENTS[name]
-        result = write_measurement(workdir, name, run, dataset, measurement.measure(run, dataset))
+        result = write_measurement(workdir, name, run, dataset, measurement.measure(run, dataset, options))
         for problem in result['unreadable']:
             notes.print(f'{measurement.unreadable}: {problem}', style='yellow')
-        Console(highlight=False, markup=False).print(measurement.table(result))
-        lines.append(measurement.line(result))
+        table, line = _FORMATS[name]
+        Console(highlight=False, markup=False).print(table(result))
+        lines.append(line(result))
     print('; '.join(lines))
+
+
+def _measurable(names: Sequence[str], run: Run, dataset: Dataset, notes: Console) -> list[str]:
+    """The measurements that this run and its data allow; raises `UserError` if none is left."""
+    allowed = []
+    for name in names:
+        try:
+            MEASUREMENTS[name].check(run, dataset)
+            allowed.append(name)
+        except UserError as error:
+            if len(names) == 1:
+                raise
+            notes.print(f'{_TITLES.get(name, name)} are left out: {error}', style='yellow')
+    return allowed
 
 
 def _robustness_table(result: dict[str, Any]) -> Table:
@@ -166,29 +164,12 @@ def _sharing_line(result: dict[str, Any]) -> str:
     return f'sharing on {result["examples"]} images: {", ".join(rows)}'
 
 
-class Measurement(NamedTuple):
-    """One of the things that can be measured of a run."""
-
-    measure: Callable[[Run, Dataset], dict[str, Any]]
-    table: Callable[[dict[str, Any]], Table]
-    line: Callable[[dict[str, Any]], str]
-    unreadable: str  # what becomes of images that cannot be read
-
-
-MEASUREMENTS = {
-    'robustness': Measurement(
-        lambda run, dataset: measure_robustness(run, dataset, _SEED.value),
-        _robustness_table,
-        _robustness_line,
-        'counted as wrong',
-    ),
-    'keypoints': Measurement(measure_keypoints, _keypoints_table, _keypoints_line, 'left out'),
-    'sharing': Measurement(
-        lambda run, dataset: measure_sharing(run, dataset, _ROUNDS.value, _BATCH.value),
-        _sharing_table,
-        _sharing_line,
-        'counted as wrong',
-    ),
+_TITLES = {'keypoints': 'key points'}
+# Measurement -> how its result is printed: as a table, and in one line.
+_FORMATS: dict[str, tuple[Callable[[dict[str, Any]], Table], Callable[[dict[str, Any]], str]]] = {
+    'robustness': (_robustness_table, _robustness_line),
+    'keypoints': (_keypoints_table, _keypoints_line),
+    'sharing': (_sharing_table, _sharing_line),
 }
 
 

@@ -47,9 +47,9 @@ def table(tmp_path_factory):
 def test_each_variant_has_a_folder_of_its_own(tmp_path):
     expected = {'configs/demo.py': 'runs/ablate/demo', 'configs/demo.py:ablation': 'runs/ablate/demo_ablation'}
     before = """
-def series(config, root):
+def ablation(config, root):
     raise module.UserError(root)
-module.Series = series
+module.Ablation = ablation
 """
     ended = run_each('ssanet_jax.ablate', {config: [f'--config={config}'] for config in expected}, tmp_path, before)
     assert {config: case.stderr for config, case in ended.items()} == {
@@ -106,8 +106,8 @@ def test_rows_share_what_they_have_in_common(tmp_path):
     done = ablate(f'--workdir={root}', '--table=orientation', '--seeds=1')
     assert done.returncode == 0, done.stderr
     first, second = done.stderr.split('orientation_exact, seed 0')
-    assert 'scale_mining  epoch' in first and 'taken over' not in first
-    assert 'scale_mining  epoch' not in second and 'taken over: scale_mining\n' in second
+    assert 'scale_mining  epoch' in first and 'reused stages' not in first
+    assert 'scale_mining  epoch' not in second and 'reused stages: scale_mining\n' in second
     assert done.stdout.splitlines()[-1].startswith('2 of 2 runs')
 
 

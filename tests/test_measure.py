@@ -103,7 +103,7 @@ module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozen
 """
     done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, changes))
     assert done.returncode == 0, done.stderr
-    assert 'key points are left out: the network of stage part_tuning looks for no parts' in done.stderr
+    assert 'key points are left out: the network of stage part_tuning has no parts' in done.stderr
     accuracy = json.loads((workdir / 'robustness.json').read_text())['accuracy']['original']
     heads = json.loads((workdir / 'results.json').read_text())['heads']
     assert accuracy == heads['image_classifier']

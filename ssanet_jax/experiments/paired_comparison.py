@@ -1,4 +1,4 @@
-"""Means, deviations and paired comparisons over seeds."""
+"""Means, standard deviations and paired comparisons: over seeds, and over test images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,50 +11,67 @@ CONFIDENCE = 0.95
 
 
 class Summary(NamedTuple):
-    """A figure over several runs."""
+    """A metric over several runs."""
 
     mean: float
-    deviation: float  # of the sample; nan for a single run
+    deviation: float  # sample standard deviation; nan for a single run
     count: int
 
 
 class Comparison(NamedTuple):
-    """One network less another, run by run with the same seed."""
+    """The difference between two networks over runs with the same seeds."""
 
     difference: Summary
-    low: float  # the interval that holds the true mean with 95 % confidence
+    low: float  # ends of the 95 % confidence interval of the mean difference
     high: float
-    p: float  # two-sided, of Student's paired t-test; nan where it is not defined
+    p: float  # two-sided p-value of Student's paired t-test; nan where it is undefined
 
     @property
-    def beyond_scatter(self) -> bool:
-        """Whether the interval leaves out 0."""
+    def significant(self) -> bool:
+        """Whether the confidence interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Mean and sample deviation (n - 1) of at least one value."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return Summary(float(np.mean(values)), spread, len(values))
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and sample standard deviation (n - 1) of at least one value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Summary(float(np.mean(values)), deviation, len(values))
 
 
-def compare(these: Mapping[int, float], those: Mapping[int, float]) -> Comparison | None:
-    """Compares two networks by the seeds that both have.
+def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison | None:
+    """Student's paired t-test over the seeds that two networks share.
 
     Args:
-      these, those: {seed: figure}.
+      first, second: {seed: metric}.
 
     Returns:
-      These less those; None where they have no seed in common. With one common seed, or where all differences are
-      equal (accuracies are steps of one image), nothing is known of the scatter: the interval is all numbers, p is nan.
+      First minus second; None if they share no seed. With a single shared seed, or where all differences are equal
+      (accuracies change in steps of one image), the scatter is unknown: the interval is infinite and p is nan.
     """
-    common = sorted(these.keys() & those.keys())
-    if not common:
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
         return None
-    difference = summarise([these[seed] - those[seed] for seed in common])
-    if len(common) == 1 or difference.deviation <= 1e-9 * max(abs(difference.mean), 1):
+    pairs = [first[seed] for seed in shared], [second[seed] for seed in shared]
+    difference = summarize(np.subtract(*pairs).tolist())
+    if len(shared) == 1 or difference.deviation <= 1e-9 * max(abs(difference.mean), 1):
         return Comparison(difference, -math.inf, math.inf, math.nan)
-    error = difference.deviation / math.sqrt(len(common))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(common) - 1)) * error
-    p = 2 * float(stats.t.sf(abs(difference.mean) / error, len(common) - 1))
-    return Comparison(difference, difference.mean - reach, difference.mean + reach, p)
+    test = stats.ttest_rel(*pairs)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Comparison(difference, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def compare_images(won: int, lost: int, examples: int) -> tuple[float, float]:
+    """The difference in accuracy between two classifiers on the same images.
+
+    Args:
+      won, lost: number of images that only the first, or only the second classifier gets right.
+      examples: number of all images.
+
+    Returns:
+      First minus second in percentage points, and half the width of its 95 % confidence interval over images drawn
+      like these: the normal approximation of a mean of paired differences. The interval is too narrow where
+      won + lost is below ten or so, and says nothing about other training runs.
+    """
+    differences = np.repeat([1, -1, 0], [won, lost, examples - won - lost])
+    half_width = stats.norm.ppf((1 + CONFIDENCE) / 2) * stats.sem(differences, ddof=0)
+    return 100 * (won - lost) / examples, 100 * float(half_width)

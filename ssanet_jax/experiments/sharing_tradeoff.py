@@ -1,11 +1,10 @@
-"""A trained network in each way to share features between its regions: what it answers, and how long it takes.
+"""Accuracy and latency of one trained network for each value of `config.model.sharing`.
 
-The ways of `models/sharing.py` hold no weights, so that a network trained with one can answer with any other.
+The modes of `models/sharing.py` have no weights, so a network trained with one of them can predict with any other.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches
@@ -20,20 +20,18 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import evaluate, head_logits
-from ssanet_jax.experiments.measurements import check_proposals, network, tracked
-from ssanet_jax.experiments.timing import take_turns
-from ssanet_jax.models.outputs import Outputs
+from ssanet_jax.experiments.inference import Predict, predict_function, track_batches
+from ssanet_jax.experiments.paired_comparison import compare_images
+from ssanet_jax.experiments.timing import time_interleaved
 from ssanet_jax.models.sharing import REGION, Sharing
 from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.runs.run import Run, build_model
 
-GLOBAL_POOLING = 'global pooling'  # the backbone with its image classifier, what the ways are held against
-WIDTH_95 = 1.96  # standard errors to either side of a 95 % interval
-Predict = Callable[[jax.Array], Outputs]
+GLOBAL_POOLING = 'global pooling'  # the baseline: the backbone with its image classifier
 
 
-class Way(NamedTuple):
-    """A way to get the features of regions."""
+class SharingMode(NamedTuple):
+    """Where the features of regions come from."""
 
     sharing: Sharing
     dilated: bool = False
@@ -42,142 +40,199 @@ class Way(NamedTuple):
         return f'{self.sharing}, dilated' if self.dilated else self.sharing
 
 
-def own_way(run: Run) -> Way:
-    """The way that a run was trained with."""
-    return Way(run.model.sharing, run.model.every > 1)
+@dataclasses.dataclass(frozen=True)
+class ModeResult:
+    """Accuracy and latency of a network in one mode."""
+
+    accuracy: float
+    heads: dict[str, float]  # accuracy of each head
+    won: int  # images that this mode has right and the trained mode wrong
+    lost: int  # the reverse
+    difference: float  # accuracy minus that of the trained mode, percentage points
+    half_width: float  # of its 95 % interval, see `compare_images`
+    milliseconds: dict[str, float]  # per image, by images per call
 
 
-def ways_of(run: Run) -> list[Way]:
-    """The ways to try: all three, and where the run dilates its maps, 'image' and 'part' without that too.
+@dataclasses.dataclass(frozen=True)
+class ModeRow:
+    """One mode: its result, or the reason why the network cannot predict in it."""
 
-    What was trained on maps of the usual stride is not dilated: that would be another network, slower and not asked
-    for.
+    mode: SharingMode
+    crop_size: int | None  # side of the crops in pixels; None for 'image', which has none
+    trained: bool  # whether the run was trained in this mode
+    result: ModeResult | None
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row in `sharing.json`."""
+        header = {'way': str(self.mode), **self.mode._asdict(), 'crop_size': self.crop_size, 'trained': self.trained}
+        return header | ({'problem': self.problem} if self.result is None else dataclasses.asdict(self.result))
+
+
+@dataclasses.dataclass(frozen=True)
+class SharingResult:
+    """What `measure_sharing` found."""
+
+    rows: tuple[ModeRow, ...]
+    baseline_accuracy: float | None  # of global pooling; None if the run trained no image classifier
+    baseline_milliseconds: dict[str, float]
+    examples: int
+    unreadable: list[int]  # positions of images; they count as wrong
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `sharing.json`."""
+        return {
+            'ways': [row.to_json() for row in self.rows],
+            'global_pooling': {'accuracy': self.baseline_accuracy, 'milliseconds': self.baseline_milliseconds},
+            'examples': self.examples,
+            'unreadable': self.unreadable,
+            'device': self.device,
+        }
+
+
+def check_proposals(run: Run) -> None:
+    """Raises `UserError` for a network without parts."""
+    if 'proposals' not in run.active:
+        raise UserError(f'the network of stage {run.stage} has no parts: measure a run that trains proposals')
+
+
+def trained_mode(run: Run) -> SharingMode:
+    """The mode that a run was trained in."""
+    return SharingMode(run.model.sharing, run.model.every > 1)
+
+
+def candidate_modes(run: Run) -> list[SharingMode]:
+    """The modes to compare: all three, and for a dilated run 'image' and 'part' without dilation too.
+
+    A run trained without dilation is not dilated: that would be another, slower network.
     """
-    dilations = (True, False) if own_way(run).dilated else (False,)
-    return [*(Way(sharing, dilated) for sharing in ('image', 'part') for dilated in dilations), Way('none')]
+    dilations = (True, False) if trained_mode(run).dilated else (False,)
+    modes = [SharingMode(sharing, dilated) for sharing in ('image', 'part') for dilated in dilations]
+    return [*modes, SharingMode('none')]
 
 
-def with_way(run: Run, way: Way) -> Run:
-    """A run with the same weights in a network that shares features in another way.
+def with_mode(run: Run, mode: SharingMode) -> Run:
+    """The run with the same weights in a network of another mode.
 
-    Crops of 'none' get the size that makes a 7 x 7 map, those of 'part' have the run's `config.model.crop_size`.
+    Crops of 'none' have the size that makes a 7 x 7 map, those of 'part' the run's `config.model.crop_size`.
 
     Raises:
-      UserError: the network cannot work that way.
+      UserError: the network does not support the mode.
     """
     config = run.config.copy_and_resolve_references()
-    config.model.sharing = way.sharing
-    config.model.output_stride = run.model.backbone.stride if way.dilated else 0
-    if way.sharing == 'none':
-        config.model.crop_size = REGION * run.model.anchor_stride  # the stride without dilation
+    config.model.sharing = mode.sharing
+    config.model.output_stride = run.model.backbone.stride if mode.dilated else 0
+    if mode.sharing == 'none':
+        config.model.crop_size = _crop_size(run, mode)
     shapes = nnx.eval_shape(lambda: build_model(config, len(run.class_names), pretrained=False))
     model = merge_model(split_model(shapes)[0], *split_model(run.model)[1:])
     return dataclasses.replace(run, config=config, model=model)
 
 
-def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int | None = None) -> dict[str, Any]:
-    """Accuracy on the test set and time of prediction for each way to share features.
+def _crop_size(run: Run, mode: SharingMode) -> int | None:
+    sizes = {'image': None, 'part': run.model.crop_size, 'none': REGION * run.model.anchor_stride}  # undilated stride
+    return sizes[mode.sharing]
+
+
+def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int | None = None) -> SharingResult:
+    """Accuracy on the test set and latency of prediction for each way to share features.
 
     Args:
-      run, dataset: the network and its data.
-      rounds: of timing, in which all ways take turns; the median counts.
-      batch_size: images a call, besides the single one that is timed too; by default the run's evaluation batch.
-
-    Returns:
-      `'ways'`, a row each: `way`, `sharing`, `dilated`, `crop_size` (of 'part' and 'none'), `trained` (whether the
-      run was trained so), and either `problem`, why the network cannot work so here, or `accuracy`, `heads` (of each
-      head), `won` and `lost` (images that it has right and the trained way wrong, and the reverse), `difference`
-      (percentage points of accuracy against the trained way), `half_width` (of its 95 % interval, see
-      `paired_difference`) and `milliseconds` (an image, by images a call: 1 and `batch_size`).
-      `'global_pooling'`, `accuracy` and `milliseconds` of the backbone with its image classifier, not dilated;
-      the accuracy is None if that was not trained. `'examples'`, `'unreadable'` (positions of images; they count
-      as wrong) and `'device'`.
+      run: the trained network.
+      dataset: its data.
+      rounds: rounds of timing; the median counts.
+      batch_size: images per timed call, besides the single image that is always timed; the run's evaluation batch by
+        default.
 
     Raises:
-      UserError: the network describes no regions, or its own way has no room in memory.
+      UserError: the network has no parts, or a batch in its own mode does not fit into memory.
     """
     check_proposals(run)
-    config = run.config.data.copy_and_resolve_references()
-    config.eval_batch_size = size = batch_size or config.eval_batch_size
-    rows = [_row(run, way) for way in ways_of(run)]
-    bare = with_way(run, Way('image'))
-    competitors = {GLOBAL_POOLING: dataclasses.replace(bare, active=frozenset({'backbone', 'image_classifier'}))}
-    for row in rows:
-        try:
-            competitors[row['way']] = with_way(run, Way(row['sharing'], row['dilated']))
-        except UserError as error:
-            row['problem'] = str(error).removeprefix('config.model: ')
+    data = run.config.data.copy_and_resolve_references()
+    data.eval_batch_size = batch_size = batch_size or data.eval_batch_size
+    own = trained_mode(run)
+    runs, problems = _runs_by_name(run)
 
-    milliseconds: dict[str, dict[str, float]] = {name: {} for name in competitors}
-    for batch in sorted({1, size}):
+    milliseconds: dict[str, dict[str, float]] = {name: {} for name in runs}
+    found: dict[str, Any] = {}
+    for batch in sorted({1, batch_size}):
         mesh = sharding.make_mesh(images=batch)
-        predict = {name: network(competitor, mesh) for name, competitor in competitors.items()}
-        images = _some_images(batch, config.image_size, mesh)
-        for row in rows:
-            if 'problem' not in row and not _has_room(predict[row['way']], images):
-                row['problem'] = f'{batch} images at once do not fit into memory: lower --batch'
-                del competitors[row['way']], predict[row['way']]
-                if row['trained']:  # all others are held against it
-                    raise UserError(row['problem'])
-        if batch == size:
-            batches = tracked('ways to share', eval_batches(dataset.test, config), len(dataset.test), size)
-            found = evaluate(_make_count(predict, str(own_way(run))), {}, {}, batches, mesh)
-        for name, seconds in _seconds(predict, images, rounds).items():
+        predict = {name: predict_function(runs[name], mesh) for name in runs}
+        images = _random_images(batch, data.image_size, mesh)
+        for name in _too_large(predict, images):
+            problems[name] = f'{batch} images at once do not fit into memory: lower --batch'
+            del runs[name], predict[name]
+            if name == str(own):  # the reference of all comparisons
+                raise UserError(problems[name])
+        if batch == batch_size:
+            found = _evaluate(predict, str(own), dataset, data, mesh)
+        for name, seconds in _time_predictions(predict, images, rounds).items():
             milliseconds[name][str(batch)] = 1e3 * seconds / batch
 
-    counts = lambda name: {what: share for (of, what), share in found['heads'].items() if of == name}
-    for row in rows:
-        if 'problem' not in row:
-            heads = counts(row['way'])
-            won, lost = (round(heads.pop(what) * found['examples']) for what in ('won', 'lost'))
-            difference, half_width = paired_difference(won, lost, found['examples'])
-            row |= {'accuracy': heads.pop('sum'), 'heads': heads, 'won': won, 'lost': lost}
-            row |= {'difference': difference, 'half_width': half_width, 'milliseconds': milliseconds[row['way']]}
-    return {
-        'ways': rows,
-        'global_pooling': {
-            'accuracy': counts(GLOBAL_POOLING)['sum'] if 'image_classifier' in run.active else None,
-            'milliseconds': milliseconds[GLOBAL_POOLING],
-        },
-        'examples': found['examples'],
-        'unreadable': found['unreadable'],
-        'device': device_kind(),
-    }
+    rows = []
+    for mode in candidate_modes(run):
+        name = str(mode)
+        result = None if name in problems else _mode_result(name, found, milliseconds[name])
+        rows.append(ModeRow(mode, _crop_size(run, mode), mode == own, result, problems.get(name)))
+    return SharingResult(
+        rows=tuple(rows),
+        baseline_accuracy=found['heads'][GLOBAL_POOLING, 'sum'] if 'image_classifier' in run.active else None,
+        baseline_milliseconds=milliseconds[GLOBAL_POOLING],
+        examples=found['examples'],
+        unreadable=found['unreadable'],
+        device=device_kind(),
+    )
 
 
-def paired_difference(won: int, lost: int, examples: int) -> tuple[float, float]:
-    """How much more often one way is right than another on the same images.
-
-    Args:
-      won, lost: images that only the one, or only the other, has right.
-      examples: all images, n.
-
-    Returns:
-      The difference in percentage points, and half the width of its 95 % interval over images drawn like these:
-      1.96 sqrt(won + lost - (won - lost)^2 / n) / n. Too narrow where won + lost is below ten or so; and it says
-      nothing of other runs.
-    """
-    variance = won + lost - (won - lost) ** 2 / examples
-    return 100 * (won - lost) / examples, 100 * WIDTH_95 * math.sqrt(variance) / examples
+def _runs_by_name(run: Run) -> tuple[dict[str, Run], dict[str, str]]:
+    """The baseline and the run in each mode, and by name why the network does not support the others."""
+    baseline = with_mode(run, SharingMode('image'))
+    runs = {GLOBAL_POOLING: dataclasses.replace(baseline, active=frozenset({'backbone', 'image_classifier'}))}
+    problems = {}
+    for mode in candidate_modes(run):
+        try:
+            runs[str(mode)] = with_mode(run, mode)
+        except UserError as error:
+            problems[str(mode)] = str(error).removeprefix('config.model: ')
+    return runs, problems
 
 
-def _row(run: Run, way: Way) -> dict[str, Any]:
-    crops = {'image': None, 'part': run.model.crop_size, 'none': REGION * run.model.anchor_stride}
-    trained = way == own_way(run)
-    return {'way': str(way), **way._asdict(), 'crop_size': crops[way.sharing], 'trained': trained}
+def _too_large(predict: Mapping[str, Predict], images: jax.Array) -> Iterable[str]:
+    """The modes, other than the baseline, in which these images do not fit into the devices' memory."""
+    return [name for name in predict if name != GLOBAL_POOLING and not _fits(predict[name], images)]
+
+
+def _fits(predict: Predict, images: jax.Array) -> bool:
+    try:
+        jax.block_until_ready(predict(images).logits)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return False
+    return True
+
+
+def _evaluate(
+    predict: Mapping[str, Predict], own: str, dataset: Dataset, data: ConfigDict, mesh: Mesh
+) -> dict[str, Any]:
+    """`evaluate` with shares by (network, head), and by (network, 'won') and (network, 'lost')."""
+    batches = eval_batches(dataset.test, data)
+    batches = track_batches('feature sharing', batches, len(dataset.test), data.eval_batch_size)
+    return evaluate(_make_count(predict, own), {}, {}, batches, mesh)
 
 
 def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[Any, jax.Array]]:
-    """For `evaluate`: right answers by (competitor, head), and those that `own` has not, or has alone."""
+    """For `evaluate`: right answers by (network, head), and those that only it or only `own` has."""
 
     def count(params, stats, batch):
-        del params, stats  # each competitor has its own
+        del params, stats  # each network has its own
         readable = batch['mask'] & (batch['skipped'] < 0)
         is_right = lambda logits: (logits.argmax(-1) == batch['label']) & readable
         right = {
             (name, head): is_right(logits)
-            for name, competitor in predict.items()
-            for head, logits in head_logits(competitor(batch['image'])).items()
+            for name, network in predict.items()
+            for head, logits in head_logits(network(batch['image'])).items()
         }
         trained = right[own, 'sum']
         for name in predict:
@@ -188,27 +243,22 @@ def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[
     return count
 
 
-def _some_images(count: int, side: int, mesh: Mesh) -> jax.Array:
-    """Images on the devices; for how long they take it makes no difference what they show."""
+def _mode_result(name: str, found: dict[str, Any], milliseconds: dict[str, float]) -> ModeResult:
+    heads = {head: share for (network, head), share in found['heads'].items() if network == name}
+    won, lost = (round(heads.pop(key) * found['examples']) for key in ('won', 'lost'))
+    difference, half_width = compare_images(won, lost, found['examples'])
+    return ModeResult(heads.pop('sum'), heads, won, lost, difference, half_width, milliseconds)
+
+
+def _random_images(count: int, side: int, mesh: Mesh) -> jax.Array:
+    """Images on the devices; latency does not depend on their content."""
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
     return sharding.shard_batch({'image': images}, mesh)['image']
 
 
-def _has_room(predict: Predict, images: jax.Array) -> bool:
-    """Whether a network can be called on so many images."""
-    try:
-        jax.block_until_ready(predict(images).logits)
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        return False
-    return True
-
-
-def _seconds(predict: Mapping[str, Predict], images: jax.Array, rounds: int) -> dict[str, float]:
-    """Seconds a call."""
+def _time_predictions(predict: Mapping[str, Predict], images: jax.Array, rounds: int) -> dict[str, float]:
+    """Seconds per call."""
     calls = {
-        name: lambda competitor=competitor: jax.block_until_ready(competitor(images).logits)
-        for name, competitor in predict.items()
+        name: lambda network=network: jax.block_until_ready(network(images).logits) for name, network in predict.items()
     }
-    return take_turns(calls, rounds)
+    return time_interleaved(calls, rounds)

@@ -1,39 +1,41 @@
-"""How long things take beside each other."""
+"""Timing of several functions against each other."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
-Timed = Callable[[], object]  # returns when its work is done
-Say = Callable[[str], None]  # told what is being done
+Workload = Callable[[], object]  # blocks until its work is done
+Log = Callable[[str], None]  # receives progress messages
 
 
-def silent(text: str) -> None:
-    """A `Say` that tells nobody."""
+def no_log(message: str) -> None:
+    """A `Log` that discards the message."""
 
 
-def take_turns(competitors: Mapping[str, Timed], rounds: int, say: Say = silent) -> dict[str, float]:
-    """Median seconds of each competitor.
+def time_interleaved(workloads: Mapping[str, Workload], rounds: int, log: Log = no_log) -> dict[str, float]:
+    """Times workloads in alternation, so that a temporary slowdown of the machine affects all of them.
 
-    They take turns, so that what slows the machine down for a while meets all of them. In its turn each is called
-    twice, and the second call counts: the first one still pays for what the competitor before it left in caches and
-    memory (ResNet-50 right behind `sharing='none'` took 8 % longer than behind itself). Before the first round each is
-    called once, to compile.
+    In each round every workload is called twice in a row, and the second call is timed: the first one pays for the
+    state of caches and memory that the previous workload left (ResNet-50 right after `sharing='none'` took 8 % longer
+    than after itself). Before the first round each is called once, to compile.
 
     Args:
-      competitors: what is timed.
-      rounds: timed calls of each, at least 1.
-      say: told how far it has come.
+      workloads: the functions to time, by name.
+      rounds: timed calls per workload, at least 1.
+      log: receives progress messages.
+
+    Returns:
+      Median seconds of a call, by name.
     """
-    for name, work in competitors.items():
-        say(f'warming up {name}')
-        work()
-    seconds: dict[str, list[float]] = {name: [] for name in competitors}
+    for name, workload in workloads.items():
+        log(f'warming up {name}')
+        workload()
+    seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for number in range(1, rounds + 1):
-        say(f'round {number} of {rounds}')
-        for name, work in competitors.items():
-            work()
-            began = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - began)
+        log(f'round {number} of {rounds}')
+        for name, workload in workloads.items():
+            workload()
+            start = time.perf_counter()
+            workload()
+            seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}

@@ -1,12 +1,12 @@
-"""Says whether a configuration fits a TPU slice or a box of GPUs, and how fast it may be, without having one.
+"""Checks whether a configuration fits a TPU slice or a host of GPUs, and how fast it may be, without the hardware.
 
     python -m ssanet_jax.preflight --config=configs/cars.py --topology=v5e:4x4 [--batch=96] [--json=FILE]
     python -m ssanet_jax.preflight --config=configs/cars.py --topology=gpu:h100x8
 
-Compiles the training step of every stage on this machine's CPU: for a TPU slice with TPU's own compiler (the
-package libtpu, `pip install '.[preflight]'`), for GPUs as an estimate. Then reports, a device, the memory, the
-FLOPs and bytes, the collectives, the time that the peak rates allow, and the largest batch that fits. Neither
-data nor weights are read. docs/scaling.md says how to read the report.
+Compiles the training step of every stage on this machine's CPU: for a TPU slice with the TPU's own compiler (the
+package libtpu, `pip install '.[preflight]'`), for GPUs as an estimate. Then reports, per device, memory, FLOPs,
+bytes, collectives, the time that the peak rates allow, and the largest batch that fits. Neither data nor weights are
+read. docs/scaling.md explains the report.
 
 The exit code is 0 if every stage fits, 1 if one does not, and 2 if there is nothing to compile.
 """
@@ -25,9 +25,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from ssanet_jax import cli
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.preflight import program, summary
+from ssanet_jax.preflight import compilation, formatting
+from ssanet_jax.preflight.analysis import Report, analyze
 from ssanet_jax.preflight.chips import Topology, parse_topology
-from ssanet_jax.preflight.examine import Report, examine
 from ssanet_jax.runs.files import write_json
 from ssanet_jax.training.settings import check_settings
 
@@ -38,15 +38,15 @@ _TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'TPU slice, such as v5e:4x4, or GPUs, such as gpu:h100x8.', required=True
 )
 _BATCH = flags.DEFINE_integer('batch', None, 'Images over all devices; by default config.data.batch_size.')
-_CLASSES = flags.DEFINE_integer('classes', None, 'Number of classes; by default that of the published set.')
+_NUM_CLASSES = flags.DEFINE_integer('classes', None, 'Number of classes; by default that of the published set.')
 _LARGEST = flags.DEFINE_boolean(
-    'largest', True, 'Look for the largest batch that fits; without it each stage is compiled once, not twice.'
+    'largest', True, 'Search for the largest batch that fits; without it each stage is compiled once, not twice.'
 )
 _JSON = flags.DEFINE_string('json', None, 'File to write the numbers of the report to.')
 flags.mark_flag_as_required('config')
 
-CLASSES = {'toy_birds': 16, 'cub': 200, 'cars': 196, 'aircraft': 100}
-LEVELS = {'variant': 100, 'family': 70, 'manufacturer': 30}  # of aircraft
+NUM_CLASSES = {'toy_birds': 16, 'cub': 200, 'cars': 196, 'aircraft': 100}
+AIRCRAFT_NUM_CLASSES = {'variant': 100, 'family': 70, 'manufacturer': 30}  # by config.data.level
 
 
 def main(arguments: list[str]) -> None:
@@ -56,65 +56,70 @@ def main(arguments: list[str]) -> None:
     config = _CONFIG.value
     topology = parse_topology(_TOPOLOGY.value)
     file = _writable(_JSON.value)
-    classes = classes_of(config, _CLASSES.value)
+    num_classes = published_num_classes(config, _NUM_CLASSES.value)
     check_settings(config)
     name, batch = (
         ('config.data.batch_size', config.data.batch_size) if _BATCH.value is None else ('--batch', _BATCH.value)
     )
-    program.use_cpu_alone(topology)
-    devices = program.find_devices(topology)
+    compilation.use_cpu_only(topology)
+    devices = compilation.find_devices(topology)
     check_batch(config, batch, name, topology, devices)
-    found = _examine(config, classes, batch, topology, devices)
+    report = _analyze(config, num_classes, batch, topology, devices)
     path = config_flags.get_config_filename(flags.FLAGS['config'])
     if file:
-        write_json(file, {'config': path, 'classes': classes} | summary.numbers(found))
+        write_json(file, {'config': path, 'classes': num_classes} | formatting.to_json(report))
     console = Console()
-    title = f'{path} with {classes} classes on {summary.describe_devices(topology)}'
-    console.print(title, '', summary.table(found), '', sep='\n', highlight=False, soft_wrap=True)
-    for line in summary.notes(found):
+    title = f'{path} with {num_classes} classes on {formatting.device_title(topology)}'
+    console.print(title, '', formatting.table(report), '', sep='\n', highlight=False, soft_wrap=True)
+    for line in formatting.notes(report):
         console.print(line, highlight=False, soft_wrap=True, style='dim')
-    print(summary.verdict(found))
-    if not found.fits:
+    print(formatting.verdict(report))
+    if not report.fits:
         sys.exit(1)
 
 
-def classes_of(config: ConfigDict, given: int | None) -> int:
-    """Number of classes: as given, or that of the published data set.
+def published_num_classes(config: ConfigDict, given: int | None) -> int:
+    """The number of classes: the given one, or that of the published data set.
 
     Raises:
-      UserError: it is not positive, or the set has no published number.
+      UserError: it is not positive, or the data set has no published number.
     """
     if given is not None:
         if given < 1:
-            raise UserError(f'--classes={given}: a network tells at least one class apart')
+            raise UserError(f'--classes={given}: give at least one class')
         return given
-    if config.data.name == 'aircraft' and config.data.get('level') in LEVELS:
-        return LEVELS[config.data.level]
-    if config.data.name not in CLASSES:
-        raise UserError(f'how many classes config.data.name={config.data.name} has is not known here: give --classes')
-    return CLASSES[config.data.name]
+    if config.data.name == 'aircraft' and config.data.get('level') in AIRCRAFT_NUM_CLASSES:
+        return AIRCRAFT_NUM_CLASSES[config.data.level]
+    if config.data.name not in NUM_CLASSES:
+        raise UserError(f'config.data.name={config.data.name} has no fixed number of classes: give --classes')
+    return NUM_CLASSES[config.data.name]
 
 
 def check_batch(config: ConfigDict, batch: int, name: str, topology: Topology, devices: Sequence[jax.Device]) -> None:
-    """Raises `UserError` for a batch that training on these devices would refuse."""
-    sharding.check_batch(batch, program.make_mesh(config, batch, devices), name, topology.hosts(devices))
+    """Raises `UserError` for a batch size that training on these devices would refuse."""
+    sharding.check_batch(batch, compilation.make_mesh(config, batch, devices), name, topology.hosts(devices))
 
 
-def _examine(config: ConfigDict, classes: int, batch: int, topology: Topology, devices: Sequence[jax.Device]) -> Report:
+def _analyze(
+    config: ConfigDict, num_classes: int, batch: int, topology: Topology, devices: Sequence[jax.Device]
+) -> Report:
+    """`analyze` with progress on stderr."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn())
-    # Where nobody watches, rich would leave an empty line.
+    # Without a terminal, rich would leave an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task('building the network', total=None)
 
-        def begins(stage: str, images: int) -> None:
+        def on_start(stage: str, images: int) -> None:
             progress.reset(task, description=f'compiling {stage} at batch {images} for {topology.name}')
 
-        def ends(stage: str, images: int, total: float, seconds: float) -> None:
-            size = f'{summary.binary(total)} a device' if math.isfinite(total) else 'too much for the device'
+        def on_end(stage: str, images: int, total: float, seconds: float) -> None:
+            size = f'{formatting.binary(total)} per device' if math.isfinite(total) else 'too much for the device'
             console.print(f'[dim]{stage} at batch {images}: {size} ({seconds:.0f} s)', highlight=False)
 
-        return examine(config, classes, batch, topology, devices, largest=_LARGEST.value, begins=begins, ends=ends)
+        return analyze(
+            config, num_classes, batch, topology, devices, largest=_LARGEST.value, on_start=on_start, on_end=on_end
+        )
 
 
 def _writable(name: str | None) -> Path | None:
@@ -122,7 +127,7 @@ def _writable(name: str | None) -> Path | None:
         return None
     file = Path(name)
     if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UserError(f'--json={name}: name a file in a folder that is there')
+        raise UserError(f'--json={name}: name a file in an existing folder')
     return file
 
 

@@ -1,4 +1,4 @@
-"""The accelerators that preflight knows, and the slices and boxes that they come in."""
+"""Specifications of the supported accelerators, and the slices and hosts in which they are available."""
 
 import math
 import re
@@ -9,32 +9,32 @@ from ssanet_jax.errors import UserError
 
 GIB = 2**30
 _TERA, _GIGA = 1e12, 1e9
-# Share of a GPU's memory that a JAX process takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+# Share of a GPU's memory that a JAX process allocates, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
 # (https://docs.jax.dev/en/latest/gpu_memory_allocation.html).
 GPU_SHARE = 0.75
-GPUS_A_HOST = 8
+GPUS_PER_HOST = 8
 
 
 class Chip(NamedTuple):
-    """One device, as its maker describes it; rates are dense (without sparsity) peaks.
+    """The specification of one device; rates are dense (without sparsity) peaks.
 
-    Where a spec gives the sum of both directions of a link, half of it stands here.
+    Link rates are one-way: half of the rate where the specification gives the sum of both directions.
     """
 
     name: str
     kind: str  # 'tpu' or 'gpu'
-    memory: float  # bytes, of the whole chip
-    available: float  # bytes, of it for a program
+    memory: float  # bytes of the whole chip
+    available: float  # bytes that a program can use
     bfloat16: float  # FLOP/s
-    float32: float  # FLOP/s of float32 arrays at JAX's default precision, which is `float32_units`
-    float32_units: str
-    bandwidth: float  # bytes/s, of its memory
-    link: float  # bytes/s one way: of one of a TPU's links, or of a GPU to the others in its host
-    network: float = 0.0  # bytes/s one way of a GPU to other hosts; 0 is not known
-    dimensions: int = 0  # of a TPU's torus
-    most: int = 0  # chips of the largest slice
-    clock: float = 0.0  # Hz, of a TPU's cores; 0 is not known
-    latency: float = 0.0  # s, of one hop between neighbours; 0 is not known
+    float32: float  # FLOP/s of float32 arrays at JAX's default precision
+    float32_units: str  # the units that reach it
+    bandwidth: float  # bytes/s of its memory
+    link: float  # bytes/s one way: of one link of a TPU, or of a GPU to the others in its host
+    network: float = 0.0  # bytes/s one way of a GPU to other hosts; 0: unknown
+    dimensions: int = 0  # dimensions of a TPU's torus
+    most: int = 0  # chips in the largest slice
+    clock: float = 0.0  # Hz of a TPU's cores; 0: unknown
+    latency: float = 0.0  # s per hop between neighbors; 0: unknown
     source: str = ''
 
 
@@ -44,7 +44,7 @@ _HOP = 1e-6  # "typically around 1us", _BOOK/sharding
 
 
 def _tpu(name, memory, available, flops, bandwidth, link, dimensions, most, clock, page) -> Chip:
-    # float32 products take one bfloat16 pass on a TPU, unless jax_default_matmul_precision asks for more.
+    # On a TPU float32 products take one bfloat16 pass, unless jax_default_matmul_precision is higher.
     return Chip(
         name,
         'tpu',
@@ -80,20 +80,20 @@ def _gpu(name, memory, bfloat16, float32, units, bandwidth, link, network, sourc
     )
 
 
-_A100 = f'NVIDIA A100 datasheet (SXM), by way of glennklockwood.com/garden/processors/A100; links: {_BOOK}/gpus'
-_H100 = f'NVIDIA H100 specification (SXM), by way of glennklockwood.com/garden/processors/h100; links: {_BOOK}/gpus'
+_A100 = f'NVIDIA A100 datasheet (SXM), via glennklockwood.com/garden/processors/A100; links: {_BOOK}/gpus'
+_H100 = f'NVIDIA H100 specification (SXM), via glennklockwood.com/garden/processors/h100; links: {_BOOK}/gpus'
 _H200 = f'as H100, with 141 GB at 4.8 TB/s: {_BOOK}/gpus; network: docs.nvidia.com/dgx-basepod'
 _B200 = (
-    'NVIDIA HGX and DGX B200 (1,440 GB of 8), by way of glennklockwood.com/garden/processors/B200; links: '
+    'NVIDIA HGX and DGX B200 (1,440 GB of 8), via glennklockwood.com/garden/processors/B200; links: '
     f'{_BOOK}/gpus; network: docs.nvidia.com/dgx-basepod'
 )
 _L4 = 'NVIDIA L4 specification (242 and 120 TFLOPS with sparsity halved, PCIe 4.0 x16 at 64 GB/s both ways)'
-_T4 = 'NVIDIA T4 specification (PCIe 3.0 x16 at 32 GB/s both ways); its tensor cores know neither bfloat16 nor TF32'
+_T4 = 'NVIDIA T4 specification (PCIe 3.0 x16 at 32 GB/s both ways); its tensor cores support neither bfloat16 nor TF32'
 
-# Per chip: GiB of memory; GiB for a program, which is what libtpu 0.0.52 names when one does not fit; TFLOP/s;
-# GB/s of memory; GB/s of a link, one way; sides of its torus; chips of the largest slice;
-# GHz, at which its 128 x 128 matrix units (of v6e the pages differ on how many) make up the FLOP/s.
-# Per GPU: GB; TFLOP/s of bfloat16 and of float32, and how; GB/s of memory; GB/s within a host; GB/s between hosts.
+# TPU: GiB of memory; GiB available to a program, as libtpu 0.0.52 reports it when a program does not fit; TFLOP/s;
+# GB/s of memory; GB/s of a link, one way; dimensions of the torus; chips in the largest slice; GHz at which its
+# 128 x 128 matrix units reach the FLOP/s (unknown for v6e: the sources disagree on the number of units).
+# GPU: GB; TFLOP/s of bfloat16 and of float32, and its units; GB/s of memory; GB/s within a host; GB/s between hosts.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -110,49 +110,53 @@ CHIPS = {
         _gpu('t4', 16, 8.1, 8.1, 'float32', 320, 16, 0, _T4),
     )
 }
-# Slices of one host or more that Cloud TPU offers of the chips with a two-dimensional torus.
-_FLAT_SLICES = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+# Slices that Cloud TPU offers of the chips with a two-dimensional torus.
+_2D_SLICES = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 
 
 class Topology(NamedTuple):
     """Devices of one kind that train together."""
 
-    name: str  # as it was asked for
+    name: str  # as the user gave it
     chip: Chip
     shape: tuple[int, ...]  # of a TPU slice, or (number of GPUs,)
 
     @property
     def devices(self) -> int:
-        """Number of chips; JAX takes each for one device."""
+        """Number of chips; each is one JAX device."""
         return math.prod(self.shape)
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Per side of a slice, whether its ends are linked (scaling-book, "TPU Networking")."""
+        """Whether the ends of each side of a slice are linked (scaling-book, "TPU Networking")."""
         if self.chip.dimensions == 2:
             return tuple(side == 16 for side in self.shape)
         return (all(side % 4 == 0 for side in self.shape),) * len(self.shape)
 
     def hosts(self, devices: Sequence[Any]) -> int:
-        """Number of hosts that the devices are in; a `jax.Device` of a TPU slice knows its own."""
+        """Number of hosts of these devices.
+
+        Args:
+          devices: the `jax.Device` objects of a TPU slice, which know their host; ignored for GPUs.
+        """
         if self.chip.kind == 'gpu':
-            return -(-self.devices // GPUS_A_HOST)
+            return -(-self.devices // GPUS_PER_HOST)
         return len({device.process_index for device in devices})
 
     def rate(self, group: int) -> float:
-        """Bytes/s at which each device of a group sends, all of them at once.
+        """Bytes/s at which each device of a group sends when all send at once.
 
-        A group of all devices of a slice uses its links along every side, a smaller one those along one side.
+        A group of all devices of a slice uses the links along every side, a smaller group those along one side.
         """
         if self.chip.kind == 'gpu':
-            # Between hosts the GPUs of each share its network, and each sends a part of what is reduced in it.
-            between = GPUS_A_HOST * self.chip.network
-            return self.chip.link if self.devices <= GPUS_A_HOST else min(self.chip.link, between)
-        ways = [2 if wraps else 1 for side, wraps in zip(self.shape, self.wraps) if side > 1]
-        return self.chip.link * (sum(ways) if group == self.devices else 1)
+            # The GPUs of a host share its network, and each sends a part of what the host has reduced.
+            between_hosts = GPUS_PER_HOST * self.chip.network
+            return self.chip.link if self.devices <= GPUS_PER_HOST else min(self.chip.link, between_hosts)
+        links = [2 if wraps else 1 for side, wraps in zip(self.shape, self.wraps) if side > 1]
+        return self.chip.link * (sum(links) if group == self.devices else 1)
 
     def hops(self, group: int) -> float:
-        """Longest way between two devices of a group, in links; 0 for GPUs."""
+        """Longest distance between two devices of a group, in links; 0 for GPUs."""
         if self.chip.kind == 'gpu':
             return 0
         if group < self.devices:
@@ -161,10 +165,10 @@ class Topology(NamedTuple):
 
 
 def parse_topology(text: str) -> Topology:
-    """Reads 'v5e:4x4', a TPU slice, or 'gpu:h100x8', GPUs.
+    """Parses a TPU slice such as 'v5e:4x4', or GPUs such as 'gpu:h100x8'.
 
     Raises:
-      UserError: it is neither, the chip is not known, or has no such slice.
+      UserError: for another format, an unknown chip, or a slice that the chip does not have.
     """
     name, _, shape = text.partition(':')
     known = {kind: ', '.join(chip.name for chip in CHIPS.values() if chip.kind == kind) for kind in ('tpu', 'gpu')}
@@ -172,28 +176,29 @@ def parse_topology(text: str) -> Topology:
         match = re.fullmatch(r'(.+)x(\d+)', shape)
         name, count = (match[1], int(match[2])) if match else (shape, 1)
         if name not in CHIPS or CHIPS[name].kind != 'gpu':
-            raise UserError(f'--topology={text}: no such GPU is known here; give gpu:NAMExCOUNT with {known["gpu"]}')
+            raise UserError(f'--topology={text}: unknown GPU; give gpu:NAMExCOUNT with {known["gpu"]}')
         return _checked_gpus(Topology(text, CHIPS[name], (count,)))
     if name not in CHIPS or CHIPS[name].kind != 'tpu':
         raise UserError(
-            f'--topology={text}: no such chip is known here; give a TPU slice of {known["tpu"]}, such as v5e:4x4, or '
+            f'--topology={text}: unknown chip; give a TPU slice of {known["tpu"]}, such as v5e:4x4, or '
             'GPUs, such as gpu:h100x8'
         )
     if not re.fullmatch(r'\d+(x\d+)*', shape):
-        raise UserError(f'--topology={text}: say which slice of {name}, such as {example(CHIPS[name])}')
+        raise UserError(f'--topology={text}: give a slice of {name}, such as {example(CHIPS[name])}')
     return _checked_slice(Topology(text, CHIPS[name], tuple(int(side) for side in shape.split('x'))))
 
 
 def _checked_gpus(topology: Topology) -> Topology:
     count, chip = topology.devices, topology.chip
-    if count < 1 or (count > GPUS_A_HOST and count % GPUS_A_HOST):
+    if count < 1 or (count > GPUS_PER_HOST and count % GPUS_PER_HOST):
         raise UserError(
-            f'--topology={topology.name}: give 1 to {GPUS_A_HOST} GPUs, or of several hosts a multiple of {GPUS_A_HOST}'
+            f'--topology={topology.name}: give 1 to {GPUS_PER_HOST} GPUs, or for several hosts a multiple of '
+            f'{GPUS_PER_HOST}'
         )
-    if count > GPUS_A_HOST and not chip.network:
+    if count > GPUS_PER_HOST and not chip.network:
         raise UserError(
-            f'--topology={topology.name}: how fast hosts with {chip.name} are linked is not known; give at most '
-            f'{GPUS_A_HOST} of them'
+            f'--topology={topology.name}: the network rate of hosts with {chip.name} is unknown; give at most '
+            f'{GPUS_PER_HOST}'
         )
     return topology
 
@@ -203,13 +208,13 @@ def _checked_slice(topology: Topology) -> Topology:
     wrong = f'--topology={topology.name}: {chip.name} has no slice {"x".join(map(str, shape))}'
     if len(shape) != chip.dimensions:
         raise UserError(f'{wrong}: give {chip.dimensions} sides, such as {example(chip)}')
-    if chip.dimensions == 2 and 'x'.join(map(str, sorted(shape))) not in _FLAT_SLICES:
-        raise UserError(f'{wrong}: choose from {", ".join(_FLAT_SLICES)}')
+    if chip.dimensions == 2 and 'x'.join(map(str, sorted(shape))) not in _2D_SLICES:
+        raise UserError(f'{wrong}: choose from {", ".join(_2D_SLICES)}')
     if not 1 <= topology.devices <= chip.most:
         raise UserError(f'{wrong}: the largest has {chip.most} chips')
     return topology
 
 
 def example(chip: Chip) -> str:
-    """A slice of a TPU chip, as --topology takes it."""
+    """An example of a slice of a TPU chip, in the format of --topology."""
     return f'{chip.name}:{"2x4" if chip.dimensions == 2 else "2x2x1"}'

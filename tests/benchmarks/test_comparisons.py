@@ -26,7 +26,7 @@ def row(seconds, target=None, remark=''):
     'target, ratio, met',
     [
         (at_most(1.1), 1.1, True),
-        (at_most(1.1), 1.1001, False),  # both are printed as 1.1 with one digit: the unrounded one decides
+        (at_most(1.1), 1.1001, False),  # compared unrounded, though both are printed as 1.1
         (at_most(1.1), 0.2, True),
         (at_least(5), 5.0, True),
         (at_least(5), 4.9999, False),
@@ -43,12 +43,12 @@ def test_ratio_is_the_first_over_the_second():
     assert row(None).ratio is None
 
 
-def test_without_a_ratio_or_a_target_nothing_is_met_or_missed():
+def test_met_is_none_without_a_ratio_or_a_target():
     assert row(None, at_least(5)).met is None
     assert row((6.0, 4.0)).met is None
 
 
-def test_compare_leaves_out_what_was_not_timed():
+def test_compare_skips_pairs_that_were_not_timed():
     times = {'a': 3.0, 'b': 1.5, 'c': 6.0}
     pairs = [('a', 'b', at_least(2)), ('c', 'a', None), ('missing', 'a', at_most(1))]
     found = compare(times, pairs, where='here', command='again')
@@ -58,7 +58,7 @@ def test_compare_leaves_out_what_was_not_timed():
     ]
 
 
-def test_table_names_both_the_command_the_medians_the_ratio_and_the_verdict():
+def test_table_has_names_command_medians_ratio_and_verdict():
     good, bad = printed([row((6.0, 1.2), at_least(5))]), printed([row((6.0, 1.25), at_least(5))])
     for text in ('none / image', 'resnet50, 448', 'python -m benchmarks.sharing', '6000.0 ms', '1200.0 ms', '5.000'):
         assert text in good
@@ -66,9 +66,9 @@ def test_table_names_both_the_command_the_medians_the_ratio_and_the_verdict():
     assert '4.800' in bad and 'NO' in bad
 
 
-def test_table_gives_the_reason_where_nothing_was_measured():
+def test_table_gives_the_reason_of_a_missing_measurement():
     text = printed([row(None, at_least(5), remark="pip install -e '.[torch-parity]'")])
-    assert 'not measured' in text and '[torch-parity]' in text  # brackets are no markup
+    assert 'not measured' in text and '[torch-parity]' in text  # brackets are not markup
     assert 'yes' not in text and 'NO' not in text
 
 
@@ -77,20 +77,20 @@ def test_summary_counts_targets():
     assert summary(rows) == '1 of 2 targets met, 4 rows, 1 not measured'
 
 
-def test_record_survives_json():
-    record = json.loads(json.dumps(row((6.0, 4.0), at_least(5))._replace(details={'flops': 3.0}).record()))
-    assert record['ratio'] == 1.5 and record['met'] is False and record['target'] == '>= 5'
-    assert record['seconds'] == [6.0, 4.0] and record['details'] == {'flops': 3.0}
-    assert json.loads(json.dumps(row(None).record()))['ratio'] is None
+def test_to_json_can_be_serialized():
+    entry = json.loads(json.dumps(row((6.0, 4.0), at_least(5))._replace(details={'flops': 3.0}).to_json()))
+    assert entry['ratio'] == 1.5 and entry['met'] is False and entry['target'] == '>= 5'
+    assert entry['seconds'] == [6.0, 4.0] and entry['details'] == {'flops': 3.0}
+    assert json.loads(json.dumps(row(None).to_json()))['ratio'] is None
 
 
-def promised(settings, batch):
+def targets_of(settings, batch):
     times = dict(zip(sharing.NETWORKS, (1.0, 1.05, 2.0, 6.0)))  # backbone, image, part, none
     return {one.name: one.target for one in sharing.comparisons(times, settings, batch)}
 
 
-def test_targets_of_sharing_hold_at_their_sizes_alone():
-    targets = promised(sharing.Settings(), 16)
+def test_targets_of_sharing_apply_only_at_their_sizes():
+    targets = targets_of(sharing.Settings(), 16)
     assert targets[f'image / {BACKBONE}'] == at_most(1.10) and targets['none / image'] == at_least(5)
     assert targets[f'part / {BACKBONE}'] == at_most(2.3) and targets['none / part'] == at_least(2)
     for settings, batch in [
@@ -98,16 +98,16 @@ def test_targets_of_sharing_hold_at_their_sizes_alone():
         (sharing.Settings(size=224), 1),
         (sharing.Settings(backbone='resnet18'), 1),
     ]:
-        assert not any(promised(settings, batch).values())
+        assert not any(targets_of(settings, batch).values())
 
 
-def test_command_of_sharing_repeats_its_batch_alone():
+def test_command_of_sharing_repeats_only_its_batch():
     times = dict.fromkeys(sharing.NETWORKS, 1.0)
     (command,) = {one.command for one in sharing.comparisons(times, sharing.Settings(size=224, batch=(1, 16)), 16)}
     assert command == 'python -m benchmarks.sharing --batch=16 --size=224'
 
 
-def test_targets_of_the_solvers_are_those_of_the_large_batch():
+def test_targets_of_the_solvers_are_for_the_large_batch():
     assert {
         (5, 200, 96, 2048): at_least(2),
         (5, 2000, 96, 2048): at_least(2),

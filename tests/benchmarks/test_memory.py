@@ -1,4 +1,4 @@
-"""Memory of programs of which it is known."""
+"""Memory of programs whose memory is known."""
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,16 @@ def test_arguments_and_results_of_a_product():
     assert memory.peak == memory.arguments + memory.results + memory.temporary
 
 
-def test_a_result_in_the_place_of_an_argument_counts_once():
+def test_a_donated_argument_counts_once():
     step = lambda weights, gradient: weights - gradient
     shape = (16, KIB)
     kept = memory_of(compiled(step, shape, shape))
-    given = memory_of(compiled(step, shape, shape, donate_argnums=0))
+    donated = memory_of(compiled(step, shape, shape, donate_argnums=0))
     assert kept.peak == 3 * 64 * KIB
-    assert given.reused == 64 * KIB and given.peak == 2 * 64 * KIB
+    assert donated.reused == 64 * KIB and donated.peak == 2 * 64 * KIB
 
 
-def test_what_is_held_between_two_products_is_temporary():
+def test_an_intermediate_array_is_temporary():
     twice = lambda x: (x @ x.T) @ x  # [KIB, KIB] in between
     memory = memory_of(compiled(twice, (KIB, 2)))
     assert 4 * KIB * KIB <= memory.temporary < 2 * 4 * KIB * KIB

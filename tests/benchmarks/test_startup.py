@@ -1,4 +1,4 @@
-"""Starts of real processes, clocked up to their first answers."""
+"""Starts of real processes, timed up to their first predictions."""
 
 import time
 
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.slow
 TINY = Settings(backbone='resnet_tiny', size=64, batch=4, rounds=1)
 
 
-def test_a_start_is_clocked_within_its_process_and_fills_the_cache(tmp_path):
+def test_a_start_is_timed_and_fills_the_cache(tmp_path):
     config, cache = write_run(TINY, tmp_path / 'run'), tmp_path / 'cache'
-    began = time.monotonic()
+    start = time.monotonic()
     seconds = seconds_to_first_batch(config, tmp_path / 'run', cache)
-    assert 0 < seconds < time.monotonic() - began
-    assert any((cache / 'ssanet_jax/compiled').iterdir()), 'what a later start finds'
+    assert 0 < seconds < time.monotonic() - start
+    assert any((cache / 'ssanet_jax/compiled').iterdir()), 'later starts find compiled programs'
     (tmp_path / 'run/config.json').unlink()
     with pytest.raises(UserError, match='did not start: .*holds no run'):
         seconds_to_first_batch(config, tmp_path / 'run', cache)

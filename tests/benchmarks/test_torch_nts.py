@@ -1,4 +1,4 @@
-"""The work of NTS-Net in PyTorch is the work that it should be."""
+"""The PyTorch reference does the work of NTS-Net."""
 
 import copy
 
@@ -10,17 +10,17 @@ from torch import nn  # noqa: E402
 
 from benchmarks import torch_nts, torch_nts_net  # noqa: E402
 from benchmarks.torch_backbones import fold_norms, resnet50  # noqa: E402
-from benchmarks.torch_nts_net import NTSNet, predicting, set_best_threads  # noqa: E402
+from benchmarks.torch_nts_net import NTSNet, make_call, set_best_threads  # noqa: E402
 
 
-def test_image_and_six_crops_of_half_its_side_pass_and_four_are_read():
+def test_six_crops_of_half_the_side_pass_and_four_are_classified():
     network = NTSNet(64, 3).eval()
-    seen = []
-    network.backbone.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    passes = []
+    network.backbone.register_forward_hook(lambda _, inputs, output: passes.append((inputs[0], output)))
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         logits = network(images)
-    (whole, whole_map), (crops, crop_maps) = seen
+    (whole, whole_map), (crops, crop_maps) = passes
     assert whole is images and crops.shape == (12, 3, 32, 32) and logits.shape == (2, 3)
     # Image by image, and each crop has the corners of its box.
     for index, (y0, x0, y1, x1) in enumerate(network.boxes):
@@ -32,17 +32,17 @@ def test_image_and_six_crops_of_half_its_side_pass_and_four_are_read():
     torch.testing.assert_close(logits[1], expected)
 
 
-def test_boxes_lie_in_the_image():
+def test_boxes_are_inside_the_image():
     for y0, x0, y1, x1 in torch_nts_net.BOXES:
         assert 0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1
     assert len(torch_nts_net.BOXES) == torch_nts_net.PROPOSALS
 
 
-def test_the_quickest_number_of_threads_stays(monkeypatch):
+def test_the_fastest_number_of_threads_is_kept(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(torch_nts_net.os, 'sched_getaffinity', lambda _: range(4))
     pace = {2: 1.0}  # any other number takes longer
-    monkeypatch.setattr(torch_nts_net, '_time', lambda once: pace.get(torch.get_num_threads(), 2.0))
+    monkeypatch.setattr(torch_nts_net, '_time', lambda call: pace.get(torch.get_num_threads(), 2.0))
     try:
         assert set_best_threads(lambda: None) == 2
         assert torch.get_num_threads() == 2
@@ -51,13 +51,13 @@ def test_the_quickest_number_of_threads_stays(monkeypatch):
 
 
 def test_a_call_predicts():
-    assert predicting(64, 5, 1, compiled=False)().shape == (1, 5)
+    assert make_call(64, 5, 1, compiled=False)().shape == (1, 5)
 
 
-def test_folded_is_the_same_network_without_batchnorm():
+def test_folding_keeps_the_output():
     torch.manual_seed(0)
     network = resnet50().eval()
-    for module in network.modules():  # as after a training, so that each number counts
+    for module in network.modules():  # not the initial values, so that each matters
         if isinstance(module, nn.BatchNorm2d):
             for values, low, high in (
                 (module.running_mean, -0.2, 0.2),
@@ -77,12 +77,12 @@ def test_folded_is_the_same_network_without_batchnorm():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
-def test_what_is_timed_is_folded_and_picks_its_kernels(monkeypatch):
+def test_the_timed_network_is_folded_and_selects_kernels(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
-    seen = []
-    monkeypatch.setattr(torch_nts_net.NTSNet, 'forward', lambda network, images: seen.append((network, images)))
-    predicting(64, 5, 1, compiled=False)()
-    ((network, images),) = seen
+    calls = []
+    monkeypatch.setattr(torch_nts_net.NTSNet, 'forward', lambda network, images: calls.append((network, images)))
+    make_call(64, 5, 1, compiled=False)()
+    ((network, images),) = calls
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 53 and all(conv.bias is not None for conv in convolutions)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -91,15 +91,15 @@ def test_what_is_timed_is_folded_and_picks_its_kernels(monkeypatch):
     assert torch.backends.cudnn.benchmark
 
 
-def test_without_a_compiler_the_other_row_stays(monkeypatch):
-    def without(size, classes, batch, *, compiled):
+def test_without_a_compiler_the_eager_row_remains(monkeypatch):
+    def without_compiler(size, num_classes, batch, *, compiled):
         def fails():
             raise RuntimeError('no C++ compiler\nfound')
 
         return fails if compiled else lambda: None
 
-    monkeypatch.setattr(torch_nts_net, 'predicting', without)
-    monkeypatch.setattr(torch_nts_net, 'set_best_threads', lambda once: 2)
+    monkeypatch.setattr(torch_nts_net, 'make_call', without_compiler)
+    monkeypatch.setattr(torch_nts_net, 'set_best_threads', lambda call: 2)
     found = torch_nts.measure(torch_nts.Settings((1,), 64, 3, 1)).comparisons
     assert [(row.first, row.seconds is None) for row in found] == [
         (torch_nts.THEIRS, False),

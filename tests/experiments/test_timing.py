@@ -15,6 +15,6 @@ def test_the_median_of_second_calls(monkeypatch):
         now[0] += next(took[name])
 
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: now[0])
-    found = timing.take_turns({name: lambda name=name: work(name) for name in took}, rounds=3)
+    found = timing.time_interleaved({name: lambda name=name: work(name) for name in took}, rounds=3)
     assert found == pytest.approx({'quick': 2, 'slow': 6})
     assert order == ['quick', 'slow'] + ['quick', 'quick', 'slow', 'slow'] * 3

@@ -1,4 +1,4 @@
-"""The step as it is compiled: its FLOPs by hand, shapes and no weights, and by how much one does not fit."""
+"""The compiled step: FLOPs computed by hand, shapes without weights, and the memory of a step that does not fit."""
 
 import math
 from inspect import signature
@@ -8,18 +8,18 @@ import pytest
 
 from configs import common
 from ssanet_jax.distributed import sharding
-from ssanet_jax.preflight import program
+from ssanet_jax.preflight import compilation
 from ssanet_jax.preflight.chips import GIB
 
 
-def test_how_much_a_step_that_does_not_fit_would_take():
+def test_memory_of_a_step_that_does_not_fit():
     message = (
         'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO '
         'temporaries (230.25G) exceeds available HBM (15.75G).'
     )
-    assert program.bytes_required(message) == 230.25 * GIB
-    assert program.bytes_required('Ran out of memory in memory space hbm. Used 16.5G of 15.75G hbm.') == 16.5 * GIB
-    assert program.bytes_required('RESOURCE_EXHAUSTED') == math.inf
+    assert compilation.bytes_required(message) == 230.25 * GIB
+    assert compilation.bytes_required('Ran out of memory in memory space hbm. Used 16.5G of 15.75G hbm.') == 16.5 * GIB
+    assert compilation.bytes_required('RESOURCE_EXHAUSTED') == math.inf
 
 
 def test_flops_of_resnet18():
@@ -31,20 +31,20 @@ def test_flops_of_resnet18():
     config.stages = common.global_pooling()
     config.data.update(image_size=224, resize=224)
     config.model.backbone = 'resnet18'
-    step = program.make_step(config, 0, 1000, 2, program.make_mesh(config, 2, jax.devices()[:1]))
+    step = compilation.make_step(config, 0, 1000, 2, compilation.make_mesh(config, 2, jax.devices()[:1]))
     result = step.run.trace(step.state, step.batch).lower(lowering_platforms=('cuda',)).cost_analysis()
     by_hand = 2 * 2 * (3 * 1.81e9 - 49 * 3 * 64 * 112**2)
     assert result['flops'] == pytest.approx(by_hand, rel=0.1)
 
 
-def test_batches_that_wait_on_the_devices():
-    assert signature(sharding.prefetch_to_device).parameters['size'].default == program.AHEAD
+def test_number_of_prefetched_batches():
+    assert signature(sharding.prefetch_to_device).parameters['size'].default == compilation.PREFETCHED
 
 
-def test_no_weights_are_made():
-    """Only shapes: with weights a large network would take seconds, and memory."""
+def test_no_weights_are_created():
+    """Weights of a large network would take seconds, and memory."""
     config = common.get_config()
     config.model.backbone = 'resnet34'
     config.stages = config.stages[:1]
-    step = program.make_step(config, 0, 200, 8, program.make_mesh(config, 8, jax.devices()[:1]))
+    step = compilation.make_step(config, 0, 200, 8, compilation.make_mesh(config, 8, jax.devices()[:1]))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(step.state))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from configs import demo
-from ssanet_jax.experiments.shared_stages import stage_identity, take_over
+from ssanet_jax.experiments.stage_reuse import reuse_stages, stage_identity
 from ssanet_jax.experiments.tables import row_config
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.checkpoints import restore_network
@@ -80,7 +80,7 @@ def images(finished_run):
 def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tmp_path):
     _, config = rows
     console = Console(quiet=True)
-    assert take_over(config, tmp_path / 'taken', [finished_run.workdir], images) == ['scale_mining']
+    assert reuse_stages(config, tmp_path / 'taken', [finished_run.workdir], images) == ['scale_mining']
     written = (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns
     taken = loop.train(config, tmp_path / 'taken', console)
     assert (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns == written, 'not trained again'
@@ -97,9 +97,9 @@ def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tm
 
 def test_only_runs_on_the_same_images_and_settings(finished_run, rows, images, tmp_path):
     full, _ = rows
-    assert take_over(full, tmp_path / 'a', [finished_run.workdir], 'other images') == []
+    assert reuse_stages(full, tmp_path / 'a', [finished_run.workdir], 'other images') == []
     full.data.interpolation = 'bicubic'  # the donor's weights asked for bilinear
-    assert take_over(full, tmp_path / 'b', [finished_run.workdir], images) == []
+    assert reuse_stages(full, tmp_path / 'b', [finished_run.workdir], images) == []
     assert not (tmp_path / 'a').exists() and not (tmp_path / 'b').exists()
 
 
@@ -108,12 +108,12 @@ def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_pa
     full, _ = rows
     (tmp_path / 'oriented_pooling').mkdir()
     full.loss.weights.mac = 0.25
-    assert take_over(full, tmp_path, [finished_run.workdir], images) == []
+    assert reuse_stages(full, tmp_path, [finished_run.workdir], images) == []
     assert not (tmp_path / 'oriented_pooling').exists()
     (tmp_path / 'scale_mining').mkdir()
     (tmp_path / CONFIG_FILE).write_text('{}')
     full.loss.weights.mac = 0.5
-    assert take_over(full, tmp_path, [finished_run.workdir], images) == []
+    assert reuse_stages(full, tmp_path, [finished_run.workdir], images) == []
     assert (tmp_path / 'scale_mining').is_dir() and not list((tmp_path / 'scale_mining').iterdir())
 
 
@@ -122,9 +122,9 @@ def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
     other = tmp_path / 'other'
     (other / 'scale_mining').mkdir(parents=True)
     (other / CONFIG_FILE).write_text((finished_run.workdir / CONFIG_FILE).read_text())
-    assert take_over(full, tmp_path / 'mine', [other], images) == []
+    assert reuse_stages(full, tmp_path / 'mine', [other], images) == []
     (other / 'scale_mining/evaluation.json').write_text(json.dumps({}))
-    assert take_over(full, tmp_path / 'mine', [other], images) == ['scale_mining']
+    assert reuse_stages(full, tmp_path / 'mine', [other], images) == ['scale_mining']
 
 
 def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_path):
@@ -133,7 +133,7 @@ def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_
     content = json.loads((other / CONFIG_FILE).read_text())
     del content['config']['model']['part_head'], content['config']['model']['output_stride']
     (other / CONFIG_FILE).write_text(json.dumps(content))
-    assert take_over(full, tmp_path / 'mine', [other], images) == []
+    assert reuse_stages(full, tmp_path / 'mine', [other], images) == []
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""A benchmark as a command: its settings become flags, its findings are printed and written.
+"""Runs a benchmark as a command: its settings become flags, its findings are printed and written.
 
-The settings of a benchmark are a dataclass, so that `python -m benchmarks` can run several of them in one process,
-where flags of the same name would clash.
+The settings of a benchmark are a dataclass rather than flags, so that `python -m benchmarks` can run several benchmarks
+in one process without clashes of flag names.
 """
 
 import contextlib
@@ -24,58 +24,60 @@ from ssanet_jax import cli
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
-from ssanet_jax.experiments.timing import Say
+from ssanet_jax.experiments.timing import Log
 
-flags.disclaim_key_flags()  # those below belong to the command that asks for them
+flags.disclaim_key_flags()  # the flags defined below belong to the calling command
 
-_WIDTH = 140  # of tables, characters
+_WIDTH = 140  # characters of a table's width
 
 
-def setting(default: Any, text: str, *, least: int = 1, choices: Sequence[str] = ()) -> Any:
-    """A field of a benchmark's settings, which as a flag has this help; a tuple may be given several times.
+def setting(default: Any, text: str, *, minimum: int = 1, choices: Sequence[str] = (), alias: str = '') -> Any:
+    """A field of a benchmark's settings, from which a flag is defined.
 
     Args:
-      default: a number, a text, a yes or no, or a tuple of numbers or texts.
-      text: the help.
-      least: lower bound of numbers.
-      choices: the texts that are allowed; those of a tuple must be named.
+      default: an integer, a string, a boolean, or a tuple of integers or strings; the flag of a tuple may be repeated.
+      text: the help text of the flag.
+      minimum: lower bound of integers.
+      choices: the allowed strings; required for a tuple of strings.
+      alias: another name of the flag.
     """
-    return dataclasses.field(default=default, metadata={'help': text, 'least': least, 'choices': choices})
+    metadata = {'help': text, 'minimum': minimum, 'choices': choices, 'alias': alias}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def run(name: str, settings: type, measure: Callable[[Any, Say], Findings]) -> None:
-    """Runs one benchmark as the command `python -m benchmarks.NAME`, and leaves the process.
+def run(name: str, settings: type, measure: Callable[[Any, Log], Findings]) -> None:
+    """Runs one benchmark as the command `python -m benchmarks.NAME`, and exits.
 
     Args:
-      name: of its module.
-      settings: its dataclass, of `setting` fields.
-      measure: takes one of them and returns what it finds.
+      name: the name of its module.
+      settings: the dataclass of its settings, with `setting` fields.
+      measure: the benchmark.
     """
     for field in dataclasses.fields(settings):
-        define(field)
+        define_flag(field)
     flags.DEFINE_string('out', None, 'JSON file for the figures.')
     cli.run(partial(_main, name, settings, measure))
 
 
-def _main(name: str, settings: type, measure: Callable[[Any, Say], Findings], arguments: list[str]) -> None:
-    refuse(arguments)
+def _main(name: str, settings: type, measure: Callable[[Any, Log], Findings], arguments: list[str]) -> None:
+    check_no_arguments(arguments)
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
-    chosen = settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    selected = settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     out = Path(flags.FLAGS.out) if flags.FLAGS.out else None
     if out:
         check_out(out)  # before minutes of work
-    began = time.monotonic()
-    with progress() as say:
-        findings = measure(chosen, say)
+    start = time.monotonic()
+    with progress() as log:
+        findings = measure(selected, log)
     show([findings])
     if out:
-        write(out, {name: findings}, time.monotonic() - began)
+        write(out, {name: findings}, time.monotonic() - start)
 
 
-def refuse(arguments: Sequence[str]) -> None:
-    """Raises `UserError` for what is left of a command line."""
+def check_no_arguments(arguments: Sequence[str]) -> None:
+    """Raises `UserError` for positional arguments."""
     if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
+        raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
 
 
 def command_line(name: str, settings: Any) -> str:
@@ -89,18 +91,18 @@ def command_line(name: str, settings: Any) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Say]:
-    """Tells on stderr what is being done: one line that changes on a terminal, else a line each."""
+def progress() -> Iterator[Log]:
+    """Shows progress on stderr: one updated line on a terminal, else one line per message."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status('') as status:
             yield status.update
     else:
-        yield lambda text: print(text, file=sys.stderr, flush=True)
+        yield lambda message: print(message, file=sys.stderr, flush=True)
 
 
 def show(findings: Sequence[Findings]) -> None:
-    """Prints one table of all ratios, then the tables that are about something else."""
+    """Prints one table of all ratios, then the benchmarks' own tables."""
     console = Console(width=_WIDTH)
     comparisons = [row for found in findings for row in found.comparisons]
     if comparisons:
@@ -112,12 +114,12 @@ def show(findings: Sequence[Findings]) -> None:
 
 
 def write(out: Path, findings: Mapping[str, Findings], seconds: float) -> None:
-    """Writes all figures as JSON, at one stroke.
+    """Writes all figures as JSON, atomically.
 
     Args:
       out: the file.
-      findings: by the name of their benchmark.
-      seconds: how long it took.
+      findings: findings by the name of the benchmark.
+      seconds: the duration of the benchmarks.
     """
     rows: list[Comparison] = [row for found in findings.values() for row in found.comparisons]
     content = {
@@ -125,25 +127,27 @@ def write(out: Path, findings: Mapping[str, Findings], seconds: float) -> None:
         'platform': jax.default_backend(),
         'versions': versions(),
         'wall_seconds': seconds,
-        'comparisons': [row.record() for row in rows],
+        'comparisons': [row.to_json() for row in rows],
         **{name: list(found.figures) for name, found in findings.items() if found.figures},
     }
     write_out(out, json.dumps(content, indent=2) + '\n')
 
 
-def define(field: dataclasses.Field) -> None:
+def define_flag(field: dataclasses.Field) -> None:
     """Defines the flag of a `setting`."""
     name, default, text = field.name, field.default, field.metadata['help']
-    least, choices = field.metadata['least'], field.metadata['choices']
+    minimum, choices = field.metadata['minimum'], field.metadata['choices']
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, text)
     elif isinstance(default, tuple) and choices:
         flags.DEFINE_multi_enum(name, list(default), choices, text)
     elif isinstance(default, tuple):
-        flags.DEFINE_multi_integer(name, list(default), text, lower_bound=least)
+        flags.DEFINE_multi_integer(name, list(default), text, lower_bound=minimum)
     elif choices:
         flags.DEFINE_enum(name, default, choices, text)
     elif isinstance(default, int):
-        flags.DEFINE_integer(name, default, text, lower_bound=least)
+        flags.DEFINE_integer(name, default, text, lower_bound=minimum)
     else:
         flags.DEFINE_string(name, default, text)
+    if field.metadata['alias']:
+        flags.DEFINE_alias(field.metadata['alias'], name)

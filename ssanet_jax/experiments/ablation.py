@@ -1,0 +1,210 @@
+"""An ablation study: the rows of a table, each trained with several seeds, measured and compared."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.keypoints import check_keypoints
+from ssanet_jax.experiments.measurements import AFTER, BEFORE, MEASUREMENTS, Options, write_measurement
+from ssanet_jax.experiments.paired_comparison import Comparison, Summary, compare_seeds, summarize
+from ssanet_jax.experiments.stage_reuse import reuse_stages
+from ssanet_jax.experiments.tables import Row, row_config
+from ssanet_jax.runs.compatibility import changed_settings
+from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
+from ssanet_jax.runs.preprocessing import resolve_preprocessing
+from ssanet_jax.runs.run import dataset_of, load_run
+from ssanet_jax.training import loop
+
+
+class Ablation(NamedTuple):
+    """Where the runs of a configuration are stored: `root/seed<k>/<row>`."""
+
+    config: ConfigDict  # of full SSANet
+    root: Path
+
+    def seed_dir(self, seed: int) -> Path:
+        """The folder of all runs with one seed, on which one process at a time works."""
+        return self.root / f'seed{seed}'
+
+    def workdir(self, row: Row, seed: int) -> Path:
+        """The work directory of one run."""
+        return self.seed_dir(seed) / row.name
+
+
+def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Console) -> None:
+    """Trains the unfinished rows with one seed, one after the other.
+
+    A row reuses the first stages that it shares with another one (`stage_reuse.reuse_stages`).
+
+    Raises:
+      UserError: as `loop.train`, naming the row; or a finished run has other settings.
+    """
+    dataset = None
+    for number, row in enumerate(rows, 1):
+        config = row_config(ablation.config, row.name)
+        config.seed = seed
+        workdir = ablation.workdir(row, seed)
+        if dataset is None:
+            dataset = load_dataset(config.data)
+        if is_finished(workdir, config, dataset.digest):
+            continue
+        console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
+        runs = [path.parent for path in sorted(ablation.seed_dir(seed).glob(f'*/{CONFIG_FILE}'))]
+        try:
+            reused = reuse_stages(resolve_preprocessing(config), workdir, runs, dataset.digest)
+            if reused:
+                console.print(f'reused stages: {", ".join(reused)}', highlight=False)
+            loop.train(config, workdir, console)
+        except UserError as error:
+            raise UserError(f'row {row.name}, seed {seed}: {error}') from error
+        jax.clear_caches()  # no later row runs the same programs
+
+
+def is_finished(workdir: Path, config: ConfigDict, digest: str) -> bool:
+    """Whether a run is finished.
+
+    Args:
+      workdir: the run's work directory.
+      config: the settings it should have.
+      digest: digest of the images it should have been trained on.
+
+    Raises:
+      UserError: it is finished, but has other settings or images.
+    """
+    if not (workdir / RESULTS_FILE).exists():
+        return False
+    run = read_run(workdir)
+    changed = changed_settings(run['config'], config)
+    if run['images'] != digest:
+        changed.append('data set')
+    if changed:
+        raise UserError(
+            f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
+        )
+    return True
+
+
+def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequence[str], console: Console) -> None:
+    """Takes the missing measurements of the finished rows, except key points of rows without parts.
+
+    Args:
+      ablation: where the runs are.
+      rows: the rows to measure.
+      seed: the seed of their runs.
+      names: keys of `measurements.MEASUREMENTS`.
+      console: for progress messages.
+    """
+    for row in rows:
+        workdir = ablation.workdir(row, seed)
+        last = row_config(ablation.config, row.name).stages[-1].name
+        missing = [name for name in names if not _is_measured(workdir / f'{name}.json', last)]
+        if not missing or not (workdir / RESULTS_FILE).exists():
+            continue
+        run = load_run(workdir, data_dir=ablation.config.data.dir)
+        dataset = dataset_of(run, workdir)
+        for name in missing:
+            if name == 'keypoints':
+                check_keypoints(dataset)
+                if 'proposals' not in run.active:
+                    continue
+            console.print(f'{row.name}, seed {seed}: measuring {name}', highlight=False)
+            result = MEASUREMENTS[name].measure(run, dataset, Options())
+            write_measurement(workdir, name, run, dataset, result)
+        jax.clear_caches()
+
+
+def _is_measured(path: Path, stage: str) -> bool:
+    """Whether the file holds this measurement of the last stage, with the default seed of the random angles."""
+    content = read_json(path, _CURE) or {}
+    return content.get('stage') == stage and content.get('seed', 0) == Options().seed
+
+
+class Metric(NamedTuple):
+    """One number of a run."""
+
+    name: str
+    source: str  # 'results', or the measurement it comes from
+    read: Callable[[dict[str, Any]], float]
+    percent: bool  # whether it is a share, printed in percent
+
+    @property
+    def file(self) -> str:
+        """The file of the run that holds it."""
+        return f'{self.source}.json'
+
+
+def _of_parts(read: Callable[[dict[str, Any]], float]) -> Callable[[dict[str, Any]], float]:
+    """A number of the network's final boxes: after scale mining if there is any."""
+
+    def read_final(content: dict[str, Any]) -> float:
+        boxes = content['boxes']
+        return read(boxes.get(AFTER) or boxes[BEFORE])
+
+    return read_final
+
+
+def _accuracy_of(change: str) -> Callable[[dict[str, Any]], float]:
+    return lambda content: content['accuracy'][change]
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric('accuracy', Path(RESULTS_FILE).stem, lambda content: content['accuracy'], True),
+    *(
+        Metric(change, 'robustness', _accuracy_of(change), True)
+        for change in ('rotated by 90', 'rotated by 180', 'rotated by 270', 'rotated at random', 'reduced')
+    ),
+    Metric('distance, pixels', 'keypoints', _of_parts(lambda m: m['distance']), False),
+    Metric('inside the object', 'keypoints', _of_parts(lambda m: m['inside']), True),
+    Metric('consistency', 'keypoints', _of_parts(lambda m: m['consistency']), True),
+    Metric('consistency, excess', 'keypoints', _of_parts(lambda m: m['consistency'] - m['consistency_shuffled']), True),
+)
+# The measurements that some metric comes from.
+MEASURED = tuple(name for name in MEASUREMENTS if any(metric.source == name for metric in METRICS))
+
+
+class RowResult(NamedTuple):
+    """One metric over the runs of one row."""
+
+    row: Row
+    values: dict[int, float]  # {seed: value}; shares in percent
+    summary: Summary
+    comparison: Comparison | None  # with the row `row.against`, if both have runs
+
+
+def collect(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int], metric: Metric) -> list[RowResult]:
+    """One metric of all runs that have it; rows without any value are left out."""
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        contents = {seed: read_json(ablation.workdir(row, seed) / metric.file, _CURE) for seed in seeds}
+        found = {
+            seed: _read(metric, content, ablation.workdir(row, seed))
+            for seed, content in contents.items()
+            if content is not None
+        }
+        if found:
+            values[row.name] = {seed: value * (100 if metric.percent else 1) for seed, value in found.items()}
+    return list(_row_results(rows, values))
+
+
+def _row_results(rows: Sequence[Row], values: Mapping[str, dict[int, float]]) -> Iterator[RowResult]:
+    for row in rows:
+        if row.name in values:
+            own = values[row.name]
+            comparison = compare_seeds(own, values[row.against]) if row.against in values else None
+            yield RowResult(row, own, summarize(list(own.values())), comparison)
+
+
+def _read(metric: Metric, content: dict[str, Any], workdir: Path) -> float:
+    try:
+        return float(metric.read(content))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{workdir / metric.file} is damaged: {_CURE}') from error
+
+
+_CURE = 'remove it and give the same command again'
