@@ -127,7 +127,7 @@ def test_a_way_that_does_not_fit_is_a_row_and_no_end(config):
     config.data.eval_batch_size = 1
     model = build_model(config, CLASSES, pretrained=False)
     run = a_run(config, model, {'backbone', 'proposals', 'part_classifier', 'part_head'})
-    result = measure_sharing(run, load_dataset(config.data), rounds=1)
+    result = measure_sharing(run, load_dataset(config.data), rounds=1).to_json()
     rows = {row['way']: row for row in result['ways']}
     assert rows['image']['trained'] and 'problem' not in rows['image']
     assert list(rows['image']['heads']) == ['image_classifier', 'part_head']
