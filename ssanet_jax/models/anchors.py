@@ -1,8 +1,7 @@
-"""Static anchor boxes and the table of which of them overlap.
+"""Static anchor boxes and the table of the pairs that overlap.
 
-The boxes follow NTS-Net (Yang et al., ECCV 2018). They depend only on the size of the input,
-so they are NumPy constants: the compiled program holds them, and non-maximum suppression needs
-no intersection over union at run time.
+The boxes follow NTS-Net (Yang et al., ECCV 2018). They depend only on the size of the input, so they are NumPy
+constants of the compiled program, and non-maximum suppression computes no intersection over union at run time.
 """
 
 import math
@@ -10,17 +9,17 @@ import math
 import numpy as np
 
 RATIOS = (0.667, 1.0, 1.5)  # width / height
-# One row a level: its stride as a multiple of the backbone's, and the scales of its boxes.
+# For each level: its stride as a multiple of the backbone's, and the scales of its boxes.
 LEVELS = (
     (1, (2 ** (1 / 3), 2 ** (2 / 3))),
     (2, (2 ** (1 / 3), 2 ** (2 / 3))),
     (4, (1.0, 2 ** (1 / 3), 2 ** (2 / 3))),
 )
-SIZE_TO_STRIDE = 1.5  # 48, 96 and 192 pixels at strides 32, 64 and 128
+SIZE_TO_STRIDE = 1.5  # base sizes of 48, 96 and 192 pixels at strides 32, 64 and 128
 
 
 def level_sides(map_side: int) -> list[int]:
-    """Grid side of every level over a backbone map of side `map_side`: 14 -> [14, 7, 4]."""
+    """The side of each level's grid for a backbone map of side `map_side`: 14 -> [14, 7, 4]."""
     sides = [map_side]
     for _ in LEVELS[1:]:
         sides.append(math.ceil(sides[-1] / 2))
@@ -28,20 +27,23 @@ def level_sides(map_side: int) -> list[int]:
 
 
 def boxes_per_cell() -> list[int]:
-    """Number of boxes at each grid position, level by level: [6, 6, 9]."""
+    """The number of boxes per grid cell of each level: [6, 6, 9]."""
     return [len(scales) * len(RATIOS) for _, scales in LEVELS]
 
 
 def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
-    """Candidate boxes of a square image, NTS-Net's layout (1614 boxes at 448).
+    """The anchor boxes of a square image in NTS-Net's layout: 1614 boxes at 448 pixels.
 
     Args:
       image_size: side of the network's input, pixels.
-      stride: input pixels per cell of the backbone's map; the boxes grow with it.
+      stride: input pixels per cell of the backbone's map; the sizes of the boxes are proportional to it.
 
     Returns:
-      float32 `[A, 4]`, rows `(y0, x0, y1, x1)` in pixels of the input. Boxes at the border
-      reach beyond the image. Order: level, row, column, scale, ratio.
+      float32 `[A, 4]`, each row `(y0, x0, y1, x1)` in pixels of the input, in the order level, row, column, scale,
+      ratio. Boxes near the border extend beyond the image.
+
+    Raises:
+      ValueError: the image is smaller than the stride.
     """
     if image_size < stride:
         raise ValueError(f'image_size {image_size} is smaller than the stride {stride} of the backbone')
@@ -64,16 +66,17 @@ def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
 
 
 def overlap_table(anchors: np.ndarray, threshold: float) -> np.ndarray:
-    """Which pairs of boxes overlap too much to be kept together.
+    """Which pairs of boxes overlap too much for both to be kept.
 
     Args:
       anchors: `[A, 4]` boxes.
-      threshold: intersection over union from which two boxes exclude each other.
+      threshold: intersection over union at which two boxes exclude each other.
 
     Returns:
       bool `[A, A]`, true where IoU >= threshold.
     """
-    # An anchor within one of twice its side overlaps it by exactly 1/4, NTS-Net's threshold: rounding must not decide.
+    # Thousands of pairs (an anchor inside one of twice its side) have an IoU of exactly 1/4, the threshold of
+    # NTS-Net. float64 and the tolerance keep rounding from deciding about them.
     anchors = np.asarray(anchors, np.float64)
     threshold -= 1e-5
     low = np.maximum(anchors[:, None, :2], anchors[None, :, :2])

@@ -1,41 +1,48 @@
-"""A part's box -> S boxes at S scales (paper, 3.2)."""
+"""Scale candidates: each part's box at S scales (section 3.2 of the paper)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Corners of a box (y0, x0, y1, x1) as columns, in the order that breaks ties:
+# Columns of a box (y0, x0, y1, x1) that form its corners. The order breaks ties of distance:
 # top-left, top-right, bottom-left, bottom-right.
 _CORNER_Y = np.array([0, 0, 2, 2])
 _CORNER_X = np.array([1, 3, 1, 3])
 
 
 def scale_factors(scales: int, alpha: float) -> np.ndarray:
-    """`alpha ** e` for e = -(S-1)/2 ... (S-1)/2: shrunk, the original, expanded. `[S]`."""
+    """The factors `alpha ** e`, e = -(S-1)/2 ... (S-1)/2: float32 `[S]`, from the smallest to the largest.
+
+    Args:
+      scales: S, odd.
+      alpha: ratio of neighboring factors, > 1.
+
+    Raises:
+      ValueError: S is even, or alpha is not greater than 1.
+    """
     if scales < 1 or scales % 2 == 0:
-        raise ValueError(f'scales must be odd, so that one of them is the original; got {scales}')
+        raise ValueError(f'num_scales must be odd, so that one of the scales is the original; got {scales}')
     if not alpha > 1:
         raise ValueError(f'alpha must be greater than 1; got {alpha}')
     return (alpha ** (np.arange(scales) - (scales - 1) / 2)).astype(np.float32)
 
 
 def scale_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
-    """Grows and shrinks the boxes of one image towards the object (paper, 3.2).
+    """Shrinks and expands the boxes of one image towards the object (section 3.2 of the paper).
 
-    The centre of the object is taken as the mean of the centres of the K boxes. psi is the
-    corner of a box farthest from it and stays fixed when the box expands; eta is the nearest
-    and stays fixed when the box shrinks.
+    The center of the object is estimated as the mean of the centers of the K boxes. psi, the corner of a box farthest
+    from it, stays fixed when the box expands; eta, the nearest corner, stays fixed when the box shrinks.
 
     Args:
       boxes: `[K, 4]`, the boxes of one image, pixels.
       scales: S, odd.
-      alpha: ratio of the sides from one scale to the next, > 1.
+      alpha: ratio of the sides between neighboring scales, > 1.
 
     Returns:
-      `[K, S, 4]`, smallest first; row (S-1)/2 is the box itself.
+      `[K, S, 4]`, smallest first; the candidate at index (S-1)/2 is the box itself.
 
     Raises:
-      ValueError: if S is even or alpha is not above 1.
+      ValueError: S is even, or alpha is not greater than 1.
     """
     factors = scale_factors(scales, alpha)
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)  # [2]
@@ -47,7 +54,6 @@ def scale_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
 
     expanded = factors >= 1
     fixed = jnp.where(expanded[None, :, None], psi[:, None], eta[:, None])  # [K, S, 2]
-    # Scaling about a fixed corner moves the other three; the original scale moves none.
     low = fixed + (boxes[:, None, :2] - fixed) * factors[None, :, None]
     high = fixed + (boxes[:, None, 2:] - fixed) * factors[None, :, None]
     return jnp.concatenate([low, high], -1)  # [K, S, 4]

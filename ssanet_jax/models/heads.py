@@ -1,19 +1,19 @@
-"""The paper's baselines: what else may read the K parts, in place of DSM and OP (Tables 4 and 5, and NTS-Net).
+"""The paper's baselines: heads that classify the K parts in place of DSM and OP (Tables 4 and 5, and NTS-Net).
 
-| `config.model.part_head` | row of the paper | what it classifies |
+| `config.model.part_head` | row in the paper | classifies |
 |---|---|---|
-| 'gap', 'gmp' | GAP, GMP | each part's 7 x 7 map, averaged or maxed |
-| 'spp' | SPPNet | its maxima in 4 x 4, 3 x 3, 2 x 2 and 1 x 1 bins |
-| 'fpn' | FPN | its average, from the level of a feature pyramid that fits its size |
-| 'dsm_fixed' | DSM(fixed) | the S scales side by side: several scales, no alignment |
-| 'dsm_1' | DSM(1) | the best of the S scales: alignment, one scale |
-| 'concat' | NTS-Net | the image and its parts side by side |
+| 'gap', 'gmp' | GAP, GMP | the 7 x 7 map of each part, average- or max-pooled |
+| 'spp' | SPPNet | the maxima of that map in 4 x 4, 3 x 3, 2 x 2 and 1 x 1 bins |
+| 'fpn' | FPN | the average of each part in the level of a feature pyramid that fits its size |
+| 'dsm_fixed' | DSM(fixed) | the S scales concatenated: several scales, no alignment |
+| 'dsm_1' | DSM(1) | the best of the S scales: alignment, a single scale |
+| 'concat' | NTS-Net | the features of the image and its parts, concatenated |
 
-All but 'concat' have filters for each part, as DSM has, and sum over parts with one bias a class.
+Like DSM, all but 'concat' have separate filters for each part, and sum the logits over parts, with one bias per class.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,44 +23,54 @@ from ssanet_jax.models.backbones.base import Level
 from ssanet_jax.models.feature_pyramid import FeaturePyramid, pyramid_align
 
 SPP_BINS = (4, 3, 2, 1)  # He et al., TPAMI 2015: the pyramid of 30 bins
-FPN_LEVELS = 3  # the coarsest ones: strides 8, 16 and 32, as Lin et al. have above their finest
-FPN_FEATURES = 256  # at most: no more than the backbone's own
+FPN_LEVELS = 3  # the coarsest levels, strides 8, 16 and 32: those of Lin et al. except their finest
+FPN_FEATURES = 256  # an upper limit: no more than the backbone has
 NTS_DROPOUT = 0.5
 
-# Near zero, as in oriented pooling: the longer the vector, the more would random answers drown the right ones.
+# Near zero, as in oriented pooling: with inputs this long, random logits of ordinary size would take long to unlearn.
 _INIT = nnx.initializers.variance_scaling(1e-4, 'fan_in', 'normal', in_axis=(0, 1), out_axis=2)
 
 
 class Regions(NamedTuple):
-    """What a head may read of a batch. What it does not read, the compiler drops."""
+    """The inputs of a baseline head for a batch. The compiler removes the computation of unused ones."""
 
-    image: jax.Array  # [B, C], the map of the image, averaged
-    pooled: jax.Array  # [B, K, S, C], the map of each candidate, averaged; S = 1 for a head that is not multiscale
-    maps: jax.Array  # [B, K, 7, 7, C], of the parts at their original scale
-    boxes: jax.Array  # [B, K, 4], those parts, pixels
+    image: jax.Array  # [B, C], averaged feature map of the image
+    pooled: jax.Array  # [B, K, S, C], averaged map of each candidate; S = 1 unless the head is multiscale
+    maps: jax.Array  # [B, K, 7, 7, C], maps of the parts at their original scale
+    boxes: jax.Array  # [B, K, 4], the parts at their original scale, pixels
     levels: Sequence[Level]  # the backbone's maps, finest first
     dropout: jax.Array | None = None  # random key; None outside training
 
 
-class PooledHead(nnx.Module):
-    """A linear classifier on what is pooled from each part."""
+class PartHead(Protocol):
+    """The interface of a baseline head."""
+
+    multiscale: bool  # whether `Regions.pooled` must have all S scales
+
+    def part_logits(self, regions: Regions) -> jax.Array:
+        """The contribution of each part to the logits, without the bias: `[B, K, N]`."""
+        ...
+
+    def __call__(self, regions: Regions) -> jax.Array:
+        """The logits `[B, N]`."""
+        ...
+
+
+class _LinearHead(nnx.Module):
+    """A linear classifier on one feature of each part, which `pool` computes."""
 
     multiscale = False
 
-    def __init__(
-        self, pool: Callable[[Regions], jax.Array] | None, length: int, parts: int, classes: int, *, rngs: nnx.Rngs
-    ):
-        """Args: pool: regions -> `[B, K, length]`, without weights of its own."""
-        self._pool = pool
-        self.weights = nnx.Param(_INIT(rngs.params(), (parts, length, classes)))
-        self.bias = nnx.Param(jnp.zeros(classes))
+    def __init__(self, num_features: int, num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
+        self.weights = nnx.Param(_INIT(rngs.params(), (num_parts, num_features, num_classes)))
+        self.bias = nnx.Param(jnp.zeros(num_classes))
 
     def pool(self, regions: Regions) -> jax.Array:
-        """Regions -> `[B, K, length]`."""
-        return self._pool(regions)
+        """Regions -> features of the parts `[B, K, D]`."""
+        raise NotImplementedError
 
     def part_logits(self, regions: Regions) -> jax.Array:
-        """What each part adds to the logits: `[B, K, N]`, without the bias."""
+        """See `PartHead`."""
         return jnp.einsum('bkd,kdn->bkn', self.pool(regions).astype(jnp.float32), self.weights[...])
 
     def __call__(self, regions: Regions) -> jax.Array:
@@ -69,27 +79,59 @@ class PooledHead(nnx.Module):
         return jnp.einsum('bkd,kdn->bn', pooled, self.weights[...]) + self.bias[...]
 
 
-class FixedScales(PooledHead):
-    """DSM(fixed): every filter stays at its own scale, so nothing is aligned. It is Eq. 7 at shift 0 alone."""
+class PooledHead(_LinearHead):
+    """GAP, GMP and SPPNet: a linear classifier on a pooled feature of each part."""
+
+    def __init__(
+        self,
+        pool: Callable[[Regions], jax.Array],
+        num_features: int,
+        num_parts: int,
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the head.
+
+        Args:
+          pool: regions -> features of the parts `[B, K, D]`.
+          num_features: D.
+          num_parts: K.
+          num_classes: N.
+          rngs: source of the random weights.
+        """
+        super().__init__(num_features, num_parts, num_classes, rngs=rngs)
+        self._pool = pool
+
+    def pool(self, regions: Regions) -> jax.Array:
+        """Regions -> features of the parts `[B, K, D]`."""
+        return self._pool(regions)
+
+
+class FixedScales(_LinearHead):
+    """DSM(fixed): each scale has its own filter and there is no alignment. This is Eq. 7 at shift 0 only."""
 
     multiscale = True
 
-    def __init__(self, channels: int, parts: int, scales: int, classes: int, *, rngs: nnx.Rngs):
-        side_by_side = lambda regions: regions.pooled.reshape(*regions.pooled.shape[:2], -1)  # [B, K, S * C]
-        super().__init__(side_by_side, channels * scales, parts, classes, rngs=rngs)
+    def __init__(self, channels: int, num_parts: int, num_scales: int, num_classes: int, *, rngs: nnx.Rngs):
+        super().__init__(channels * num_scales, num_parts, num_classes, rngs=rngs)
+
+    def pool(self, regions: Regions) -> jax.Array:
+        """Regions -> the concatenated scales of each part `[B, K, S * C]`."""
+        return regions.pooled.reshape(*regions.pooled.shape[:2], -1)
 
 
 class BestScale(nnx.Module):
-    """DSM(1): one filter for each part, tried at every scale; the max per part and class, as in Eq. 7."""
+    """DSM(1): one filter per part, applied at every scale; the max per part and class, as in Eq. 7."""
 
     multiscale = True
 
-    def __init__(self, channels: int, parts: int, classes: int, *, rngs: nnx.Rngs):
-        self.weights = nnx.Param(_INIT(rngs.params(), (parts, channels, classes)))
-        self.bias = nnx.Param(jnp.zeros(classes))
+    def __init__(self, channels: int, num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
+        self.weights = nnx.Param(_INIT(rngs.params(), (num_parts, channels, num_classes)))
+        self.bias = nnx.Param(jnp.zeros(num_classes))
 
     def part_logits(self, regions: Regions) -> jax.Array:
-        """What each part adds to the logits: `[B, K, N]`, without the bias."""
+        """See `PartHead`."""
         return jnp.einsum('bksd,kdn->bksn', regions.pooled.astype(jnp.float32), self.weights[...]).max(2)
 
     def __call__(self, regions: Regions) -> jax.Array:
@@ -97,17 +139,17 @@ class BestScale(nnx.Module):
         return self.part_logits(regions).sum(1) + self.bias[...]
 
 
-class PyramidHead(PooledHead):
-    """FPN: each part is averaged from the level of a feature pyramid that fits its size (Lin et al., CVPR 2017)."""
+class PyramidHead(_LinearHead):
+    """FPN: each part is averaged in the level of a feature pyramid that fits its size (Lin et al., CVPR 2017)."""
 
-    def __init__(self, channels: Sequence[int], parts: int, classes: int, *, rngs: nnx.Rngs):
-        """Args: channels: of the backbone's maps, finest first."""
-        features = min(FPN_FEATURES, channels[-1])
-        super().__init__(None, features, parts, classes, rngs=rngs)
-        self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], features, rngs=rngs)
+    def __init__(self, channels: Sequence[int], num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
+        """Builds the head; `channels` are those of the backbone's maps, finest first."""
+        num_features = min(FPN_FEATURES, channels[-1])
+        super().__init__(num_features, num_parts, num_classes, rngs=rngs)
+        self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], num_features, rngs=rngs)
 
     def pool(self, regions: Regions) -> jax.Array:
-        """Regions -> `[B, K, features]`, each part from its level."""
+        """Regions -> features of the parts `[B, K, F]`, each from its level."""
         levels = regions.levels[-FPN_LEVELS:]
         maps = self.pyramid([level.map for level in levels])
         strides, centres = [level.stride for level in levels], [level.centre for level in levels]
@@ -115,19 +157,20 @@ class PyramidHead(PooledHead):
 
 
 class ConcatHead(nnx.Module):
-    """NTS-Net's own prediction: image and parts side by side, with dropout in training only."""
+    """NTS-Net's classifier of the concatenated features of image and parts, with dropout in training only."""
 
     multiscale = False
 
-    def __init__(self, channels: int, parts: int, classes: int, *, rngs: nnx.Rngs):
-        self.classifier = nnx.Linear((parts + 1) * channels, classes, rngs=rngs)
+    def __init__(self, channels: int, num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
+        self.classifier = nnx.Linear((num_parts + 1) * channels, num_classes, rngs=rngs)
 
     @property
-    def bias(self) -> nnx.Param:
+    def bias(self) -> nnx.Param | None:
+        """The bias of each class, `[N]`."""
         return self.classifier.bias
 
     def part_logits(self, regions: Regions) -> jax.Array:
-        """What each part adds to the logits: `[B, K, N]`, without the bias and without the image's share."""
+        """See `PartHead`; without the contribution of the image."""
         parts = regions.pooled[:, :, 0].astype(jnp.float32)  # [B, K, C]
         kernel = self.classifier.kernel[...].reshape(-1, parts.shape[-1], self.classifier.out_features)
         return jnp.einsum('bkd,kdn->bkn', parts, kernel[1:])
@@ -143,16 +186,16 @@ class ConcatHead(nnx.Module):
 
 
 def spatial_pyramid(maps: jax.Array, bins: Sequence[int] = SPP_BINS) -> jax.Array:
-    """Spatial pyramid pooling: maxima in n x n bins for each n (He et al., TPAMI 2015).
+    """Spatial pyramid pooling: the maxima in n x n bins for each n (He et al., TPAMI 2015).
 
-    Bin i of n reaches from row floor(i H / n) to ceil((i + 1) H / n), columns likewise.
+    Bin i of n spans the rows from floor(i H / n) to ceil((i + 1) H / n), and the columns likewise.
 
     Args:
       maps: `[..., H, W, C]`.
-      bins: each n.
+      bins: the values of n.
 
     Returns:
-      `[..., sum of n * n * C]`, the grids in the order of `bins`, each row by row as (row, column, C).
+      `[..., sum of n * n * C]`: the grids in the order of `bins`, each flattened as (row, column, C).
     """
     *batch, height, width, _ = maps.shape
     edges = lambda side, n: [(i * side // n, -(-(i + 1) * side // n)) for i in range(n)]
@@ -166,32 +209,32 @@ def spatial_pyramid(maps: jax.Array, bins: Sequence[int] = SPP_BINS) -> jax.Arra
 
 
 def build_head(
-    name: str, channels: Sequence[int], parts: int, scales: int, classes: int, *, rngs: nnx.Rngs
-) -> nnx.Module:
-    """A baseline head by its name in `config.model.part_head`.
+    name: str, channels: Sequence[int], num_parts: int, num_scales: int, num_classes: int, *, rngs: nnx.Rngs
+) -> PartHead:
+    """Builds a baseline head by its name in `config.model.part_head`.
 
     Args:
-      name: see the table above.
-      channels: of the backbone's maps, finest first; the last is C.
-      parts, scales, classes: K, S and N.
-
-    Returns:
-      A module `Regions -> logits [B, N]`; its attribute `multiscale` says whether it wants all S candidates.
+      name: see the table at the top of this file.
+      channels: channels of the backbone's maps, finest first; the last one is C.
+      num_parts: K.
+      num_scales: S.
+      num_classes: N.
+      rngs: source of the random weights.
 
     Raises:
-      ValueError: there is no head of that name.
+      ValueError: the name is unknown.
     """
     last = channels[-1]
-    pooled = lambda pool, length: lambda: PooledHead(pool, length, parts, classes, rngs=rngs)
-    heads = {
+    pooled = lambda pool, num_features: lambda: PooledHead(pool, num_features, num_parts, num_classes, rngs=rngs)
+    heads: dict[str, Callable[[], PartHead]] = {
         'gap': pooled(lambda regions: regions.pooled[:, :, 0], last),
         'gmp': pooled(lambda regions: regions.maps.max((2, 3)), last),
         'spp': pooled(lambda regions: spatial_pyramid(regions.maps), last * sum(n * n for n in SPP_BINS)),
-        'fpn': lambda: PyramidHead(channels, parts, classes, rngs=rngs),
-        'dsm_fixed': lambda: FixedScales(last, parts, scales, classes, rngs=rngs),
-        'dsm_1': lambda: BestScale(last, parts, classes, rngs=rngs),
-        'concat': lambda: ConcatHead(last, parts, classes, rngs=rngs),
+        'fpn': lambda: PyramidHead(channels, num_parts, num_classes, rngs=rngs),
+        'dsm_fixed': lambda: FixedScales(last, num_parts, num_scales, num_classes, rngs=rngs),
+        'dsm_1': lambda: BestScale(last, num_parts, num_classes, rngs=rngs),
+        'concat': lambda: ConcatHead(last, num_parts, num_classes, rngs=rngs),
     }
     if name not in heads:
-        raise ValueError(f'there is no part_head {name!r}: choose from {", ".join(heads)}, or none')
+        raise ValueError(f'unknown part_head {name!r}: choose one of {", ".join(heads)}, or none')
     return heads[name]()

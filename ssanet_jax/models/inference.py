@@ -1,29 +1,33 @@
-"""A trained network made ready to predict: what depends on its weights alone is computed once."""
+"""Optimization of a trained network for prediction: values that depend on its weights alone are precomputed."""
+
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.backbones.batch_norm import fold_norms
+from ssanet_jax.models.backbones.depthwise import DepthwiseConv
 from ssanet_jax.models.ssanet import SSANet
 
 
 def optimize_for_inference(model: SSANet) -> SSANet:
-    """The same predictions by fewer operations a call.
+    """A copy of a network that makes the same predictions with fewer operations.
 
-    BatchNorm is folded into the convolutions, the backbone's filters are rounded to the type that it computes in,
-    scale mining has the spectrum of its weights, and oriented pooling has its own in the order that reads quickest.
-    What comes out cannot be trained, nor given to `split_model` together with statistics of the old one.
+    BatchNorm is folded into the convolutions, the filters of the backbone are cast to its computation dtype, the
+    filters of scale mining are replaced by their spectrum, and the weights of oriented pooling are transposed. The
+    copy cannot be trained, and its `split_model` parts do not fit those of the original.
 
     Args:
-      model: a trained network; it stays as it is.
+      model: a trained network; it is not changed.
     """
     model = nnx.clone(model)
     model.eval()
-    fold_norms(model.backbone, jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32))
-    for _, module in nnx.iter_modules(model.backbone):
-        if hasattr(module, 'kernel') and hasattr(module, 'dtype'):
+    backbone = cast(nnx.Module, model.backbone)  # the protocol cannot say that every backbone is an NNX module
+    fold_norms(backbone, jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32))
+    for _, module in nnx.iter_modules(backbone):
+        if isinstance(module, nnx.Conv | nnx.Linear | DepthwiseConv):
             module.kernel.set_value(module.kernel[...].astype(module.dtype))
-    model.scale_mining.transform()
-    model.oriented_pooling.lay_out()
+    model.scale_mining.precompute_spectrum()
+    model.oriented_pooling.transpose_weights()
     return model

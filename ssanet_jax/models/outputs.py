@@ -1,4 +1,4 @@
-"""What the network hands on: a features of a batch, and what its classifiers say of it."""
+"""The results of the two halves of SSANet: the features of the parts, and the logits of the classifiers."""
 
 from typing import NamedTuple
 
@@ -7,43 +7,46 @@ import jax
 from ssanet_jax.models.heads import Regions
 
 
-class Outputs(NamedTuple):
-    """What the network says of a batch; None where the group it needs is not active."""
+class PartFeatures(NamedTuple):
+    """The inputs of the classifiers: the result of `SSANet.extract_features` for a batch.
 
-    image_logits: jax.Array  # [B, N], the image-level classifier (an auxiliary loss)
-    scores: jax.Array | None = None  # [B, M], of the proposals
-    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
-    part_features: jax.Array | None = None  # [B, M, C], pooled over each proposal
-    part_logits: jax.Array | None = None  # [B, M, N], the part classifier on each proposal (training only)
-    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
+    A field is None if no active group needs it. The features depend on the backbone, the proposals and (through the
+    choice of scales) scale mining, and on no other group: while these are frozen, the features can be cached
+    (`training/feature_cache.py`).
+    """
+
+    image: jax.Array  # [B, C], averaged feature map of the image
+    scores: jax.Array | None = None  # [B, M], scores of the proposals, best first
+    boxes: jax.Array | None = None  # [B, M, 4], the proposals; the first K are the parts
+    phi: jax.Array | None = None  # [B, K, S, D], features of the candidates of each part (Eq. 6)
+    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale selected by scale mining
     aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
-    scale_logits: jax.Array | None = None  # [B, N], DSM summed over parts
-    orientation: jax.Array | None = None  # int32 [B, K], orientation that OP chose
-    oriented_logits: jax.Array | None = None  # [B, N], OP summed over parts
-    head_logits: jax.Array | None = None  # [B, N], a baseline's head
-    global_logits: jax.Array | None = None  # [B, N], image_logits where they are fused with the parts
+    aligned_maps: jax.Array | None = None  # [B, K, 7, 7, C], maps of the aligned boxes, for oriented pooling
+    regions: Regions | None = None  # for a baseline head
+    pooled: jax.Array | None = None  # [B, M, C], averaged map of each proposal (training only)
+
+
+class Outputs(NamedTuple):
+    """The result of SSANet for a batch. A field is None if the group that computes it is not active."""
+
+    image_logits: jax.Array  # [B, N], image classifier (an auxiliary loss)
+    scores: jax.Array | None = None  # [B, M], scores of the proposals, best first
+    boxes: jax.Array | None = None  # [B, M, 4], the proposals; the first K are the parts
+    part_features: jax.Array | None = None  # [B, M, C], averaged map of each proposal (training only)
+    part_logits: jax.Array | None = None  # [B, M, N], part classifier (training only)
+    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale selected by scale mining
+    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
+    scale_logits: jax.Array | None = None  # [B, N], scale mining, summed over parts
+    orientation: jax.Array | None = None  # int32 [B, K], orientation selected by oriented pooling
+    oriented_logits: jax.Array | None = None  # [B, N], oriented pooling, summed over parts
+    head_logits: jax.Array | None = None  # [B, N], a baseline head
+    global_logits: jax.Array | None = None  # [B, N], `image_logits` if fusion is 'global+parts'
 
     @property
     def logits(self) -> jax.Array:
-        """The prediction `[B, N]`: the sum of DSM and OP, whichever is active; without any, the image classifier."""
+        """The prediction `[B, N]`: the sum of all active heads, or the image classifier if there is none."""
         heads = (self.scale_logits, self.oriented_logits, self.head_logits, self.global_logits)
-        heads = [head for head in heads if head is not None]
-        return sum(heads) if heads else self.image_logits
-
-
-class PartFeatures(NamedTuple):
-    """What the classifiers read of a batch; None where no group that is active asks for it.
-
-    It depends on the backbone, the proposals and, through the choice of scales, on DSM, and on no other group:
-    while these are frozen it may be kept (`training/feature_cache.py`).
-    """
-
-    image: jax.Array  # [B, C], the map of the image, averaged
-    scores: jax.Array | None = None  # [B, M], of the proposals
-    boxes: jax.Array | None = None  # [B, M, 4], proposals, best first; the first K are the parts
-    phi: jax.Array | None = None  # [B, K, S, D], of the candidates of each part (Eq. 6)
-    aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale that DSM chose
-    aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
-    aligned_maps: jax.Array | None = None  # [B, K, 7, 7, C], for OP
-    regions: Regions | None = None  # for a baseline's head
-    pooled: jax.Array | None = None  # [B, M, C], for the part classifier (training only)
+        active = [head for head in heads if head is not None]
+        if not active:
+            return self.image_logits
+        return sum(active)

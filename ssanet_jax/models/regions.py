@@ -1,7 +1,7 @@
-"""Resampling: boxes x image -> crops, and boxes x feature map -> RoI features.
+"""Resampling of boxes: crops of an image, and RoI features of a feature map.
 
-One function serves both, by separable weights: two small matrix products, which run on matrix
-units, where a gather would not (as in `jax.image.scale_and_translate`).
+Both use separable bilinear weights, that is, two small matrix products (as in `jax.image.scale_and_translate`). They
+run on the matrix units of an accelerator, which gathers do not.
 """
 
 import jax
@@ -12,7 +12,7 @@ def _weights(low: jax.Array, high: jax.Array, length: int, size: int, samples: i
     """Bilinear weights along one axis: `[R]`, `[R]` in map pixels -> `[R, size, length]`."""
     bins = size * samples
     step = (high - low) / bins  # [R]
-    # Pixel i covers (i, i + 1), so that its centre lies at i + 0.5.
+    # Pixel i covers the interval (i, i + 1): its center lies at i + 0.5.
     points = low[:, None] + step[:, None] * (jnp.arange(bins) + 0.5) - 0.5  # [R, bins]
     tent = jnp.maximum(0, 1 - jnp.abs(points[..., None] - jnp.arange(length)))  # [R, bins, length]
     return tent.reshape(len(low), size, samples, length).mean(2)
@@ -21,19 +21,19 @@ def _weights(low: jax.Array, high: jax.Array, length: int, size: int, samples: i
 def resample(
     image: jax.Array, boxes: jax.Array, size: int, stride: float = 1, samples: int = 1, centre: float | None = None
 ) -> jax.Array:
-    """Cuts boxes out of an image or a feature map and brings them to one size.
+    """Resamples boxes of an image or a feature map to one size, bilinearly, with zeros outside the image.
 
-    With `samples=1` on an image this is a bilinear crop; with `stride` and `samples=2` on a
-    feature map it is RoIAlign (He et al., ICCV 2017). What lies outside is zero.
+    With `samples=1` on an image, this is a bilinear crop. With `stride` and `samples=2` on a feature map, it is
+    RoIAlign (He et al., ICCV 2017).
 
     Args:
-      image: `[H, W, C]` image or feature map.
+      image: `[H, W, C]`, image or feature map.
       boxes: `[R, 4]` in pixels of the network's input.
       size: side of the result.
       stride: input pixels per pixel of `image`.
-      samples: sampling points per bin and axis, averaged.
-      centre: input pixel at which the first pixel of `image` lies; `stride / 2` if not given. In a network's
-        map it is wherever padding has moved it.
+      samples: sampling points per bin and axis; they are averaged.
+      centre: input pixel at the center of the first pixel of `image`; `stride / 2` if None. In a feature map it
+        depends on the padding of the layers before.
 
     Returns:
       `[R, size, size, C]`.
@@ -44,5 +44,5 @@ def resample(
     y0, x0, y1, x1 = jnp.moveaxis(boxes / stride, -1, 0)
     rows = _weights(y0, y1, height, size, samples).astype(image.dtype)  # [R, size, H]
     columns = _weights(x0, x1, width, size, samples).astype(image.dtype)  # [R, size, W]
-    bands = jnp.einsum('rih,hwc->riwc', rows, image)
+    bands = jnp.einsum('rih,hwc->riwc', rows, image)  # [R, size, W, C]
     return jnp.einsum('rjw,riwc->rijc', columns, bands)

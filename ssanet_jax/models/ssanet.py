@@ -1,4 +1,4 @@
-"""SSANet, assembled. `SSANet.__call__` reads top to bottom like Figure 1 of the paper."""
+"""SSANet, assembled. `extract_features` and `classify` read top to bottom like Figure 1 of the paper."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
@@ -9,15 +9,28 @@ from flax import nnx
 
 from ssanet_jax.models import candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
-from ssanet_jax.models.backbones import registry
+from ssanet_jax.models.backbones.registry import build_backbone
+from ssanet_jax.models.groups import BASELINE, GROUPS
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
-from ssanet_jax.models.sharing import REGION, MapCandidates, Sharing, crop_maps, part_maps, roi_align
+from ssanet_jax.models.sharing import (
+    REGION_SIDE,
+    MapCandidates,
+    RegionFunction,
+    Sharing,
+    crop_maps,
+    part_maps,
+    roi_align,
+)
 
-# The groups of parameters that a stage of training names; each is an attribute of SSANet.
-GROUPS = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
-BASELINE = 'part_head'  # one more, where a head of `models/heads.py` is asked for
+Features = Literal['pooled', 'flat']
+Fusion = Literal['parts', 'global+parts']
+
+
+def on_one_device(function: RegionFunction) -> RegionFunction:
+    """The default `map_candidates`: the regions are not distributed over devices."""
+    return function
 
 
 class SSANet(nnx.Module):
@@ -26,32 +39,33 @@ class SSANet(nnx.Module):
     Args:
       num_classes: N.
       image_size: side of the input, pixels.
-      backbone: name in `registry.BACKBONES`.
-      num_parts: K, the parts used for recognition.
-      num_proposals: M >= K, the boxes ranked in training.
+      backbone: one of `list_backbones()`.
+      num_parts: K, number of parts used for recognition.
+      num_proposals: M >= K, number of boxes ranked in training.
       num_scales: S, odd.
-      alpha: ratio of the sides between neighbouring scales.
-      nms_iou: overlap from which a proposal is suppressed.
-      sharing: where the features of a region come from (`models/sharing.py`). 'none': each region is cropped
-        from the image and passed through the backbone (the paper); 'part': one crop for all scales of a part;
-        'image': RoIAlign from the image's own map.
-      dilate: the backbone's maps at twice the resolution, for 'part' and 'image': regions are described in
-        finer cells.
-      remat: keep less of the crops of 'none' and 'part' for the backward pass, which then takes longer: their
-        passes through the backbone are what fills the memory in training.
-      crop_size: side of the crops, pixels. Those of 'none' must make a 7 x 7 map; those of 'part' hold the largest
+      alpha: ratio of the sides between neighboring scales.
+      nms_iou: intersection over union at which a proposal is suppressed.
+      sharing: how the features of regions are computed (`models/sharing.py`). 'none': each region is cropped from the
+        image and passed through the backbone (the paper); 'part': one crop for all scales of a part; 'image': RoIAlign
+        from the map of the image.
+      output_stride: stride of the backbone's map in pixels: its usual one (also 0), or half of it, for finer features
+        of regions with 'part' and 'image'.
+      remat: whether the backward pass recomputes the activations of the crops of 'none' and 'part', which take most of
+        the memory in training. A step then takes longer.
+      crop_size: side of the crops, pixels. Those of 'none' must yield a 7 x 7 map; those of 'part' contain the largest
         of the scales.
-      features: 'pooled' averages a region's map, 'flat' keeps all of it for DSM (Figure 3).
-      solver: of DSM, 'fourier' or 'circulant'.
-      patch, grid, orientation: of OP.
-      part_head: a baseline that reads the parts too, by its name in `models/heads.py`, or 'none'.
-      fusion: what the prediction sums: 'parts' (the paper: "P" in its Table 6), or 'global+parts',
-        which adds the image classifier ("G+P", as most of the methods in that table do).
-      dtype: of the backbone's computation; parameters stay float32.
-      mean, std: per RGB channel, in 0..255: the backbone takes (pixel - mean) / std. Its own by default.
+      features: 'pooled' averages the map of a region for DSM, 'flat' keeps all of it (Figure 3).
+      solver: 'fourier' or 'circulant', for DSM.
+      patch, grid, orientation: see `oriented_pooling.oriented_features`.
+      part_head: name of an additional baseline head (`models/heads.py`), or 'none'.
+      fusion: the logits that the prediction sums. 'parts': DSM and OP (the paper; "P" in its Table 6); 'global+parts'
+        adds the image classifier ("G+P", as in most methods of that table).
+      dtype: type of the backbone's computation; parameters are float32.
+      mean, std: per RGB channel, in 0..255: the backbone gets (pixel - mean) / std. By default the backbone's own.
+      rngs: source of the random weights.
 
     Raises:
-      ValueError: for arguments that do not fit together.
+      ValueError: the arguments are inconsistent.
     """
 
     def __init__(
@@ -69,13 +83,13 @@ class SSANet(nnx.Module):
         output_stride: int = 0,
         remat: bool = False,
         crop_size: int = 224,
-        features: Literal['pooled', 'flat'] = 'pooled',
+        features: Features = 'pooled',
         solver: scale_mining.Solver = 'fourier',
         patch: int = 3,
         grid: int = 3,
         orientation: oriented_pooling.Orientation = 'literal',
         part_head: str = 'none',
-        fusion: Literal['parts', 'global+parts'] = 'parts',
+        fusion: Fusion = 'parts',
         dtype: str = 'float32',
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -83,8 +97,8 @@ class SSANet(nnx.Module):
     ):
         for name, value, allowed in (
             ('sharing', sharing, get_args(Sharing)),
-            ('fusion', fusion, ('parts', 'global+parts')),
-            ('features', features, ('pooled', 'flat')),
+            ('fusion', fusion, get_args(Fusion)),
+            ('features', features, get_args(Features)),
         ):
             if value not in allowed:
                 raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
@@ -100,27 +114,27 @@ class SSANet(nnx.Module):
 
         self.image_size = image_size
         self.num_parts, self.num_proposals, self.num_scales, self.alpha = num_parts, num_proposals, num_scales, alpha
-        self.nms_iou, self.sharing, self.crop_size, self.flat = nms_iou, sharing, crop_size, features == 'flat'
-        self.remat, self.fuse_global = remat, fusion == 'global+parts'
+        self.nms_iou, self.sharing, self.crop_size, self.remat = nms_iou, sharing, crop_size, remat
+        self.flat_features, self.fusion = features == 'flat', fusion
 
-        self.backbone = registry.build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
+        self.backbone = build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
         self.mean = tuple(self.backbone.mean if mean is None else mean)
         self.std = tuple(self.backbone.std if std is None else std)
         channels = self.backbone.num_features
-        # The proposal network reads every other cell of a dilated map, which are those that the map had before.
-        self.every = 2 if self.backbone.dilated else 1
-        self.anchor_stride = self.every * self.backbone.stride
+        # The proposal network reads every other cell of a dilated map: the cells of the undilated map.
+        self.proposal_step = 2 if self.backbone.dilated else 1
+        self.anchor_stride = self.proposal_step * self.backbone.stride
         self._check_regions(backbone, part_head)
-        self._check_map(backbone)
+        self._check_image_size(backbone)
         self.proposals = ProposalNetwork(channels, rngs=rngs)
         self.part_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
         self.image_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
-        length = channels * REGION**2 if features == 'flat' else channels
+        length = channels * REGION_SIDE**2 if self.flat_features else channels  # D
         self.scale_mining = scale_mining.ScaleMining(num_parts, num_scales, length, num_classes, solver, rngs=rngs)
         self.oriented_pooling = oriented_pooling.OrientedPooling(
             channels, num_classes, patch, grid, orientation, rngs=rngs
         )
-        # The last to draw its weights, so that the other groups start alike with any head.
+        # The last to draw its weights, so that the initial weights of the other groups do not depend on the head.
         levels = self.backbone.pyramid_features
         self.part_head = (
             None
@@ -128,9 +142,9 @@ class SSANet(nnx.Module):
             else build_head(part_head, levels, num_parts, num_scales, num_classes, rngs=rngs)
         )
 
-        # Traced, not run: patches that do not tile the map, or an unknown solver, should fail here too.
-        _traced(self.scale_mining, (1, num_parts, num_scales, length))
-        _traced(self.oriented_pooling, (1, num_parts, REGION, REGION, channels))
+        # Tracing raises here for an unknown solver, or for patches that do not tile the map.
+        _output_shapes(self.scale_mining, (1, num_parts, num_scales, length))
+        _output_shapes(self.oriented_pooling, (1, num_parts, REGION_SIDE, REGION_SIDE, channels))
 
     def __call__(
         self,
@@ -138,16 +152,16 @@ class SSANet(nnx.Module):
         *,
         active: Collection[str] = GROUPS,
         training: bool = False,
-        map_candidates: MapCandidates = lambda describe: describe,
+        map_candidates: MapCandidates = on_one_device,
     ) -> Outputs:
-        """Recognises a batch of images: finds and describes its parts, then classifies them.
+        """Classifies a batch of images.
 
         Args:
           images: uint8 `[B, image_size, image_size, 3]`, RGB.
-          active: the groups that take part: those trained so far. An untrained head would only
-            add noise, so it is neither computed nor summed.
-          training: also describe and classify the M - K proposals that are only ranked.
-          map_candidates: spreads the features of regions over devices (`parallel.candidate_map`).
+          active: the groups that take part, that is, those trained so far. The logits of an untrained head would be
+            noise, so they are neither computed nor summed.
+          training: whether to compute the features and logits of all M proposals, for the losses.
+          map_candidates: distributes the regions over devices (`distributed.sharding.candidate_map`).
         """
         features = self.extract_features(images, active=active, training=training, map_candidates=map_candidates)
         return self.classify(features, active=active)
@@ -158,74 +172,80 @@ class SSANet(nnx.Module):
         *,
         active: Collection[str] = GROUPS,
         training: bool = False,
-        map_candidates: MapCandidates = lambda describe: describe,
+        map_candidates: MapCandidates = on_one_device,
     ) -> PartFeatures:
-        """The first half of `__call__`: all that needs the backbone, and the choice of parts and scales."""
+        """The first half of `__call__`: the backbone, the parts, their scales and their features."""
         images = self._normalize(images)
         levels = self.backbone.pyramid(images)
         feature_map = levels[-1].map  # [B, h, w, C]
-        features = PartFeatures(feature_map.mean((1, 2)))
+        features = PartFeatures(image=feature_map.mean((1, 2)))
         if 'proposals' not in active:
             return features
 
-        # Morphological Alignment Constraints: the proposals, and the parts that they describe.
-        anchors = anchor_boxes(self.image_size, self.anchor_stride)
-        all_scores = self.proposals(feature_map[:, :: self.every, :: self.every])  # [B, A]
-        select = lambda scores: top_boxes(scores, anchors, self.num_proposals, self.nms_iou)
-        indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
-        features = features._replace(scores=jnp.take_along_axis(all_scores, indices, 1), boxes=boxes)
+        # 3.1, proposals: the M best boxes. The first K are the parts, which MAC aligns (losses.mac_loss).
+        scores, proposals = self._select_proposals(feature_map)  # [B, M], [B, M, 4]
+        features = features._replace(scores=scores, boxes=proposals)
 
-        # Discriminative Scale Mining: S candidates of each part, the best shift of them.
-        mined, head = 'scale_mining' in active, self.part_head if BASELINE in active else None
-        scales = self.num_scales if mined or (head and head.multiscale) else 1
-        middle = (scales - 1) // 2
-        propose = lambda parts: candidates.scale_candidates(parts, scales, self.alpha)
-        parts = jax.vmap(propose)(boxes[:, : self.num_parts])  # [B, K, S, 4]
-        ranked = boxes[:, self.num_parts :] if training else None
-        maps, ranked_maps = self._region_maps(images, feature_map, parts, ranked, map_candidates)
-        if mined:
-            phi = maps.reshape(*maps.shape[:3], -1) if self.flat else maps.mean((3, 4))  # [B, K, S, D]
-            aligned = scale_mining.aligned_scale(self._mine(phi).shift, scales)  # [B, K]
+        # 3.2, candidates: each part at S scales, or only at its original scale if nothing reads the others.
+        head = self.part_head if BASELINE in active else None
+        multiscale = 'scale_mining' in active or (head is not None and head.multiscale)
+        scales = self.num_scales if multiscale else 1
+        original = (scales - 1) // 2  # index of the original scale
+        expand = lambda boxes: candidates.scale_candidates(boxes, scales, self.alpha)
+        parts = jax.vmap(expand)(proposals[:, : self.num_parts])  # [B, K, S, 4]
+        extra_proposals = proposals[:, self.num_parts :] if training else None  # [B, M - K, 4]
+        maps, extra_maps = self._region_maps(images, feature_map, parts, extra_proposals, map_candidates)
+
+        # 3.2, Discriminative Scale Mining: the scale shift of each part that fits the filters best.
+        if 'scale_mining' in active:
+            phi = maps.reshape(*maps.shape[:3], -1) if self.flat_features else maps.mean((3, 4))  # [B, K, S, D]
+            aligned_scale = scale_mining.aligned_scale(self._mine_scales(phi).shift, scales)  # [B, K]
             features = features._replace(phi=phi)
         else:
-            aligned = jnp.full(parts.shape[:2], middle, jnp.int32)
-        aligned_boxes = _select(parts, aligned)
-        features = features._replace(aligned_scale=aligned, aligned_boxes=aligned_boxes)
+            aligned_scale = jnp.full(parts.shape[:2], original, jnp.int32)
+        aligned_boxes = _select_scale(parts, aligned_scale)  # [B, K, 4]
+        features = features._replace(aligned_scale=aligned_scale, aligned_boxes=aligned_boxes)
 
-        # Oriented Pooling reads the map of each part at the scale to which it was aligned.
+        # 3.3, Oriented Pooling: it reads the map of each part at the aligned scale.
+        complete = maps.shape[-2] == REGION_SIDE  # else `maps` are averages, and 7 x 7 maps are cut out when needed
         if 'oriented_pooling' in active:
-            whole = maps.shape[-2] == REGION
-            aligned_maps = _select(maps, aligned) if whole else self._align(feature_map, aligned_boxes, REGION)
+            aligned_maps = (
+                _select_scale(maps, aligned_scale)
+                if complete
+                else self._roi_align(feature_map, aligned_boxes, REGION_SIDE)
+            )
             features = features._replace(aligned_maps=aligned_maps)  # [B, K, 7, 7, C]
 
-        original = maps[:, :, middle]  # [B, K, s, s, C]
-        if head:
-            whole = original.shape[-2] == REGION
+        # The baselines: they read the parts at their original scale, or at all scales.
+        original_maps = maps[:, :, original]  # [B, K, s, s, C]
+        if head is not None:
+            original_boxes = parts[:, :, original]  # [B, K, 4]
             regions = Regions(
                 image=features.image,
-                pooled=maps.mean((3, 4)) if head.multiscale else original.mean((2, 3))[:, :, None],
-                maps=original if whole else self._align(feature_map, parts[:, :, middle], REGION),
-                boxes=parts[:, :, middle],
+                pooled=maps.mean((3, 4)) if head.multiscale else original_maps.mean((2, 3))[:, :, None],
+                maps=original_maps if complete else self._roi_align(feature_map, original_boxes, REGION_SIDE),
+                boxes=original_boxes,
                 levels=levels,
             )
             features = features._replace(regions=regions)
 
-        # Training adds the part classifier on all M proposals at their original scale.
-        if training:
-            pooled = jnp.concatenate([original, ranked_maps], 1).mean((2, 3))  # [B, M, C]
+        # The part classifier reads all M proposals at their original scale, in training only.
+        if extra_maps is not None:
+            pooled = jnp.concatenate([original_maps, extra_maps], 1).mean((2, 3))  # [B, M, C]
             features = features._replace(pooled=pooled)
         return features
 
     def classify(
         self, features: PartFeatures, *, active: Collection[str] = GROUPS, dropout: jax.Array | None = None
     ) -> Outputs:
-        """The second half of `__call__`: what the classifiers say of a features.
+        """The second half of `__call__`: the logits of all active classifiers.
 
         Args:
-          features, active: of `extract_features`.
-          dropout: random key for a head that has dropout; None for none.
+          features: the result of `extract_features` with the same active groups.
+          active: see `__call__`.
+          dropout: random key for a baseline head with dropout; None disables dropout.
         """
-        outputs = Outputs(self.image_classifier(features.image.astype(jnp.float32)))
+        outputs = Outputs(image_logits=self.image_classifier(features.image.astype(jnp.float32)))
         if 'proposals' not in active:
             return outputs
         outputs = outputs._replace(
@@ -234,52 +254,110 @@ class SSANet(nnx.Module):
             aligned_boxes=features.aligned_boxes,
             aligned_scale=features.aligned_scale,
         )
-        if self.fuse_global and 'image_classifier' in active:
+        if self.fusion == 'global+parts' and 'image_classifier' in active:
             outputs = outputs._replace(global_logits=outputs.image_logits)
         if 'scale_mining' in active:
-            # The compiler merges this with the call that aligned the parts, where both are in one program.
-            outputs = outputs._replace(scale_logits=self._mine(features.phi).logits)
+            # Within one program, the compiler merges this with the same call in `extract_features`.
+            outputs = outputs._replace(scale_logits=self._mine_scales(features.phi).logits)
         if 'oriented_pooling' in active:
+            assert features.aligned_maps is not None, 'extract_features was called without oriented_pooling'
             oriented = self.oriented_pooling(features.aligned_maps)
             outputs = outputs._replace(oriented_logits=oriented.logits, orientation=oriented.orientation)
-        if features.regions is not None:
+        if self.part_head is not None and features.regions is not None:
             outputs = outputs._replace(head_logits=self.part_head(features.regions._replace(dropout=dropout)))
         if features.pooled is not None:
             pooled = features.pooled.astype(jnp.float32)
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
 
-    def _mine(self, phi: jax.Array) -> scale_mining.ScaleResponse:
+    def _normalize(self, images: jax.Array) -> jax.Array:
+        return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def _select_proposals(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Feature map `[B, h, w, C]` -> scores `[B, M]` and boxes `[B, M, 4]` of the best proposals, best first."""
+        anchors = anchor_boxes(self.image_size, self.anchor_stride)
+        all_scores = self.proposals(feature_map[:, :: self.proposal_step, :: self.proposal_step])  # [B, A]
+        select = lambda scores: top_boxes(scores, anchors, self.num_proposals, self.nms_iou)
+        indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
+        return jnp.take_along_axis(all_scores, indices, 1), boxes
+
+    def _region_maps(
+        self,
+        images: jax.Array,
+        feature_map: jax.Array,
+        parts: jax.Array,
+        extra_boxes: jax.Array | None,
+        map_candidates: MapCandidates,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The maps of regions, computed as `sharing` says.
+
+        All crops go through the backbone in one batch, so that BatchNorm sees all of them.
+
+        Args:
+          images: `[B, H, W, 3]`, normalized.
+          feature_map: `[B, h, w, C]`, the map of the images.
+          parts: `[B, K, S, 4]`, the candidates of each part.
+          extra_boxes: `[B, R, 4]`, boxes without other scales, or None.
+          map_candidates: distributes the regions over devices.
+
+        Returns:
+          `[B, K, S, s, s, C]`, and `[B, R, s, s, C]` or None. The side s is 7, or 1 for averages of the image's map.
+        """
+        batch, count, scales, _ = parts.shape
+        if self.sharing == 'part':
+            enlargement = self.alpha ** ((scales - 1) / 2)
+            return part_maps(
+                self.backbone, images, parts, extra_boxes, self.crop_size, enlargement, map_candidates, self.remat
+            )
+        boxes = parts.reshape(batch, -1, 4)  # [B, K * S, 4]
+        if extra_boxes is not None:
+            boxes = jnp.concatenate([boxes, extra_boxes], 1)
+        if self.sharing == 'image':
+            side = REGION_SIDE if self.flat_features else 1
+            align = lambda boxes, maps, _: (self._roi_align(maps, boxes, side), {})
+            maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, K * S + R, s, s, C]
+        else:
+            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates, self.remat)
+        maps_of_parts = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
+        return maps_of_parts, maps[:, count * scales :] if extra_boxes is not None else None
+
+    def _roi_align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
+        """RoIAlign from the map of the image: boxes `[B, R, 4]` -> `[B, R, size, size, C]`."""
+        centre = self.backbone.centre(self.image_size)
+        return roi_align(feature_map, boxes, size, self.backbone.stride, centre)
+
+    def _mine_scales(self, phi: jax.Array | None) -> scale_mining.ScaleResponse:
+        assert phi is not None, 'extract_features was called without scale_mining'
         return self.scale_mining(phi.astype(jnp.float32))
 
-    def _check_map(self, backbone: str) -> None:
-        """Raises `ValueError` where the backbone drops a rim of the image, which the anchors would then miss."""
+    def _check_image_size(self, backbone: str) -> None:
+        """Raises `ValueError` if the backbone drops a border of the image, where anchors would have no features."""
         stride, size = self.anchor_stride, self.image_size
         if size % stride == 0:
             return
-        if self.every > 1:
+        if self.backbone.dilated:
             raise ValueError(
-                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} of {backbone};'
-                f' got {size}'
+                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} '
+                f'of {backbone}; got {size}'
             )
-        cells = _traced(self.backbone, (1, size, size, 3)).shape[1]
+        cells = _output_shapes(self.backbone, (1, size, size, 3)).shape[1]
         if cells != -(-size // stride):
             raise ValueError(f'the image size must be a multiple of {stride} for {backbone}; got {size}')
 
     def _check_regions(self, backbone: str, part_head: str) -> None:
-        """Raises `ValueError` for regions that cannot be proposed, or described in the way asked for."""
+        """Raises `ValueError` if the settings of proposals, crops and heads are inconsistent."""
         anchors = len(anchor_boxes(self.image_size, self.anchor_stride))
         if self.num_proposals > anchors:
             raise ValueError(
                 f'num_proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
                 f'got {self.num_proposals}'
             )
-        if self.sharing == 'none' and self.every > 1:
-            raise ValueError("output_stride is for sharing='part' and 'image': the crops of 'none' fill a map anyway")
-        side = REGION * self.backbone.stride
+        if self.sharing == 'none' and self.backbone.dilated:
+            raise ValueError("output_stride is for sharing='part' and 'image': remove it, or change sharing='none'")
+        side = REGION_SIDE * self.backbone.stride
         if self.sharing == 'none' and self.crop_size != side:
             raise ValueError(
-                f'crop_size must be {side}, for a {REGION} x {REGION} map of {backbone}; got {self.crop_size}'
+                f'crop_size must be {side}, for a {REGION_SIDE} x {REGION_SIDE} map of {backbone}; got {self.crop_size}'
             )
         if self.sharing == 'part' and (self.crop_size < 1 or self.crop_size % self.anchor_stride):
             raise ValueError(
@@ -288,61 +366,28 @@ class SSANet(nnx.Module):
         if part_head == 'fpn' and self.sharing != 'image':
             raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
-    def _region_maps(
-        self,
-        images: jax.Array,
-        feature_map: jax.Array,
-        parts: jax.Array,
-        ranked: jax.Array | None,
-        map_candidates: MapCandidates,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Maps of the candidates `[B, K, S, s, s, C]`, and of the boxes that are only ranked `[B, M - K, s, s, C]`.
+def _output_shapes(module: Any, shape: tuple[int, ...]) -> Any:
+    """The shapes of a module's result for a float32 array of this shape, by tracing.
 
-        s is 7, or 1 where an average of the image's own map is all that is asked for. All regions
-        go through the backbone in one batch, so that its BatchNorm sees them together.
-        """
-        batch, count, scales, _ = parts.shape
-        if self.sharing == 'part':
-            widen = self.alpha ** ((scales - 1) / 2)
-            return part_maps(self.backbone, images, parts, ranked, self.crop_size, widen, map_candidates, self.remat)
-        boxes = parts.reshape(batch, -1, 4)  # [B, R, 4]
-        if ranked is not None:
-            boxes = jnp.concatenate([boxes, ranked], 1)
-        if self.sharing == 'image':
-            align = lambda boxes, maps, _: (self._align(maps, boxes, REGION if self.flat else 1), {})
-            maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, R, s, s, C]
-        else:
-            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates, self.remat)
-        described = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
-        return described, maps[:, count * scales :] if ranked is not None else None
-
-    def _align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
-        """RoIAlign on the map of the image: `[B, R, 4]` -> `[B, R, size, size, C]`."""
-        centre = self.backbone.centre(self.image_size)
-        return roi_align(feature_map, boxes, size, self.backbone.stride, centre)
-
-
-def _traced(module: nnx.Module, shape: tuple[int, ...]) -> Any:
-    """The shapes that a module makes of a float32 array. Its weights are arguments: constants JAX would keep alive."""
+    The weights are arguments of the traced function, because JAX would keep constants alive.
+    """
     graph, state = nnx.split(module)
     return jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def _select(candidates: jax.Array, scale: jax.Array) -> jax.Array:
-    """One of the S candidates of each part: `[B, K, S, ...]`, int `[B, K]` -> `[B, K, ...]`."""
-    index = scale.reshape(*scale.shape, *(1,) * (candidates.ndim - 2))
-    return jnp.take_along_axis(candidates, index, axis=2)[:, :, 0]
+def _select_scale(values: jax.Array, scale: jax.Array) -> jax.Array:
+    """Selects one of the S candidates of each part: `[B, K, S, ...]`, int `[B, K]` -> `[B, K, ...]`."""
+    index = scale.reshape(*scale.shape, *(1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, index, axis=2)[:, :, 0]
 
 
 def split_model(model: SSANet) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
-    """A model -> (its static structure, parameters by group, BatchNorm statistics by group)."""
+    """Splits a model into its static structure, its parameters by group, and its BatchNorm statistics by group."""
     graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
 def merge_model(graph: nnx.GraphDef, params: dict[str, Any], stats: dict[str, Any]) -> SSANet:
-    """The inverse of `split_model`; the arrays are not shared with the arguments."""
+    """The inverse of `split_model`. The model does not share its arrays with the arguments."""
     return nnx.merge(graph, nnx.State(params), nnx.State(stats), copy=True)

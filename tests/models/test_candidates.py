@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.models import candidates
-from ssanet_jax.models.sharing import widest
+from ssanet_jax.models.sharing import largest_candidate
 
 ALPHA = 2 ** (1 / 3)
 scale = jax.jit(candidates.scale_candidates, static_argnames=('scales', 'alpha'))
@@ -160,5 +160,5 @@ def test_the_largest_candidate_holds_all_others(boxes, scales):
     """So that one crop is wide enough for all scales of a part."""
     boxes = np.array([(y, x, y + h, x + w) for y, x, h, w in boxes], np.float32)
     found = np.array(scale(boxes, scales=scales, alpha=1.26))
-    assert (found[..., :2] >= widest(found)[:, None, :2] - 1e-2).all()
-    assert (found[..., 2:] <= widest(found)[:, None, 2:] + 1e-2).all()
+    assert (found[..., :2] >= largest_candidate(found)[:, None, :2] - 1e-2).all()
+    assert (found[..., 2:] <= largest_candidate(found)[:, None, 2:] + 1e-2).all()

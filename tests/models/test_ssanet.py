@@ -12,7 +12,7 @@ from absl.testing import parameterized
 from flax import nnx
 
 from ssanet_jax.models import candidates, regions
-from ssanet_jax.models.ssanet import GROUPS, REGION, SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import GROUPS, REGION_SIDE, SSANet, merge_model, split_model
 
 SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
 SETTINGS = dict(backbone='resnet_tiny', num_parts=K, num_proposals=M, num_scales=S, crop_size=56)
@@ -107,7 +107,7 @@ def test_half_precision_is_for_the_backbone_alone():
 
 def test_length_of_what_scale_mining_reads():
     length = {features: abstract(features=features).scale_mining.weights.shape[-1] for features in FEATURES}
-    assert length == {'pooled': C, 'flat': REGION * REGION * C}
+    assert length == {'pooled': C, 'flat': REGION_SIDE * REGION_SIDE * C}
 
 
 PARTS = ('scores', 'boxes', 'aligned_boxes', 'aligned_scale')
@@ -192,8 +192,8 @@ def test_pooled_features_are_the_mean_of_the_whole_roi(image_network, image_outp
     """Averages are taken without ever making the 7 x 7 maps."""
     graph, params, stats = image_network
     maps = feature_map(image_network, images)
-    whole = merge_model(graph, params, stats)._align(maps, image_outputs.boxes, REGION)
-    chex.assert_shape(whole, (B, M, REGION, REGION, C))
+    whole = merge_model(graph, params, stats)._roi_align(maps, image_outputs.boxes, REGION_SIDE)
+    chex.assert_shape(whole, (B, M, REGION_SIDE, REGION_SIDE, C))
     np.testing.assert_allclose(image_outputs.part_features, np.mean(whole, (2, 3)), rtol=1e-4, atol=1e-5)
 
 
@@ -202,7 +202,7 @@ def test_image_sharing_by_a_slow_loop(image_network, image_outputs, images):
     graph, params, stats = image_network
     model = merge_model(graph, params, stats)
     maps = feature_map(image_network, images)
-    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION, 8, 2, centre=2.5)[0])
+    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION_SIDE, 8, 2, centre=2.5)[0])
     describe = lambda b, box: align(maps[b], box)
     check_heads(model, image_outputs, describe)
 
@@ -244,14 +244,14 @@ def test_part_sharing_by_a_slow_loop(images, dilate):
         image = (image.astype(jnp.float32) - jnp.array(model.backbone.mean)) / jnp.array(model.backbone.std)
         maps = merge_model(graph, params, stats).backbone(regions.resample(image, crop[None], 56))
         corner, size = jnp.tile(crop[:2], 2), jnp.tile(crop[2:] - crop[:2], 2)
-        return regions.resample(maps[0], ((box - corner) * 56 / size)[None], REGION, stride, 2, centre=2.5)[0]
+        return regions.resample(maps[0], ((box - corner) * 56 / size)[None], REGION_SIDE, stride, 2, centre=2.5)[0]
 
     check_heads(model, outputs, lambda b, box: cut(images[b], box, jnp.asarray(crop_of[key(b, box)])))
 
 
 def check_heads(model, outputs, describe):
     """Compares all that is said of the parts with the heads on `describe(image number, box) -> [7, 7, C]`."""
-    pooled, aligned = np.zeros((B, K, S, C), np.float32), np.zeros((B, K, REGION, REGION, C), np.float32)
+    pooled, aligned = np.zeros((B, K, S, C), np.float32), np.zeros((B, K, REGION_SIDE, REGION_SIDE, C), np.float32)
     features = np.zeros((B, M, C), np.float32)
     for b in range(B):
         for m in range(M):
@@ -260,7 +260,7 @@ def check_heads(model, outputs, describe):
         for k in range(K):
             for s in range(S):
                 region = describe(b, boxes[k, s])
-                chex.assert_shape(region, (REGION, REGION, C))
+                chex.assert_shape(region, (REGION_SIDE, REGION_SIDE, C))
                 pooled[b, k, s] = np.mean(region, (0, 1))
                 if s == outputs.aligned_scale[b, k]:
                     aligned[b, k] = region
@@ -281,7 +281,7 @@ def test_flat_features_are_the_whole_map(images):
     model = merge_model(graph, params, stats)
     maps = feature_map(network, images)
     boxes = jax.vmap(lambda x: candidates.scale_candidates(x, S, 2 ** (1 / 3)))(outputs.boxes[:, :K])
-    whole = model._align(maps, boxes.reshape(B, K * S, 4), REGION).reshape(B, K, S, -1)
+    whole = model._roi_align(maps, boxes.reshape(B, K * S, 4), REGION_SIDE).reshape(B, K, S, -1)
     mined = model.scale_mining(whole)
     np.testing.assert_allclose(outputs.scale_logits, mined.logits, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(mined.shift)) % S)

@@ -1,0 +1,14 @@
+"""The groups of parameters of SSANet: the names by which a training stage trains or freezes them.
+
+Each group is an attribute of `SSANet`. A group is active once a stage has trained it.
+"""
+
+GROUPS = (
+    'backbone',  # images -> feature maps
+    'proposals',  # scores of the anchor boxes, from which the parts are selected
+    'part_classifier',  # auxiliary: classifies each proposal in training
+    'image_classifier',  # auxiliary: classifies the averaged feature map of the image
+    'scale_mining',  # Discriminative Scale Mining (DSM)
+    'oriented_pooling',  # Oriented Pooling (OP)
+)
+BASELINE = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
