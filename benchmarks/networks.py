@@ -10,9 +10,10 @@ from benchmarks.programs import Program
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones.registry import build_backbone
+from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.models.inference import optimize_for_inference
-from ssanet_jax.models.sharing import REGION
-from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
+from ssanet_jax.models.sharing import REGION_SIDE
+from ssanet_jax.models.ssanet import SSANet, split_model
 
 BACKBONE = 'backbone alone'  # with global average pooling and a linear classifier
 SHARING = ('image', 'part', 'none')  # values of config.model.sharing, for the whole network
@@ -33,7 +34,7 @@ class Size(NamedTuple):
 
 def crop_size(backbone: str) -> int:
     """Side in pixels of the crops from which a backbone makes 7 x 7 maps: 224 for all but the smallest backbone."""
-    return REGION * nnx.eval_shape(lambda: build_backbone(backbone, nnx.Rngs(0))).stride
+    return REGION_SIDE * nnx.eval_shape(lambda: build_backbone(backbone, nnx.Rngs(0))).stride
 
 
 def lower(name: str, size: Size) -> jax.stages.Lowered:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssanet_jax.models.groups import BASELINE
 from ssanet_jax.models.heads import ConcatHead
 from ssanet_jax.models.outputs import Outputs, PartFeatures
-from ssanet_jax.models.ssanet import BASELINE, SSANet
+from ssanet_jax.models.ssanet import SSANet
 
 
 class PartLogits(NamedTuple):

@@ -23,7 +23,7 @@ from ssanet_jax.evaluation.accuracy import evaluate, head_logits
 from ssanet_jax.experiments.inference import Predict, predict_function, track_batches
 from ssanet_jax.experiments.paired_comparison import compare_images
 from ssanet_jax.experiments.timing import time_interleaved
-from ssanet_jax.models.sharing import REGION, Sharing
+from ssanet_jax.models.sharing import REGION_SIDE, Sharing
 from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.runs.run import Run, build_model
 
@@ -99,7 +99,7 @@ def check_proposals(run: Run) -> None:
 
 def trained_mode(run: Run) -> SharingMode:
     """The mode that a run was trained in."""
-    return SharingMode(run.model.sharing, run.model.every > 1)
+    return SharingMode(run.model.sharing, run.model.backbone.dilated)
 
 
 def candidate_modes(run: Run) -> list[SharingMode]:
@@ -131,7 +131,8 @@ def with_mode(run: Run, mode: SharingMode) -> Run:
 
 
 def _crop_size(run: Run, mode: SharingMode) -> int | None:
-    sizes = {'image': None, 'part': run.model.crop_size, 'none': REGION * run.model.anchor_stride}  # undilated stride
+    # The anchors have the undilated stride.
+    sizes = {'image': None, 'part': run.model.crop_size, 'none': REGION_SIDE * run.model.anchor_stride}
     return sizes[mode.sharing]
 
 

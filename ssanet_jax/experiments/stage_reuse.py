@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.ssanet import BASELINE
+from ssanet_jax.models.groups import BASELINE
 from ssanet_jax.runs.compatibility import MOVABLE
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.preprocessing import complete_preprocessing

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import BASELINE, GROUPS
+from ssanet_jax.models.groups import BASELINE, GROUPS
 
 BACKBONE = ('backbone', 'image_classifier')
 PARTS = (*BACKBONE, 'proposals', 'part_classifier')

@@ -47,6 +47,11 @@ class PartHead(Protocol):
 
     multiscale: bool  # whether `Regions.pooled` must have all S scales
 
+    @property
+    def bias(self) -> nnx.Param:
+        """The bias of each class, `[N]`."""
+        ...
+
     def part_logits(self, regions: Regions) -> jax.Array:
         """The contribution of each part to the logits, without the bias: `[B, K, N]`."""
         ...
@@ -165,8 +170,9 @@ class ConcatHead(nnx.Module):
         self.classifier = nnx.Linear((num_parts + 1) * channels, num_classes, rngs=rngs)
 
     @property
-    def bias(self) -> nnx.Param | None:
+    def bias(self) -> nnx.Param:
         """The bias of each class, `[N]`."""
+        assert self.classifier.bias is not None  # nnx.Linear has one by default
         return self.classifier.bias
 
     def part_logits(self, regions: Regions) -> jax.Array:

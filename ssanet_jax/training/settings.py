@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.ssanet import BASELINE
+from ssanet_jax.models.groups import BASELINE
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 

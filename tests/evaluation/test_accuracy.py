@@ -11,8 +11,9 @@ from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation import accuracy
+from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.models.outputs import Outputs
-from ssanet_jax.models.ssanet import GROUPS, split_model
+from ssanet_jax.models.ssanet import split_model
 
 COUNT, CLASSES, SIDE, SIZE = 30, 5, 4, 8
 DATA = ConfigDict(

@@ -19,7 +19,8 @@ from ssanet_jax.experiments.sharing_tradeoff import (
     trained_mode,
     with_mode,
 )
-from ssanet_jax.models.ssanet import GROUPS, SSANet, split_model
+from ssanet_jax.models.groups import GROUPS
+from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.runs.run import Run, build_model
 
 CLASSES, SIZE = 16, 64

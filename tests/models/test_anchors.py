@@ -1,4 +1,4 @@
-"""Anchor boxes against the facts of NTS-Net, and the static IoU table against loops."""
+"""Anchor boxes against the published layout of NTS-Net, and the static IoU table against loops."""
 
 import numpy as np
 import pytest
@@ -63,14 +63,14 @@ def test_first_box_of_each_level_by_hand():
     for first, centre, size in ((0, 16, 48 * 2 ** (1 / 3)), (1176, 32, 96 * 2 ** (1 / 3)), (1470, 64, 192)):
         y0, x0, y1, x1 = boxes[first]
         np.testing.assert_allclose(((y0 + y1) / 2, (x0 + x1) / 2), centre, atol=1e-3)
-        # Ratio 0.667 comes first: tall, of the area size * size.
+        # Ratio 0.667 comes first: a tall box of area size * size.
         np.testing.assert_allclose((y1 - y0, x1 - x0), (size / 0.667**0.5, size * 0.667**0.5), rtol=1e-5)
-    y0, x0, y1, x1 = boxes[-1]  # last: stride 128, scale 2^(2/3), ratio 1.5, the lower right place
+    y0, x0, y1, x1 = boxes[-1]  # the last box: stride 128, scale 2^(2/3), ratio 1.5, the lower right cell
     np.testing.assert_allclose(((y0 + y1) / 2, (x0 + x1) / 2), 64 + 3 * 128, atol=1e-3)
     np.testing.assert_allclose((x1 - x0) / (y1 - y0), 1.5, rtol=1e-5)
 
 
-def test_order_within_a_place_and_along_a_row():
+def test_order_within_a_cell_and_along_a_row():
     boxes = np.float64(anchors.anchor_boxes(448))
     heights, widths = (boxes[:, 2:] - boxes[:, :2]).T
     np.testing.assert_allclose((widths / heights)[:6], RATIOS * 2, rtol=1e-4)
@@ -114,7 +114,7 @@ def test_overlap_table_of_the_real_anchors():
 
 
 def test_a_small_anchor_within_one_of_twice_its_side_overlaps_by_the_threshold():
-    """Thousands of pairs of neighbouring levels have an IoU of 1/4 exactly: none may fall to rounding."""
+    """Thousands of pairs of neighboring levels have an IoU of exactly 1/4: rounding must not decide about them."""
     boxes = np.float64(anchors.anchor_boxes(448))
     table = np.asarray(anchors.overlap_table(anchors.anchor_boxes(448), 0.25))
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -1,4 +1,4 @@
-"""S boxes at S scales around one: which corner stays, the sizes, ties, and where the box moves."""
+"""Scale candidates: the fixed corner, the sizes, ties, and the direction in which boxes move."""
 
 import chex
 import jax
@@ -76,7 +76,7 @@ class CandidateVariants(chex.TestCase):
 
 
 def test_by_hand():
-    """A box up and left of the centre: it grows from its top-left corner and shrinks to its bottom-right one."""
+    """A box above and left of the center expands from its top-left corner and shrinks to its bottom-right corner."""
     boxes = np.float32([[0, 0, 8, 16], [100, 100, 108, 116]])
     out = scale(boxes, 3, 2.0)
     np.testing.assert_allclose(out[0], [[4, 8, 8, 16], [0, 0, 8, 16], [0, 0, 16, 32]], atol=1e-5)
@@ -98,7 +98,7 @@ def test_sizes_are_powers_of_alpha():
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1))
-def test_the_far_corner_stays_to_expand_and_the_near_one_to_shrink(seed):
+def test_the_farthest_corner_is_fixed_when_expanding_and_the_nearest_when_shrinking(seed):
     boxes = random_boxes(seed, 4)
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)
     out = np.array(scale(boxes, 5, ALPHA))
@@ -111,7 +111,7 @@ def test_the_far_corner_stays_to_expand_and_the_near_one_to_shrink(seed):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1))
-def test_both_moves_draw_towards_the_object(seed):
+def test_boxes_move_towards_the_object(seed):
     boxes = random_boxes(seed, 4)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     towards = middle.mean(0) - middle
@@ -144,7 +144,7 @@ def test_ties_go_to_the_first_corner(boxes, psi, eta):
 
 
 @pytest.mark.parametrize('scales', [0, 2, 4])
-def test_an_even_number_of_scales_is_refused(scales):
+def test_an_even_number_of_scales_raises(scales):
     with pytest.raises(ValueError, match='odd'):
         candidates.scale_candidates(random_boxes(4, 2), scales, ALPHA)
 
@@ -156,8 +156,8 @@ def test_an_even_number_of_scales_is_refused(scales):
     ),
     scales=st.sampled_from([1, 3, 5, 7]),
 )
-def test_the_largest_candidate_holds_all_others(boxes, scales):
-    """So that one crop is wide enough for all scales of a part."""
+def test_the_largest_candidate_contains_all_others(boxes, scales):
+    """So one crop contains all scales of a part."""
     boxes = np.array([(y, x, y + h, x + w) for y, x, h, w in boxes], np.float32)
     found = np.array(scale(boxes, scales=scales, alpha=1.26))
     assert (found[..., :2] >= largest_candidate(found)[:, None, :2] - 1e-2).all()

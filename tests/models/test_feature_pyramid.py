@@ -1,4 +1,4 @@
-"""The levels of every backbone, and the pyramid that is built on them, against NumPy and known geometry."""
+"""The levels of every backbone and the feature pyramid on them, against NumPy and known geometry."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ CHANNELS |= {'resnet_tiny': (16, 48, 48)} | dict.fromkeys(('efficientnet_lite0',
 CHANNELS |= {'efficientnet_lite2': (16, 24, 48, 120, 1280)}
 CHANNELS |= dict.fromkeys(('convnext_tiny', 'convnext_small'), (96, 192, 384, 768))
 
-# Of the same layers as their namesakes, and quicker to compile.
+# The same layers as in the full backbones, but faster to compile.
 SMALL = {
     'resnet_tiny': TinyResNet,
     'resnet18': BACKBONES['resnet18'],
@@ -102,7 +102,7 @@ def rest_of_convnext(backbone, levels):
         ('convnext', rest_of_convnext),
     ],
 )
-def test_the_network_goes_on_from_each_level_to_the_next(name, rest):
+def test_the_network_continues_from_each_level_to_the_next(name, rest):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
     results = []
     for dilate in (False, True):
@@ -121,12 +121,12 @@ def test_the_network_goes_on_from_each_level_to_the_next(name, rest):
         chex.assert_trees_all_close(again, maps[1:], rtol=1e-4, atol=1e-4)
         results.append(maps)
     coarse, fine = results
-    chex.assert_trees_all_close(fine[:-1], coarse[:-1], rtol=1e-4, atol=1e-4)  # dilation changes the last level alone
+    chex.assert_trees_all_close(fine[:-1], coarse[:-1], rtol=1e-4, atol=1e-4)  # dilation changes the last level only
     assert fine[-1].shape[1] == 2 * coarse[-1].shape[1]
 
 
-def see_all(backbone):
-    """Every pixel that a cell could see counts: positive filters leave no activation shut."""
+def average_filters(backbone):
+    """Makes all filters positive averages, so that every pixel of a receptive field has a gradient."""
     graph, state = nnx.split(backbone)
 
     def average(path, leaf):
@@ -137,8 +137,8 @@ def see_all(backbone):
     return graph, nnx.map_state(average, state)
 
 
-def without_blocks(backbone):
-    """A cell of ConvNeXt sees the patch that it stands for, and no neighbours."""
+def identity_blocks(backbone):
+    """Makes the blocks of ConvNeXt the identity, so that the receptive field of a cell is its own patch."""
     for stage in backbone.stages:
         for block in stage:
             block.layer_scale[...] = jnp.zeros_like(block.layer_scale[...])
@@ -150,33 +150,33 @@ def without_blocks(backbone):
     [
         ('resnet_tiny', 96, False, 3),
         ('resnet_tiny', 96, True, 3),
-        ('resnet18', 256, False, 3),  # the last level sees 435 pixels; test_dilation.py looks at its centre
-        ('efficientnet_lite', 384, False, 4),  # its last one sees more too
-        ('efficientnet_lite', 376, False, 4),  # of which the fourth step makes 24 cells of 47
+        ('resnet18', 256, False, 3),  # the last receptive field has 435 pixels; test_dilation.py tests its centre
+        ('efficientnet_lite', 384, False, 4),  # here too the last one is larger than the image
+        ('efficientnet_lite', 376, False, 4),  # the fourth step makes 24 cells from 47
         ('convnext', 96, False, 4),
         ('convnext', 96, True, 4),
     ],
 )
-def test_a_cell_sees_as_far_to_either_side_of_its_centre(name, size, dilate, count):
+def test_receptive_fields_are_symmetric_about_the_centre(name, size, dilate, count):
     backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilate))
     backbone.eval()
-    graph, state = without_blocks(backbone) if name == 'convnext' else see_all(backbone)
+    graph, state = identity_blocks(backbone) if name == 'convnext' else average_filters(backbone)
     where, cells = [], []
 
-    # One image a level, so that one gradient answers for all of them. The weights are an argument: as constants of
-    # the program, XLA 0.10.2 on CPU got them wrong.
+    # One image per level, so that one gradient covers all levels. The weights are arguments: jax 0.10.2 on CPU
+    # computes wrong results if they are constants of the program.
     @jax.jit
     @jax.grad
-    def seen(images, state):
+    def gradient(images, state):
         levels = nnx.merge(graph, state).pyramid(images)[:count]
         where.extend((level.stride, level.centre) for level in levels)
         cells.extend(level.map.shape[1] // 2 for level in levels)
         return sum(level.map[i, cell, cell, 0] for i, (level, cell) in enumerate(zip(levels, cells)))
 
-    faint = jax.random.uniform(jax.random.key(0), (count, size, size, 3)) * 1e-3  # ReLU6 lets it through
-    seen = np.asarray(seen(faint, state))
+    faint = jax.random.uniform(jax.random.key(0), (count, size, size, 3)) * 1e-3  # ReLU6 does not clip it
+    gradients = np.asarray(gradient(faint, state))
     assert len(where) == count
-    for image, (stride, centre), cell in zip(seen, where, cells):
+    for image, (stride, centre), cell in zip(gradients, where, cells):
         for axes in ((1, 2), (0, 2)):
             pixels = np.flatnonzero(np.abs(image).sum(axes))
             assert pixels.min() > 0 and pixels.max() < size - 1
@@ -184,7 +184,7 @@ def test_a_cell_sees_as_far_to_either_side_of_its_centre(name, size, dilate, cou
 
 
 def by_loops(maps, laterals, biases, kernels, ends):
-    """Lin et al., Figure 3, cell by cell, float64; the step along an axis is 2, or 1 where its length stays."""
+    """Lin et al., Figure 3, cell by cell in float64; the step along an axis is 2, or 1 if the length is unchanged."""
     merged = [None] * len(maps)
     for index in reversed(range(len(maps))):
         top = maps[index].astype(np.float64) @ laterals[index] + biases[index]
@@ -236,7 +236,7 @@ def test_equals_lin_et_al_by_loops(sides):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_identity_weights_sum_what_lies_above_a_cell():
+def test_identity_weights_sum_the_cells_above():
     pyramid = FeaturePyramid((1, 1, 1), 1, rngs=nnx.Rngs(0))
     for lateral, output in zip(pyramid.laterals, pyramid.outputs):
         lateral.kernel[...] = jnp.ones((1, 1))
@@ -245,7 +245,7 @@ def test_identity_weights_sum_what_lies_above_a_cell():
         np.arange(n * n, dtype=np.float32).reshape(1, n, n, 1) * 100**i for i, n in enumerate((4, 2, 1))
     )
     out = pyramid([jnp.asarray(x) - 1 for x in (fine, middle, coarse)])
-    assert out[2].tolist() == [[[[-1]]]]  # nothing is cut off below zero
+    assert out[2].tolist() == [[[[-1]]]]  # there is no activation
     assert out[1][0, :, :, 0].tolist() == [[-2, 98], [198, 298]]
     assert out[0][0, :, :, 0].tolist() == [
         [-3, -2, 99, 100],
@@ -282,7 +282,7 @@ def test_dtype_and_number_of_maps():
         (56, 56, 4),
         (20, 20, 4),
         (0, 50, 4),
-        (-300, -300, 4),  # a box turned inside out has no area
+        (-300, -300, 4),  # an inverted box has no area
     ],
 )
 def test_level_of_a_box(height, width, stride):
@@ -327,12 +327,12 @@ def test_each_box_comes_from_its_own_level(size):
 
 
 def test_a_ramp_is_read_at_the_same_place_from_every_level_of_a_backbone():
-    """Maps that hold their cells' own positions give each bin's position in the image, whatever the level."""
+    """Maps of the cells' positions yield the position of each bin in the image, from every level."""
     backbone = SMALL['efficientnet_lite'](nnx.Rngs(0))
     backbone.eval()
     where = []
     jax.eval_shape(lambda x: where.extend(level[1:] for level in backbone.pyramid(x)), jnp.zeros((1, 448, 448, 3)))
-    ramps = [2**n * (np.arange(448 // 2**n) + 1) - 0.5 for n in range(1, 6)]  # 1.5, 3.5, ...: 'SAME' moves them
+    ramps = [2**n * (np.arange(448 // 2**n) + 1) - 0.5 for n in range(1, 6)]  # 1.5, 3.5, ...: 'SAME' shifts them
     maps = [jnp.asarray(np.stack(np.meshgrid(ramp, ramp, indexing='ij'), -1)[None], jnp.float32) for ramp in ramps]
     boxes = jnp.array([[[50, 60, 80, 90], [40, 100, 120, 180], [100, 60, 230, 200], [60, 80, 300, 330]]], jnp.float32)
     out = pyramid_align(maps, *zip(*where), boxes, 7)

@@ -1,4 +1,4 @@
-"""Each baseline head against an oracle of its own: slow NumPy, PyTorch, or another module of the project."""
+"""Each baseline head against an independent oracle: slow NumPy, PyTorch, or another module of the project."""
 
 import itertools
 
@@ -11,9 +11,10 @@ from flax import nnx
 
 from ssanet_jax.models import regions as resampling
 from ssanet_jax.models.backbones.base import Level
+from ssanet_jax.models.groups import BASELINE, GROUPS
 from ssanet_jax.models.heads import SPP_BINS, Regions, build_head, spatial_pyramid
 from ssanet_jax.models.scale_mining import ScaleMining, circular_response
-from ssanet_jax.models.ssanet import BASELINE, GROUPS, SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 B, K, S, C, N, SIDE = 3, 2, 5, 6, 4, 64
 HEADS = ('gap', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'concat')
@@ -30,7 +31,7 @@ def regions():
 
 
 def head(name):
-    """A head with weights of ordinary size: its own start near zero."""
+    """A head with weights of ordinary size: its initial weights are near zero."""
     built = build_head(name, [width for _, width in LEVELS], K, S, N, rngs=nnx.Rngs(0))
     random = np.random.default_rng(1)
     for parameter in jax.tree.leaves(nnx.state(built, nnx.Param), is_leaf=lambda x: isinstance(x, nnx.Variable)):
@@ -39,7 +40,7 @@ def head(name):
 
 
 def parts_times_filters(pooled, built):
-    """Sum over parts of a filter's answer, number by number."""
+    """The sum over parts of the responses of the filters, element by element."""
     weights, bias = np.float64(built.weights[...]), np.float64(built.bias[...])
     logits = np.tile(bias, (B, 1))
     for b, k, n in itertools.product(range(B), range(K), range(N)):
@@ -74,7 +75,7 @@ def test_gmp_classifies_the_maxima_of_the_parts(regions):
 
 
 def test_spatial_pyramid_by_hand():
-    """7 rows in 4 bins: 0-1, 1-3, 3-5, 5-6; a map that grows to the lower right has its maxima in the last corner."""
+    """7 rows in 4 bins: 0-1, 1-3, 3-5, 5-6; if values grow to the lower right, the maxima lie in that corner."""
     grown = np.arange(49, dtype=np.float32).reshape(7, 7, 1)
     last = [1, 3, 5, 6]
     expected = [7 * y + x for y in last for x in last] + [7 * y + x for y in (2, 4, 6) for x in (2, 4, 6)]
@@ -113,7 +114,7 @@ def test_best_scale_tries_each(regions):
 
 
 def test_every_part_reads_the_level_of_its_size(regions):
-    """Laterals and smoothing are set so that level l is all a number of its own: the sum of those from l up."""
+    """Laterals and smoothing are set so that level l has a constant value: the sum of the numbers from l up."""
     built = head('fpn')
     numbers = [1.0, 10.0, 100.0]
     for lateral, smooth, number in zip(built.pyramid.laterals, built.pyramid.outputs, numbers, strict=True):
@@ -124,7 +125,7 @@ def test_every_part_reads_the_level_of_its_size(regions):
     inside = jnp.float32([[16, 16, 44, 44], [0, 0, 64, 64]])  # 28 pixels: stride 2, the finest; 64: stride 4 too
     finest = built(regions._replace(boxes=jnp.tile(inside[:1], (B, K, 1))))
     close(finest, parts_times_filters(np.full((B, K, C), 111.0), built))
-    wide = jnp.tile(jnp.float32([-40, -40, 104, 104]), (B, K, 1))  # 144 pixels: stride 8, of which 64 x 64 are there
+    wide = jnp.tile(jnp.float32([-40, -40, 104, 104]), (B, K, 1))  # 144 pixels: stride 8; 64 x 64 lie in the image
     middle = np.float64(built(regions._replace(boxes=wide)) - built.bias[...])
     share = middle / (parts_times_filters(np.full((B, K, C), 110.0), built) - np.float64(built.bias[...]))
     assert np.ptp(share) < 1e-3 and 0.15 < share.mean() < 0.25, 'a fifth of the box lies in the image'
@@ -137,7 +138,7 @@ def test_concatenation_of_image_and_parts(regions):
     close(built(regions), both @ kernel + bias)
 
 
-def test_dropout_in_training_alone(regions):
+def test_dropout_in_training_only(regions):
     built = head('concat')
     wide = jax.tree.map(jnp.ones_like, regions)._replace(dropout=None)
     dropped = lambda seed: built(wide._replace(dropout=jax.random.key(seed)))
@@ -149,11 +150,11 @@ def test_dropout_in_training_alone(regions):
 
 
 def test_unknown_head():
-    with pytest.raises(ValueError, match="no part_head 'gpa': choose from gap, gmp"):
+    with pytest.raises(ValueError, match="unknown part_head 'gpa': choose one of gap, gmp"):
         head('gpa')
 
 
-# Within the network.
+# The heads within the network.
 SETTINGS = dict(backbone='resnet_tiny', num_parts=K, num_proposals=3, num_scales=3, crop_size=56)
 
 
@@ -176,7 +177,7 @@ def run(model, images, active, **arguments):
 
 @pytest.mark.parametrize('sharing', ['none', 'part', 'image'])
 @pytest.mark.parametrize('name', HEADS)
-def test_the_prediction_is_the_heads(name, sharing, images):
+def test_the_head_makes_the_prediction(name, sharing, images):
     if name == 'fpn' and sharing != 'image':
         with pytest.raises(ValueError, match="needs sharing='image'"):
             network(name, sharing=sharing)
@@ -192,8 +193,8 @@ def test_the_prediction_is_the_heads(name, sharing, images):
     chex.assert_shape(outputs.part_logits, (B, 3, N))
 
 
-def test_the_network_hands_the_maps_of_its_parts(images):
-    """GMP of each box, cut by hand from the backbone's map."""
+def test_the_head_gets_the_maps_of_the_parts(images):
+    """GMP of each box, cut from the backbone's map without the network."""
     model = network('gmp', sharing='image')
     model.part_head.weights[...] = jax.random.normal(jax.random.key(0), model.part_head.weights.shape)
     outputs = run(model, images, {'proposals', BASELINE})
@@ -206,7 +207,7 @@ def test_the_network_hands_the_maps_of_its_parts(images):
 
 
 class Reader:
-    """In place of a head: keeps what it may read."""
+    """A stand-in for a head that keeps its inputs."""
 
     def __init__(self, multiscale):
         self.multiscale = multiscale
@@ -217,8 +218,8 @@ class Reader:
 
 
 @pytest.mark.parametrize('multiscale', [False, True])
-def test_what_is_called_pooled_is_averaged(multiscale, images):
-    """Crops make maps of 7 x 7, whose average differs from any other pooling."""
+def test_pooled_regions_are_averages(multiscale, images):
+    """Crops yield 7 x 7 maps, whose average differs from any other pooling."""
     model = network('gap', sharing='none')
     graph, params, stats = split_model(model)
 
@@ -240,7 +241,7 @@ def test_what_is_called_pooled_is_averaged(multiscale, images):
 
 
 def test_a_multiscale_head_sees_the_scales_in_order(images):
-    """With a filter for the original scale alone, DSM(fixed) says what GAP says; with the next one, not."""
+    """With a filter for the original scale only, DSM(fixed) equals GAP; with one for another scale, it does not."""
     gap, fixed = network('gap'), network('dsm_fixed')
     weights = jax.random.normal(jax.random.key(0), gap.part_head.weights.shape)  # [K, C, N]
     gap.part_head.weights[...] = weights
@@ -254,8 +255,8 @@ def test_a_multiscale_head_sees_the_scales_in_order(images):
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_all_of_a_head_learns_and_answers_with_the_weights_given(name, images):
-    """A network is split into arrays and put together again in every step: what it was built with must not stay."""
+def test_all_weights_of_a_head_are_used_and_trained(name, images):
+    """Each step merges the network from arrays: the head must not keep the weights that it was built with."""
     model = network(name)
     random = np.random.default_rng(5)
     filled = jax.tree.map(
@@ -270,7 +271,7 @@ def test_all_of_a_head_learns_and_answers_with_the_weights_given(name, images):
         return (logits * jnp.arange(1.0, N + 1)).sum(), logits
 
     gradient, logits = jax.jit(jax.grad(total, has_aux=True))(filled, images)
-    unread = 4 if name == 'fpn' else 0  # the smoothing of two levels, where all parts read the third
+    unread = 4 if name == 'fpn' else 0  # the smoothing of two levels, since all parts read the third
     assert sum(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(gradient)) <= unread
     nnx.update(model.part_head, nnx.State(filled))
     directly = run(model, images, {'proposals', BASELINE}).logits
@@ -278,7 +279,7 @@ def test_all_of_a_head_learns_and_answers_with_the_weights_given(name, images):
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_other_groups_start_alike_with_any_head(name):
+def test_initial_weights_of_other_groups_do_not_depend_on_the_head(name):
     plain = split_model(SSANet(N, SIDE, **SETTINGS, rngs=nnx.Rngs(0)))[1]
     params = split_model(network(name))[1]
     assert params.keys() == {*GROUPS, BASELINE}

@@ -1,4 +1,4 @@
-"""What is prepared for prediction says what the trained network says."""
+"""A network optimized for inference makes the same predictions as the trained one."""
 
 import re
 
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ssanet_jax.models.groups import BASELINE, GROUPS
 from ssanet_jax.models.inference import optimize_for_inference
-from ssanet_jax.models.ssanet import BASELINE, GROUPS, SSANet, merge_model, split_model
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 SIZE, CROPS = 64, {'resnet_tiny': 56, 'resnet18': 224, 'efficientnet_lite0': 224, 'convnext_tiny': 224}
 
 
 def network(backbone='resnet_tiny', **changes):
-    """A network whose statistics are not the initial 0 and 1."""
+    """A network whose statistics differ from the initial 0 and 1."""
     build = lambda: SSANet(
         5,
         SIZE,
@@ -75,23 +76,23 @@ def test_same_predictions(changes, images):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()), err_msg=name)
 
 
-def test_nothing_of_batchnorm_is_left(images):
+def test_only_a_shift_is_left_of_batchnorm(images):
     _, params, stats = split_model(optimize_for_inference(network()))
     assert not jax.tree.leaves(stats)
     with_norms = split_model(network())[1]
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree['backbone']))
-    # Of factor and term one number a channel stays.
+    # Of scale and bias, one shift per channel is left.
     channels = sum(x.size for x in jax.tree.leaves(split_model(network())[2]['backbone'])) // 2
     assert count(params) == count(with_norms) - channels
 
 
-def test_twice_is_once(images):
+def test_optimizing_twice_equals_optimizing_once(images):
     ready = optimize_for_inference(network())
     chex.assert_trees_all_equal(split_model(optimize_for_inference(ready))[1], split_model(ready)[1])
 
 
-def test_half_precision_is_rounded_once(images):
-    """The program of a prepared network holds no conversion of filters."""
+def test_filters_are_cast_in_advance(images):
+    """The program of an optimized network does not cast filters."""
     model = network(dtype='bfloat16')
     ready = optimize_for_inference(model)
     kernels = [m.kernel[...] for _, m in nnx.iter_modules(ready.backbone) if hasattr(m, 'kernel')]

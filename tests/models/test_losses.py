@@ -26,7 +26,7 @@ def cosines(features):
 
 
 def equation_2(s):
-    """One pair of images, positives n = j and negatives m != j, as the sum of exponentials is written."""
+    """Eq. 2 for one pair of images with positives n = j and negatives m != j, as a sum of exponentials."""
     parts = len(s)
     total = 0.0
     for j in range(parts):
@@ -158,7 +158,7 @@ def test_mac_gradient_is_equations_4_and_5(shape, seed):
 
 
 def test_equations_4_and_5_are_the_derivative_of_equation_2():
-    """The oracle's own check: the weights against finite differences of the loops."""
+    """Checks the oracle: Eq. 4 and 5 against finite differences of the loops."""
     s = np.float64(normal(8, 4, 4))
     numeric = np.zeros_like(s)
     for index in np.ndindex(s.shape):
@@ -170,10 +170,10 @@ def test_equations_4_and_5_are_the_derivative_of_equation_2():
 
 
 def test_mac_gradient_reaches_the_diagonal():
-    """Eight orthonormal parts in two images: along its partner, a part feels S_jj and nothing else.
+    """For eight orthonormal parts in two images, the gradient along the matching part comes from S_jj only.
 
-    Two ordered pairs hold it, each a quarter of the mean; Eq. 4 over K gives -(1 / K) (K - 1) / K when all S are 0.
-    The pairs of an image with itself add nothing there. As printed (n != j) the component would be zero.
+    Two ordered pairs contribute, each with weight 1/4; Eq. 4 over K gives -(1 / K) (K - 1) / K if all S are 0. Pairs
+    of an image with itself contribute nothing. As printed (n != j), the component would be zero.
     """
     batch, parts = 2, 4
     features = np.eye(8, dtype=np.float32).reshape(batch, parts, 8)
@@ -182,14 +182,14 @@ def test_mac_gradient_reaches_the_diagonal():
         expected = -2 / batch**2 / parts * (parts - 1) / parts
         np.testing.assert_allclose(gradient[0, j] @ features[1, j], expected, rtol=1e-5)
         np.testing.assert_allclose(gradient[1, j] @ features[0, j], expected, rtol=1e-5)
-        # Along another part of the other image: repelled by Eq. 5, twice (once as j, once as n).
+        # Another part of the other image repels by Eq. 5, twice (once as j, once as n).
         np.testing.assert_allclose(
             gradient[0, j] @ features[1, (j + 1) % parts], 2 / batch**2 / parts / parts, rtol=1e-5
         )
 
 
 def test_mac_gradient_of_a_dead_part_is_finite():
-    """ReLU features may be all zero; that must not poison the step."""
+    """ReLU features can be all zero; the gradient must stay finite."""
     features = np.abs(normal(9, 3, 4, 5))
     features[0, 1] = 0
     value, gradient = mac_mean(features), mac_gradient(features)
@@ -228,7 +228,7 @@ def test_ranking_of_a_wrong_order_has_a_known_value():
     assert losses.ranking_loss(np.float32([[0.0, 2.0]]), np.float32([[0.4, 0.3]])) == 0
 
 
-def test_ranking_gradient_moves_scores_only():
+def test_ranking_gradient_reaches_scores_only():
     scores, part_losses = normal(11, 3, 6), np.abs(normal(12, 3, 6))
     towards_scores, towards_losses = jax.grad(losses.ranking_loss, argnums=(0, 1))(scores, part_losses)
     chex.assert_trees_all_equal(towards_losses, jnp.zeros_like(towards_losses))
@@ -243,8 +243,8 @@ def test_ranking_gradient_moves_scores_only():
     chex.assert_trees_all_close(towards_scores, expected.astype(np.float32), atol=1e-6)
 
 
-def test_ranking_stops_the_gradient_of_what_computes_the_losses():
-    """The part classifier learns from its own cross-entropy, never from the ranking."""
+def test_ranking_stops_the_gradient_of_the_part_losses():
+    """The part classifier is trained by its own cross-entropy only."""
 
     def total(weight):
         return losses.ranking_loss(normal(13, 2, 4), jnp.square(weight))
@@ -253,7 +253,7 @@ def test_ranking_stops_the_gradient_of_what_computes_the_losses():
 
 
 @pytest.mark.parametrize('shift', [-5.0, 7.0])
-def test_ranking_sees_differences_of_scores(shift):
+def test_ranking_depends_on_differences_of_scores_only(shift):
     scores, part_losses = normal(15, 2, 6), np.abs(normal(16, 2, 6))
     chex.assert_trees_all_close(
         losses.ranking_loss(scores, part_losses), losses.ranking_loss(scores + shift, part_losses), rtol=1e-5

@@ -1,4 +1,4 @@
-"""Oriented pooling: Eq. 9-13 against slow loops, the paper's 2 x 2 example, and invariance to a turn."""
+"""Oriented pooling: Eq. 9-13 against slow loops, the paper's 2 x 2 example, and invariance to rotations."""
 
 import chex
 import jax
@@ -92,7 +92,7 @@ def test_the_papers_two_by_two_example():
     np.testing.assert_array_equal(gamma, [[4, 3], [3, 4], [3, 4], [4, 3]])
 
 
-def test_all_four_orders_are_told_apart():
+def test_all_four_orders_differ():
     image = np.arange(4, dtype=np.float32).reshape(2, 2, 1) ** 2  # 0 1 / 4 9
     gamma = pool(image, 1, 2, orientation='literal')
     np.testing.assert_array_equal(gamma, [[1, 9], [4, 9], [9, 1], [9, 4]])
@@ -101,7 +101,7 @@ def test_all_four_orders_are_told_apart():
 
 
 def test_exact_is_the_paper_for_patches_of_one_pixel():
-    """The same four vectors; a quarter turn counter-clockwise makes Gamma'_v the first, then Gamma'_h, then Gamma_v."""
+    """The same four vectors; counter-clockwise quarter turns give Gamma'_v, then Gamma'_h, then Gamma_v."""
     x = normal(1, 7, 7, 3)
     paper = pool(x, 1, 7, orientation='literal')
     turned = pool(x, 1, 7, orientation='exact')
@@ -110,7 +110,7 @@ def test_exact_is_the_paper_for_patches_of_one_pixel():
 
 @pytest.mark.parametrize('patch, grid', [(1, 7), (3, 3), (3, 5)])
 @pytest.mark.parametrize('turn', [1, 2, 3])
-def test_exact_features_of_a_turned_map_are_the_same_four(patch, grid, turn):
+def test_exact_features_of_a_rotated_map_are_the_same_four(patch, grid, turn):
     x = normal(2, 7, 7, 3)
     before = pool(x, patch, grid, orientation='exact')
     after = pool(np.rot90(x, turn), patch, grid, orientation='exact')
@@ -123,7 +123,7 @@ def strongest(x, w, patch, grid, orientation):
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 3), st.integers(0, 2**32 - 1))
-def test_exact_response_is_invariant_to_turns(turn, seed):
+def test_exact_response_is_invariant_to_rotations(turn, seed):
     x, w = normal(seed, 7, 7, 2), np.float64(normal(seed + 1, 3 * 9 * 2))
     response = strongest(x, w, 3, 3, 'exact')
     np.testing.assert_allclose(strongest(np.rot90(x, turn), w, 3, 3, 'exact'), response, rtol=1e-12)
@@ -131,7 +131,7 @@ def test_exact_response_is_invariant_to_turns(turn, seed):
 
 @pytest.mark.parametrize('turn', [1, 2, 3])
 def test_literal_response_is_invariant_for_patches_of_one_pixel_only(turn):
-    """Why 'exact' exists: Eq. 9-13 turn the order of the patches, never the patch itself."""
+    """The reason for 'exact': Eq. 9-13 rotate the order of the patches, but not their content."""
     x, w = normal(3, 7, 7, 2), np.float64(normal(4, 7 * 2))
     np.testing.assert_allclose(
         strongest(np.rot90(x, turn), w, 1, 7, 'literal'), strongest(x, w, 1, 7, 'literal'), rtol=1e-12
@@ -141,12 +141,12 @@ def test_literal_response_is_invariant_for_patches_of_one_pixel_only(turn):
     assert abs(difference) > 0.1
 
 
-def test_an_unknown_orientation_is_refused():
+def test_an_unknown_orientation_raises():
     with pytest.raises(ValueError, match='orientation'):
         oriented_pooling.oriented_features(normal(6, 7, 7, 1), 3, 3, orientation='diagonal')
 
 
-def test_a_grid_that_does_not_fit_the_map_is_refused():
+def test_a_grid_that_does_not_tile_the_map_raises():
     with pytest.raises(ValueError, match='4 x 4 patches of 3 x 3 do not tile'):
         oriented_pooling.oriented_features(normal(7, 7, 7, 1), 3, 4, orientation='literal')  # steps of 4/3
 
@@ -193,10 +193,10 @@ class ModuleVariants(chex.TestCase):
         assert set(expected_chosen.ravel()) == {0, 1, 2, 3}
 
 
-def test_exact_logits_do_not_see_turned_parts_and_the_orientation_tells_the_turn():
+def test_rotated_parts_keep_the_exact_logits_and_rotate_the_orientation():
     module, _, _ = module_with_weights('exact')
     maps = normal(11, 4, 3, 7, 7, CHANNELS)
-    turns = (1, 2, 3)  # each part turned on its own
+    turns = (1, 2, 3)  # a different rotation for each part
     turned = np.stack([np.rot90(maps[:, k], turn, axes=(1, 2)) for k, turn in enumerate(turns)], axis=1)
     logits, chosen, *_ = module(maps)
     turned_logits, turned_chosen, *_ = module(turned)
@@ -205,7 +205,7 @@ def test_exact_logits_do_not_see_turned_parts_and_the_orientation_tells_the_turn
 
 
 def test_gradient_goes_through_the_chosen_orientation():
-    """Eq. 13 is a max: dL/dw is the pooled vector that won, for each part."""
+    """Eq. 13 is a max: dL/dw is the selected pooled vector of each part."""
     module, weights, _bias = module_with_weights('literal')
     maps, label = normal(12, 1, 3, 7, 7, CHANNELS), 2
     graph, state = nnx.split(module)

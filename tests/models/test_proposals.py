@@ -23,13 +23,13 @@ def iou(a, b):
 
 
 def greedy(scores, boxes, count, threshold):
-    """Take the best, drop what overlaps it, go on; with none left, take the best not yet taken."""
+    """Takes the best box, drops those that overlap it, repeats; with none left, takes the best not yet taken."""
     chosen, alive = [], set(range(len(scores)))
     while len(chosen) < count:
         pool = alive or set(range(len(scores))) - set(chosen)
         best = min(pool, key=lambda i: (-scores[i], i))
         chosen.append(best)
-        # Many anchors of NTS-Net have an IoU of 1/4 exactly; rounding must not decide whether it counts as less.
+        # Many anchors of NTS-Net have an IoU of exactly 1/4; rounding must not decide about them.
         alive = {i for i in alive if i != best and iou(boxes[i], boxes[best]) < threshold - 1e-5}
     return chosen
 
@@ -45,7 +45,7 @@ def random_boxes(rng, count, spread):
 )
 def test_top_boxes_against_the_greedy_loop(count, spread, threshold, seed):
     rng = np.random.default_rng(seed)
-    boxes = random_boxes(rng, 12, spread)  # spread 3: nearly all overlap, so the fallback is met
+    boxes = random_boxes(rng, 12, spread)  # spread 3: nearly all overlap, so the fallback is used
     scores = rng.permutation(12).astype(np.float32) - 6
     indices, chosen = proposals.top_boxes(scores, boxes, count, threshold)
     expected = greedy(scores, np.float64(boxes), count, threshold)
@@ -77,7 +77,7 @@ class TopBoxesVariants(chex.TestCase):
         np.testing.assert_array_equal(chosen, boxes[expected])
 
     @chex.variants(with_jit=True, without_jit=True)
-    def test_when_all_is_suppressed_the_best_left_is_taken(self):
+    def test_if_all_are_suppressed_the_best_remaining_is_taken(self):
         boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 9, 10], [20, 20, 30, 29]])
         scores = np.float32([5, 4, 1, 3, 2])
         take = self.variant(lambda s: proposals.top_boxes(s, boxes, 5, 0.25)[0])
@@ -85,7 +85,7 @@ class TopBoxesVariants(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_very_low_scores_are_still_scores(self):
-        """The mark of a suppressed box must lie below any score."""
+        """The value that marks suppressed boxes must be below any score."""
         boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
         scores = np.float32([-1e30, -2e30, -3e30])
         take = self.variant(lambda s: proposals.top_boxes(s, boxes, 3, 0.25)[0])
@@ -93,14 +93,14 @@ class TopBoxesVariants(chex.TestCase):
 
 
 def test_top_boxes_drops_an_overlap_equal_to_the_threshold():
-    """NTS-Net keeps IoU < 0.25: a quarter exactly is dropped."""
+    """NTS-Net keeps IoU < 0.25: exactly 1/4 is dropped."""
     boxes = np.float32([[0, 0, 4, 4], [0, 0, 2, 2], [10, 10, 12, 12]])
     indices, _ = proposals.top_boxes(np.float32([3, 2, 1]), boxes, 2, 0.25)
     np.testing.assert_array_equal(indices, [0, 2])
 
 
-def network(features=5, seed=0):
-    return proposals.ProposalNetwork(features, rngs=nnx.Rngs(seed))
+def network(num_features=5, seed=0):
+    return proposals.ProposalNetwork(num_features, rngs=nnx.Rngs(seed))
 
 
 def normal(seed, *shape):
@@ -108,7 +108,7 @@ def normal(seed, *shape):
 
 
 @pytest.mark.parametrize('side, image_size', [(14, 448), (9, 288)])
-def test_one_score_an_anchor(side, image_size):
+def test_one_score_per_anchor(side, image_size):
     graph, state = nnx.split(network())
     scores = jax.eval_shape(lambda s, x: nnx.merge(graph, s)(x), state, jnp.zeros((2, side, side, 5)))
     chex.assert_shape(scores, (2, len(anchor_module.anchor_boxes(image_size))))
@@ -129,7 +129,7 @@ def slow_convolution(x, kernel, bias, stride):
 
 
 def convolutions(module):
-    """The (kernel, bias) of each convolution, by the kernel's shape, with random biases put in."""
+    """Sets random biases; returns the (kernel, bias) of each convolution."""
     state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     found = []
 
@@ -155,7 +155,7 @@ def test_forward_pass_against_slow_convolutions():
     )
     x = normal(1, 1, 7, 7, 5)
     scores = np.array(module(x))[0]
-    # Layers of the same shape may come in either order: one assignment must give the scores.
+    # The order of layers of the same shape is not known: one of the assignments must give the scores.
     relu = lambda z: np.maximum(z, 0)
     errors = []
     for second, third in itertools.permutations(by_shape(3, 3, 128, 128)):
@@ -174,8 +174,8 @@ def test_forward_pass_against_slow_convolutions():
 
 
 @pytest.mark.parametrize('row, column', [(2, 11), (5, 0), (13, 8)])
-def test_a_cell_moves_the_scores_of_the_anchors_around_it(row, column):
-    """Ties the scores to the anchors: one cell of the map reaches exactly the places within its receptive field."""
+def test_a_cell_changes_the_scores_of_the_anchors_around_it(row, column):
+    """Links scores to anchors: a cell of the map changes exactly the scores whose receptive field contains it."""
     module = network()
     x = normal(2, 1, 14, 14, 5)
     moved = x.copy()
@@ -203,7 +203,7 @@ def test_no_gradient_reaches_the_map():
         assert np.abs(leaf).max() > 0  # every layer learns
 
 
-def test_images_of_a_batch_do_not_meet():
+def test_images_of_a_batch_are_independent():
     module, x = network(), normal(4, 3, 7, 7, 5)
     together = module(x)
     for i in range(3):

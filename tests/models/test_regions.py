@@ -22,7 +22,7 @@ def pixel(image, row, column):
 
 
 def bilinear(image, y, x):
-    """The value at (y, x) in pixels; the centre of pixel (0, 0) is (0.5, 0.5); the world outside is zero."""
+    """The value at (y, x) in pixels; the center of pixel (0, 0) is (0.5, 0.5); outside the image it is zero."""
     y, x = y - 0.5, x - 0.5
     row, column = int(np.floor(y)), int(np.floor(x))
     dy, dx = y - row, x - column
@@ -60,7 +60,7 @@ side = st.floats(0, 40, allow_nan=False, width=32)
 @settings(deadline=None, max_examples=40)
 @given(coordinate, coordinate, side, side, st.sampled_from([(4, 1, 1), (3, 2, 2), (2, 4, 3)]))
 def test_against_the_bilinear_loop(y, x, height, width, setting):
-    """Boxes in, across, around and wholly outside the image, empty ones too."""
+    """Boxes inside, across, around and entirely outside the image, and empty ones."""
     size, stride, samples = setting
     image = normal(0, 9, 7, 2)
     boxes = np.float32([[y, x, y + height, x + width]])

@@ -21,7 +21,7 @@ def normal(seed, *shape):
 
 
 def circulant(column_values):
-    """Eq. 6: the first row is phi^0 ... phi^(S-1), and each row turns the one above by one place to the right."""
+    """Eq. 6: the first row is phi^0 ... phi^(S-1), and each row is the one above, rotated right by one place."""
     size = len(column_values)
     matrix = np.zeros((size, size))
     matrix[0] = column_values
@@ -71,7 +71,7 @@ class ResponseVariants(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(1, 5)
-    def test_solvers_have_the_same_gradients(self, scales):
+    def test_solvers_have_equal_gradients(self, scales):
         features, weights, cotangent = normal(2, 2, scales, 6), normal(3, 4, scales, 6), normal(4, 2, 4, scales)
 
         def gradients(solver):
@@ -81,7 +81,7 @@ class ResponseVariants(chex.TestCase):
             return self.variant(jax.grad(total, argnums=(0, 1)))(features, weights)
 
         chex.assert_trees_all_close(gradients('fourier'), gradients('circulant'), atol=1e-4)
-        # Both are the loop's: y_r takes phi^n w^(n+r).
+        # Both equal the loop: y_r contains phi^n w^(n+r).
         towards_features, towards_weights = np.zeros(features.shape), np.zeros(weights.shape)
         for b, c, r, n in np.ndindex(2, 4, scales, scales):
             towards_features[b, n] += cotangent[b, c, r] * weights[c, (n + r) % scales]
@@ -119,7 +119,7 @@ def test_rolling_the_scales_rolls_the_response(scales, turn, solver, seed):
     np.testing.assert_allclose(after.max(-1), before.max(-1), atol=1e-4)
 
 
-def test_an_unknown_solver_is_refused():
+def test_an_unknown_solver_raises():
     with pytest.raises(ValueError, match='solver'):
         scale_mining.circular_response(normal(7, 3, 2), normal(8, 1, 3, 2), solver='laplace')
 
@@ -208,7 +208,7 @@ class ModuleVariants(chex.TestCase):
         assert len(np.unique(expected_shift)) > 2
 
 
-def test_the_bias_counts_once_and_moves_the_predicted_class():
+def test_the_bias_is_added_once_and_changes_the_predicted_class():
     module, weights, bias = module_with_weights()
     phi = normal(21, 1, PARTS, SCALES, LENGTH)
     logits, _, *_ = module(phi)
@@ -226,7 +226,7 @@ def test_the_bias_counts_once_and_moves_the_predicted_class():
 
 
 def test_a_shift_of_scale_leaves_the_logits_and_the_aligned_candidate():
-    """What the module is for: each part may be found at another scale, and the same features are read."""
+    """The purpose of the module: if a part appears at another scale, the same features are selected."""
     module, _, _ = module_with_weights()
     phi = normal(22, 6, PARTS, SCALES, LENGTH)
     turns = (1, 3, 4)

@@ -1,4 +1,4 @@
-"""The assembled network: its shapes, who takes part in what, and its paths against slow loops."""
+"""The assembled network: its shapes, its active groups, and its paths against slow loops."""
 
 import functools
 import inspect
@@ -12,7 +12,8 @@ from absl.testing import parameterized
 from flax import nnx
 
 from ssanet_jax.models import candidates, regions
-from ssanet_jax.models.ssanet import GROUPS, REGION_SIDE, SSANet, merge_model, split_model
+from ssanet_jax.models.groups import GROUPS
+from ssanet_jax.models.ssanet import REGION_SIDE, SSANet, merge_model, split_model
 
 SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
 SETTINGS = dict(backbone='resnet_tiny', num_parts=K, num_proposals=M, num_scales=S, crop_size=56)
@@ -21,7 +22,7 @@ SHARINGS, FEATURES = ('none', 'part', 'image'), ('pooled', 'flat')
 
 @functools.cache
 def build(**changes):
-    """The network with random weights; in evaluation mode, its statistics not the initial 0 and 1."""
+    """The network with random weights in evaluation mode; its statistics differ from the initial 0 and 1."""
     model = jax.jit(lambda: split_model(SSANet(CLASSES, SIZE, **SETTINGS | changes, rngs=nnx.Rngs(0)))[1:])
     params, stats = model()
     stats = jax.tree.map(lambda x: x * 1.5 + 0.05, stats)
@@ -31,7 +32,7 @@ def build(**changes):
 
 
 def abstract(**changes):
-    """The network without weights: quick, and enough for errors and shapes."""
+    """The network without weights: fast, and enough for errors and shapes."""
     return nnx.eval_shape(lambda: SSANet(CLASSES, SIZE, **SETTINGS | changes, rngs=nnx.Rngs(0)))
 
 
@@ -97,7 +98,7 @@ def test_shapes(sharing, features, training):
     chex.assert_type(floats, jnp.float32)
 
 
-def test_half_precision_is_for_the_backbone_alone():
+def test_only_the_backbone_computes_in_half_precision():
     model = abstract(dtype='bfloat16')
     outputs, logits = traced(model, training=True)
     assert shapes(outputs) == EVERY | TRAINING
@@ -105,7 +106,7 @@ def test_half_precision_is_for_the_backbone_alone():
     chex.assert_type(jax.tree.leaves(split_model(model)[1]), jnp.float32)
 
 
-def test_length_of_what_scale_mining_reads():
+def test_length_of_the_features_of_scale_mining():
     length = {features: abstract(features=features).scale_mining.weights.shape[-1] for features in FEATURES}
     assert length == {'pooled': C, 'flat': REGION_SIDE * REGION_SIDE * C}
 
@@ -144,7 +145,7 @@ def test_the_prediction_is_the_sum_of_both_heads(image_outputs):
     chex.assert_trees_all_equal(scale_only.logits, image_outputs.scale_logits)
 
 
-def test_the_image_classifier_predicts_only_where_there_are_no_parts(image_network, image_outputs, images):
+def test_the_image_classifier_predicts_only_without_parts(image_network, image_outputs, images):
     graph, params, stats = image_network
     other = params | {
         'image_classifier': jax.tree.map(lambda x: x + 100 * jnp.arange(CLASSES), params['image_classifier'])
@@ -189,7 +190,7 @@ def feature_map(network, images):
 
 
 def test_pooled_features_are_the_mean_of_the_whole_roi(image_network, image_outputs, images):
-    """Averages are taken without ever making the 7 x 7 maps."""
+    """The averages are computed without the 7 x 7 maps."""
     graph, params, stats = image_network
     maps = feature_map(image_network, images)
     whole = merge_model(graph, params, stats)._roi_align(maps, image_outputs.boxes, REGION_SIDE)
@@ -198,17 +199,17 @@ def test_pooled_features_are_the_mean_of_the_whole_roi(image_network, image_outp
 
 
 def test_image_sharing_by_a_slow_loop(image_network, image_outputs, images):
-    """RoIAlign one box at a time, then the heads on what was collected."""
+    """RoIAlign one box at a time, then the heads on the collected maps."""
     graph, params, stats = image_network
     model = merge_model(graph, params, stats)
     maps = feature_map(image_network, images)
     align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION_SIDE, 8, 2, centre=2.5)[0])
-    describe = lambda b, box: align(maps[b], box)
-    check_heads(model, image_outputs, describe)
+    region_map = lambda b, box: align(maps[b], box)
+    check_heads(model, image_outputs, region_map)
 
 
 def test_no_sharing_by_a_slow_loop(images):
-    """Each region by itself: cut out of the normalised image, then through the backbone."""
+    """Each region by itself: cropped from the normalized image, then passed through the backbone."""
     network = build(sharing='none')
     graph, params, stats = network
     outputs = jax.jit(forward(graph, training=True))(params, stats, images)
@@ -218,13 +219,13 @@ def test_no_sharing_by_a_slow_loop(images):
         lambda x, box: regions.resample((x.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std), box[None], 56)
     )
     backbone = jax.jit(lambda p, s, x: merge_model(graph, p, s).backbone(x)[0])
-    describe = lambda b, box: backbone(params, stats, crop(images[b], box))
-    check_heads(model, outputs, describe)
+    region_map = lambda b, box: backbone(params, stats, crop(images[b], box))
+    check_heads(model, outputs, region_map)
 
 
 @pytest.mark.parametrize('dilate', [False, True])
 def test_part_sharing_by_a_slow_loop(images, dilate):
-    """A part's largest candidate is cropped and passed through; RoIAlign cuts all of its candidates from that map."""
+    """The largest candidate of a part is cropped; RoIAlign cuts all of its candidates from the map of that crop."""
     graph, params, stats = build(sharing='part', output_stride=4 if dilate else 0)
     outputs = jax.jit(forward(graph, training=True))(params, stats, images)
     model = merge_model(graph, params, stats)
@@ -234,7 +235,7 @@ def test_part_sharing_by_a_slow_loop(images, dilate):
         for part in candidates.scale_candidates(outputs.boxes[b, :K], S, 2 ** (1 / 3)):
             largest = part[np.argmax([(box[2] - box[0]) * (box[3] - box[1]) for box in part])]
             crop_of |= {key(b, box): largest for box in part}
-        for box in np.array(outputs.boxes[b, K:]):  # only ranked: grown about its centre to what S = 3 takes
+        for box in np.array(outputs.boxes[b, K:]):  # no candidates: enlarged about its center to the largest of S = 3
             middle, grow = np.tile((box[:2] + box[2:]) / 2, 2), 2 ** (1 / 3)
             crop_of[key(b, box)] = middle + (box - middle) * grow
     stride = 4 if dilate else 8
@@ -249,26 +250,26 @@ def test_part_sharing_by_a_slow_loop(images, dilate):
     check_heads(model, outputs, lambda b, box: cut(images[b], box, jnp.asarray(crop_of[key(b, box)])))
 
 
-def check_heads(model, outputs, describe):
-    """Compares all that is said of the parts with the heads on `describe(image number, box) -> [7, 7, C]`."""
+def check_heads(model, outputs, region_map):
+    """Compares all outputs of the parts with the heads on `region_map(image number, box) -> [7, 7, C]`."""
     pooled, aligned = np.zeros((B, K, S, C), np.float32), np.zeros((B, K, REGION_SIDE, REGION_SIDE, C), np.float32)
     features = np.zeros((B, M, C), np.float32)
     for b in range(B):
         for m in range(M):
-            features[b, m] = np.mean(describe(b, outputs.boxes[b, m]), (0, 1))
+            features[b, m] = np.mean(region_map(b, outputs.boxes[b, m]), (0, 1))
         boxes = candidates.scale_candidates(outputs.boxes[b, :K], S, 2 ** (1 / 3))
         for k in range(K):
             for s in range(S):
-                region = describe(b, boxes[k, s])
+                region = region_map(b, boxes[k, s])
                 chex.assert_shape(region, (REGION_SIDE, REGION_SIDE, C))
                 pooled[b, k, s] = np.mean(region, (0, 1))
                 if s == outputs.aligned_scale[b, k]:
                     aligned[b, k] = region
     np.testing.assert_allclose(outputs.part_features, features, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(outputs.part_logits, model.part_classifier(features), rtol=1e-3, atol=1e-3)
-    mined = model.scale_mining(pooled)
-    np.testing.assert_allclose(outputs.scale_logits, mined.logits, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(mined.shift)) % S)
+    response = model.scale_mining(pooled)
+    np.testing.assert_allclose(outputs.scale_logits, response.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(response.shift)) % S)
     oriented = model.oriented_pooling(aligned)
     np.testing.assert_allclose(outputs.oriented_logits, oriented.logits, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(outputs.orientation, oriented.orientation)
@@ -282,20 +283,20 @@ def test_flat_features_are_the_whole_map(images):
     maps = feature_map(network, images)
     boxes = jax.vmap(lambda x: candidates.scale_candidates(x, S, 2 ** (1 / 3)))(outputs.boxes[:, :K])
     whole = model._roi_align(maps, boxes.reshape(B, K * S, 4), REGION_SIDE).reshape(B, K, S, -1)
-    mined = model.scale_mining(whole)
-    np.testing.assert_allclose(outputs.scale_logits, mined.logits, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(mined.shift)) % S)
+    response = model.scale_mining(whole)
+    np.testing.assert_allclose(outputs.scale_logits, response.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(outputs.aligned_scale, (S // 2 - np.array(response.shift)) % S)
 
 
 class Variants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(0, 2)
-    def test_an_image_is_recognised_alike_alone_and_in_a_batch(self, number):
+    def test_outputs_do_not_depend_on_the_rest_of_the_batch(self, number):
         graph, params, stats = build(sharing='image')
         images = np.uint8(np.random.default_rng(1).integers(0, 256, (B, 8, 8, 3)).repeat(8, 1).repeat(8, 2))
         batch = jax.jit(forward(graph, training=True))(params, stats, images)
-        alone = self.variant(forward(graph, training=True))(params, stats, images[number : number + 1])
-        chex.assert_trees_all_close(alone, jax.tree.map(lambda x: x[number : number + 1], batch), rtol=1e-3, atol=1e-3)
+        single = self.variant(forward(graph, training=True))(params, stats, images[number : number + 1])
+        chex.assert_trees_all_close(single, jax.tree.map(lambda x: x[number : number + 1], batch), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -305,13 +306,13 @@ class Variants(chex.TestCase):
         (dict(num_parts=4), 'num_parts must lie between 1 and num_proposals = 3; got 4'),
         (dict(num_proposals=10_000), 'num_proposals must be at most 516, the boxes of an image of 64; got 10000'),
         (dict(sharing='all'), "sharing must be one of none, part, image; got 'all'"),
-        (dict(sharing='none', output_stride=4), "output_stride is for sharing='part' and 'image'"),
+        (dict(sharing='none', output_stride=4), "output_stride is for sharing='part' and 'image': remove it"),
         (dict(sharing='part', crop_size=60), 'crop_size must be a multiple of 8 for resnet_tiny; got 60'),
         (dict(sharing='part', crop_size=0), 'crop_size must be a multiple of 8 for resnet_tiny; got 0'),
         (dict(features='square'), "features must be one of pooled, flat; got 'square'"),
-        (dict(num_scales=4), 'scales must be odd'),
+        (dict(num_scales=4), 'num_scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),
-        (dict(backbone='resnet51'), "no backbone 'resnet51'; choose one of resnet18"),
+        (dict(backbone='resnet51'), "unknown backbone 'resnet51': choose one of resnet18"),
         (dict(sharing='none', crop_size=224), 'crop_size must be 56, for a 7 x 7 map of resnet_tiny; got 224'),
         (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
         (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
@@ -319,12 +320,12 @@ class Variants(chex.TestCase):
         (dict(patch=9, grid=1), 'do not tile a map of 7 x 7'),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(changes, message):
+def test_inconsistent_arguments_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         abstract(**changes)
 
 
-def test_an_image_smaller_than_a_cell_is_refused():
+def test_an_image_smaller_than_a_cell_raises():
     with pytest.raises(ValueError, match='image_size 4 is smaller than the stride 8'):
         nnx.eval_shape(lambda: SSANet(CLASSES, 4, **SETTINGS, rngs=nnx.Rngs(0)))
 
@@ -348,7 +349,7 @@ def test_fusion_adds_the_image_classifier_to_the_same_parts(image_network, image
     assert not np.allclose(outputs.logits, image_outputs.logits)
 
 
-def test_a_size_of_which_the_backbone_drops_a_rim():
+def test_a_size_whose_border_the_backbone_drops_raises():
     with pytest.raises(ValueError, match='multiple of 8 for resnet_tiny; got 60'):
         SSANet(3, 60, backbone='resnet_tiny', rngs=nnx.Rngs(0))
     SSANet(3, 64, backbone='resnet_tiny', rngs=nnx.Rngs(0))
@@ -357,6 +358,6 @@ def test_a_size_of_which_the_backbone_drops_a_rim():
 @pytest.mark.parametrize(
     ('field', 'value'), [('dtype', 'int32'), ('nms_iou', 0), ('patch', 0), ('grid', 0), ('alpha', float('nan'))]
 )
-def test_settings_that_make_no_sense(field, value):
+def test_invalid_settings_raise(field, value):
     with pytest.raises(ValueError, match=f'{field}'):
         SSANet(3, 64, backbone='resnet_tiny', **{field: value}, rngs=nnx.Rngs(0))

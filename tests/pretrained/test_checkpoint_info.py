@@ -149,7 +149,7 @@ def first_layer(model, images):
 def test_the_facts_reach_the_network_and_the_resizing(hub_config):
     model = build_model(hub_config, 3)
     images = jax.random.randint(jax.random.key(0), (2, 64, 64, 3), 0, 256).astype('uint8')
-    normalized = model._normalise(images)
+    normalized = model._normalize(images)
     np.testing.assert_allclose(
         model.backbone.stem(normalized)[:, 16, 16], first_layer(model, images), rtol=1e-4, atol=1e-4
     )

@@ -13,9 +13,10 @@ from rich.console import Console
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
+from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.models.oriented_pooling import oriented_features
 from ssanet_jax.models.regions import resample
-from ssanet_jax.models.ssanet import GROUPS, merge_model, split_model
+from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.report import part_similarity
 from ssanet_jax.report.part_similarity import CHOSEN, FIXED, MAP, OTHER_MAP, compare_parts, cosine_statistics
 from ssanet_jax.runs.run import Run, build_model

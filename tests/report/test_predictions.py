@@ -11,7 +11,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
-from ssanet_jax.models.ssanet import GROUPS
+from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.report import predictions as module
 from ssanet_jax.report.predictions import (
