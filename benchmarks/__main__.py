@@ -44,9 +44,8 @@ class Settings:
     out: str = setting('benchmarks.json', 'JSON file for the figures.')
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Prints the table and writes the file; the exit code is 1 if a benchmark failed with an unexpected error."""
-    runner.check_no_arguments(arguments)
     out, start = Path(flags.FLAGS.out), time.monotonic()
     check_out(out)  # before many minutes of work
     with runner.progress() as log:

@@ -23,7 +23,6 @@ from benchmarks.comparisons import Comparison, Findings, summary, table_of_ratio
 from ssanet_jax import cli
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.distributed.sharding import device_kind
-from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Log
 
 flags.disclaim_key_flags()  # the flags defined below belong to the calling command
@@ -59,8 +58,7 @@ def run(name: str, settings: type, measure: Callable[[Any, Log], Findings]) -> N
     cli.run(partial(_main, name, settings, measure))
 
 
-def _main(name: str, settings: type, measure: Callable[[Any, Log], Findings], arguments: list[str]) -> None:
-    check_no_arguments(arguments)
+def _main(name: str, settings: type, measure: Callable[[Any, Log], Findings]) -> None:
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
     selected = settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     out = Path(flags.FLAGS.out) if flags.FLAGS.out else None
@@ -72,12 +70,6 @@ def _main(name: str, settings: type, measure: Callable[[Any, Log], Findings], ar
     show([findings])
     if out:
         write(out, {name: findings}, time.monotonic() - start)
-
-
-def check_no_arguments(arguments: Sequence[str]) -> None:
-    """Raises `UserError` for positional arguments."""
-    if arguments:
-        raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
 
 
 def command_line(name: str, settings: Any) -> str:

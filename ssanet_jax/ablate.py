@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import cli
-from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.ablation import (
     MEASURED,
     METRICS,
@@ -43,10 +42,8 @@ _MEASURE = flags.DEFINE_multi_enum('measure', [], list(MEASURED), 'Measure this 
 flags.mark_flag_as_required('config')
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
     ablation = Ablation(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""What all commands share: flags, one-line errors with exit code 2, and the compilation cache."""
+"""The frame of every command: flags, one-line errors with exit code 2, and the compilation cache."""
 
 import contextlib
 import errno
@@ -6,98 +6,104 @@ import os
 import re
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from ssanet_jax import config_files
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.aliases import rename_fields, upgrade_arguments
+from ssanet_jax.runs.aliases import upgrade_arguments
 from ssanet_jax.runs.files import write_whole
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags of the command line, runs `main` on the positional arguments, and leaves the process.
+def run(main: Callable[..., None], *, accepts_arguments: bool = False) -> None:
+    """Parses the flags of the command line, runs `main`, and ends the process.
 
-    A `UserError` or a wrong flag ends with one line on stderr and exit code 2, Ctrl-C with 130.
+    A `UserError` or a wrong flag ends it with one line on stderr and exit code 2, Ctrl-C with 130.
+
+    Args:
+      main: the command.
+      accepts_arguments: call `main` with the list of positional arguments. Otherwise it takes none, and a positional
+        argument is an error.
     """
     try:
         arguments = _parse(sys.argv)
+        if arguments and not accepts_arguments:
+            raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
         _use_compilation_cache()
-        main(arguments)
+        main(*[arguments] if accepts_arguments else [])
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        if short := _memory_shortage(error):
-            _leave(short, 2)
+        if message := _out_of_memory(error):
+            _exit(message, 2)
         if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-            # Most likely one of the others is gone.
-            _leave(
-                f'error: the work with the other processes broke off ({" ".join(str(error).split())[:200]}): start all '
-                'of them again, training goes on from the last checkpoint',
+            # Most likely another process has ended.
+            _exit(
+                f'error: lost contact with the other processes ({" ".join(str(error).split())[:200]}): start all of '
+                'them again; training resumes from the last checkpoint',
                 1,
             )
         if not _disk_is_full(error):
             raise
         print(
-            'error: the disk is full: make room and give the same command again; training goes on from the last '
-            'checkpoint that was finished',
+            'error: the disk is full: free some space and run the same command again; training resumes from the last '
+            'complete checkpoint',
             file=sys.stderr,
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted: give the same command again; a training goes on from its last checkpoint', file=sys.stderr)
+        print('interrupted: run the same command again; training resumes from its last checkpoint', file=sys.stderr)
         sys.exit(130)
 
 
 def config_name() -> str:
-    """What a run of the configuration given with --config is called: `cub_paper` for configs/cub.py:paper.
+    """The name of a run of the --config file: `cub_paper` for configs/cub.py:paper.
 
-    It names a folder, so that anything in a variant but letters, digits, '_', '-' and '.' becomes '_'.
+    It names a folder, so any character of a variant other than letters, digits, '_', '-' and '.' becomes '_'.
     """
     path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
     return '_'.join(filter(None, (Path(path).stem, re.sub(r'[^\w.-]+', '_', variant))))
 
 
-def _leave(line: str, code: int) -> NoReturn:
-    """Ends the process, at once where it is one of several: at the exit it would only wait for the others."""
-    print(line, file=sys.stderr, flush=True)
+def _exit(message: str, code: int) -> NoReturn:
+    """Ends the process; immediately if it is one of several, since a normal exit would wait for the others."""
+    print(message, file=sys.stderr, flush=True)
     if jax.process_count() > 1:
         os._exit(code)
     sys.exit(code)
 
 
-def _memory_shortage(error: BaseException | None) -> str | None:
-    """The line to end with, if a device without enough memory is at the bottom of it."""
+def _out_of_memory(error: BaseException | None) -> str | None:
+    """The message to end with, if the error was caused by a device without enough memory."""
     while error is not None:
         message = str(error)
-        # Other things than memory are exhausted too, such as the length of a message to another process.
+        # RESOURCE_EXHAUSTED has other causes too, such as a message to another process that is too long.
         if (
             isinstance(error, jax.errors.JaxRuntimeError)
             and 'RESOURCE_EXHAUSTED' in message
             and re.search('memory|allocat', message, re.IGNORECASE)
         ):
             amount = re.search(r'(?:allocat\w+|Used) (\d+(?:\.\d+)?) ?([KMGT]?)', message)
-            asked = f' ({float(amount[1]) * _UNITS[amount[2]] / 2**30:.2f} GiB were asked for)' if amount else ''
+            requested = f' ({float(amount[1]) * _UNITS[amount[2]] / 2**30:.2f} GiB requested)' if amount else ''
             return (
-                f"error: the device's memory does not suffice{asked}: set a smaller config.data.batch_size "
-                '(config.data.eval_batch_size if it broke off in an evaluation), config.model.sharing=image '
-                'or config.model.dtype=bfloat16, and see that no other program is on the device'
+                f'error: out of device memory{requested}: set a smaller config.data.batch_size '
+                '(config.data.eval_batch_size if an evaluation failed), config.model.sharing=image '
+                'or config.model.dtype=bfloat16, and check that no other program uses the device'
             )
         error = error.__cause__ or error.__context__
     return None
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is at the bottom of it. Checkpoints are written by C++, which says so in words alone."""
+    """Whether a full disk caused the error. Checkpoints are written by C++ code, which gives only the message."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -108,120 +114,42 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    """Sets the flags and returns the positional arguments. `--help` ends the process with exit code 0."""
     app.define_help_flags()
-    _check_config_file(argv)
+    # config_flags reads sys.argv itself, so `argv` is changed in place.
+    argv[:] = config_files.use_packaged_files(argv)
+    config_files.check_exists(argv)
     try:
-        argv[:] = upgrade_arguments(argv, lambda: _load_config(argv))  # config_flags reads sys.argv itself
+        argv[:] = upgrade_arguments(argv, lambda: config_files.load(argv))
         arguments = flags.FLAGS(argv)[1:]
-        _check_config()
+        config_files.check_content()
         return arguments
+    except SystemExit:  # absl leaves with 1 after it has printed the help
+        sys.exit(0)
     except UserError:
         raise  # of the configuration file itself
     except Exception as error:
-        if isinstance(error, OSError):  # config_flags keeps it until the first field is read
-            files = ' '.join(_config_files(argv)[-1:])
-            raise UserError(f'{files} is no usable configuration file: {error.__cause__ or error}') from error
-        message = _broken_file(error) or _missing_flags(error) or _wrong_field(argv)
+        message = config_files.explain(argv, error) or _missing_flags(error) or config_files.unknown_field(argv)
         if message:
             raise UserError(message) from error
         if isinstance(error, flags.Error):
             raise UserError(f'{error.__cause__ or error}; see --help') from error
         if isinstance(error, (TypeError, ValueError)):
-            raise UserError(f'a --config override has a value of the wrong kind: {error}') from error
+            raise UserError(f'a --config override has a value of the wrong type: {error}') from error
         raise
-
-
-def _check_config_file(argv: list[str]) -> None:
-    # config_flags would not complain before the first field is read, and then with a traceback.
-    for value in _config_files(argv):
-        path = value.partition(':')[0]  # the rest is an argument of get_config
-        if not Path(path).is_file():
-            raise UserError(f'there is no configuration file {path!r}: check --config')
-
-
-def _config_files(argv: list[str]) -> list[str]:
-    found = []
-    for argument, following in zip(argv, [*argv[1:], '']):
-        name, given, value = argument.partition('=')
-        if name in ('-config', '--config'):
-            found.append(value if given else following)
-    return found
-
-
-def _load_config(argv: list[str]) -> ConfigDict:
-    """The configuration of the command line, without its overrides."""
-    return config_flags.ConfigFileFlagParser('config').parse(_config_files(argv)[-1])
-
-
-def _check_config() -> None:
-    if 'config' in flags.FLAGS and config_flags.is_config_flag(flags.FLAGS['config']):
-        config = flags.FLAGS['config'].value
-        getattr(config, 'lock', None)  # raises the OSError of a file that could not be read
-        if not isinstance(config, ConfigDict):
-            path = config_flags.get_config_filename(flags.FLAGS['config'])
-            raise UserError(f'get_config of {path} returns no ConfigDict: see configs/common.py')
-        rename_fields(config, config_flags.get_override_values(flags.FLAGS['config']))
-
-
-def _broken_file(error: BaseException) -> str | None:
-    """What is wrong with the --config file, if that is where the error arose."""
-    load = config_flags.ConfigFileFlagParser.parse.__code__
-    if isinstance(error, flags.Error):
-        error = error.__context__ or error  # what the file raised
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    values = [frame.f_locals['path'] for frame in frames if frame.f_code is load]
-    if not values:
-        return None
-    path, colon, variant = values[0].partition(':')
-    if isinstance(error, (TypeError, ValueError)) and error.__context__:
-        error = error.__context__  # `load` puts a whole traceback into the message of the one it raises
-    steps = list(traceback.walk_tb(error.__traceback__))
-    if steps[-1][0].f_code is load:  # it reached the file, but not into get_config
-        if isinstance(error, AttributeError):
-            return f'{path} has no get_config: give a configuration file, such as configs/cub.py'
-        if 'positional argument' in str(error):
-            if colon:
-                return f'{path} has no variants, such as {variant!r}: give --config={path}'
-            return f'{path} wants the name of a variant: give --config={path}:NAME'
-    if isinstance(error, SyntaxError):
-        where, what = (error.filename or path, error.lineno), error.msg
-    else:
-        own = [line for frame, line in steps if Path(frame.f_code.co_filename).absolute() == Path(path).absolute()]
-        where, what = (path, own[-1] if own else None), f'{type(error).__name__}: {error}'
-    line = f' line {where[1]}' if where[1] else ''
-    return f'{path} is no usable configuration file: {where[0]}{line}: {what}'
 
 
 def _missing_flags(error: Exception) -> str | None:
     names = re.findall(r'Flag --([\w.]+) must have a value other than None', str(error))
-    # Without a --config file there is no flag for its fields either.
+    # Without a --config file, its fields have no flags either.
     if isinstance(error, flags.UnrecognizedFlagError) and re.match(r'(no)?config\.', error.flagname):
         names = ['config'] if 'config' in flags.FLAGS and flags.FLAGS['config'].value is None else []
     missing = [f'--{name} is missing: {flags.FLAGS[name].help.rstrip(".")}' for name in names]
     return '; '.join([*missing, 'see --help']) if missing else None
 
 
-def _wrong_field(argv: list[str]) -> str | None:
-    """The first override that the configuration has no field for, as the user typed it."""
-    files = _config_files(argv)
-    if not files:
-        return None
-    # config_flags does not say which override it could not place, so that each is looked up again.
-    config = _load_config(argv)
-    for argument in argv[1:]:
-        name = argument.partition('=')[0].lstrip('-')
-        if argument.startswith('-') and re.match(r'(no)?config\.', name):
-            try:
-                config_flags.GetType(name.partition('.')[2], config)
-            except (AttributeError, LookupError, TypeError, ValueError) as error:
-                meant = re.search(r'Did you mean \\*"(\w+)', str(error))
-                hint = f' (did you mean {meant[1]}?)' if meant else ''
-                return f'the configuration has no field {name}{hint}: check the spelling against the --config file'
-    return None
-
-
 def _use_compilation_cache() -> None:
-    """Keeps compiled programs between starts, unless the user's environment says where or not at all."""
+    """Keeps compiled programs between starts; JAX_COMPILATION_CACHE_DIR overrides the folder."""
     if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
         return
     given = Path(os.environ.get('XDG_CACHE_HOME', ''))
@@ -236,32 +164,32 @@ def _use_compilation_cache() -> None:
 
 
 def check_out(out: Path) -> None:
-    """Makes the folder of the file that `--out` names.
+    """Creates the folder of the file that `--out` names.
 
     Raises:
-      UserError: no file can be made there.
+      UserError: no file can be created there.
     """
     if out.is_dir():
         raise UserError(f'--out={out} is a folder: give the name of a file')
-    with _named(out):
+    with _out_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
             pass
 
 
 def write_out(out: Path, text: str) -> None:
-    """`write_whole` for the file that `--out` names; what is no text, as of folders in other codes, becomes '?'.
+    """Writes the file that `--out` names, atomically; characters that UTF-8 cannot encode become '?'.
 
     Raises:
-      UserError: it cannot be written; then an earlier one is as it was.
+      UserError: it cannot be written; an earlier file is then unchanged.
     """
-    with _named(out):
+    with _out_errors(out):
         write_whole(out, text, errors='replace')
 
 
 @contextlib.contextmanager
-def _named(out: Path) -> Iterator[None]:
+def _out_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f'cannot write {out} ({error.strerror}): make room, or give another --out') from error
+        raise UserError(f'cannot write {out} ({error.strerror}): free some space, or give another --out') from error

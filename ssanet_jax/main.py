@@ -33,10 +33,8 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one i
 flags.mark_flag_as_required('config')
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Runs the mode; the last line on stdout is the accuracy."""
-    if arguments:
-        raise cli.UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
     processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     workdir = Path(_WORKDIR.value or f'runs/{cli.config_name()}')

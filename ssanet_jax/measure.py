@@ -37,10 +37,8 @@ _BATCH = flags.DEFINE_integer(
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of timing for --only=sharing; the median counts.', lower_bound=1)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measures what was asked for; the last line on stdout sums it up."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
     workdir = Path(_WORKDIR.value)
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     dataset = dataset_of(run, workdir)

@@ -123,4 +123,4 @@ def _predictions_file(out: Path) -> Iterator[TextIO]:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, accepts_arguments=True)

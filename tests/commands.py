@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # fraction of the time. Importing starts no JAX backend (test_main.py holds it to that), so that there is nothing a
 # fork could break.
 _SERVER = """
-import importlib, json, os, sys, traceback
+import importlib, inspect, json, os, sys, traceback
 from ssanet_jax import cli
 given = json.load(sys.stdin)
 module = importlib.import_module(given['module'])
@@ -29,7 +29,7 @@ for name, (arguments, stem) in given['cases'].items():
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
         sys.argv = [given['module'], *arguments]
         try:
-            cli.run(module.main)
+            cli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))
             code = 0
         except SystemExit as error:
             code = error.code or 0
@@ -76,10 +76,13 @@ def run_python(
 def changed(module: str, before: str) -> tuple[str, str]:
     """For `run_python`: a command, after Python that changes something of it, where `module` is the command's."""
     start = (
-        f'import importlib\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
+        f'import importlib, inspect\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
         "if hasattr(module, '__path__'):\n    module = importlib.import_module(module.__name__ + '.__main__')\n"
     )
-    return ('-c', f'{start}{before}\ncli.run(module.main)')
+    return (
+        '-c',
+        f'{start}{before}\ncli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))',
+    )
 
 
 def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, before: str = '') -> dict[str, Ended]:

@@ -48,7 +48,7 @@ def test_each_variant_has_a_folder_of_its_own(tmp_path):
     expected = {'configs/demo.py': 'runs/ablate/demo', 'configs/demo.py:ablation': 'runs/ablate/demo_ablation'}
     before = """
 def ablation(config, root):
-    raise module.UserError(root)
+    raise cli.UserError(root)
 module.Ablation = ablation
 """
     ended = run_each('ssanet_jax.ablate', {config: [f'--config={config}'] for config in expected}, tmp_path, before)
@@ -133,7 +133,7 @@ def test_mistakes_end_with_one_line(table, tmp_path):
         '--seeds': ['--seeds=0'],
         'never train proposals': ['--config=configs/demo.py:global_pooling'],
         'row gmp, seed 0': ['--config.data.image_size=60'],
-        "'extra' is no flag": ['extra'],
+        "unexpected argument 'extra'": ['extra'],
     }
     cases = {}
     for words, arguments in mistakes.items():

@@ -13,12 +13,12 @@ from ssanet_jax import cli
 
 # TensorStore knows no OSError: it says in words what was wrong, and Orbax raises that in threads of its own.
 MAINS = {
-    'full': "lambda _: open('/dev/full', 'w').write(100_000 * 'x')",
+    'full': "lambda: open('/dev/full', 'w').write(100_000 * 'x')",
     'checkpoint': 'fail',
-    'bug': 'lambda _: 1 / 0',
-    'memory': 'lambda _: jax.numpy.zeros(2**42).block_until_ready()',  # 16 TiB
+    'bug': 'lambda: 1 / 0',
+    'memory': 'lambda: jax.numpy.zeros(2**42).block_until_ready()',  # 16 TiB
     'message': 'long_message',
-    'cache': 'lambda _: print(jax.config.jax_compilation_cache_dir)',
+    'cache': 'lambda: print(jax.config.jax_compilation_cache_dir)',
 }
 PROGRAM = """
 import errno, os
@@ -26,13 +26,13 @@ import errno, os
 import jax
 from ssanet_jax import cli
 
-def fail(_):
+def fail():
     try:
         raise ValueError(f'RESOURCE_EXHAUSTED: Failed writing: {{os.strerror(errno.ENOSPC)}} [os_error_code=28]')
     except ValueError as error:
         raise RuntimeError('the save failed') from error
 
-def long_message(_):
+def long_message():
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Received message larger than max (5000000 vs. 4194304)')
 
 cli.run({main})
@@ -52,8 +52,8 @@ def test_a_full_disk_is_one_line(name):
     done = run(name)
     assert done.returncode == 2
     assert done.stderr == (
-        'error: the disk is full: make room and give the same command again; training goes on from the last '
-        'checkpoint that was finished\n'
+        'error: the disk is full: free some space and run the same command again; training resumes from the last '
+        'complete checkpoint\n'
     )
 
 
@@ -62,7 +62,7 @@ def test_too_little_memory_is_one_line(processes):
     done = run('memory', before=f'import jax; jax.process_count = lambda: {processes}')
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: the device's memory does not suffice (16384.00 GiB were asked for): set a smaller ")
+    assert line.startswith('error: out of device memory (16384.00 GiB requested): set a smaller ')
     fields = ('data.batch_size', 'data.eval_batch_size', 'model.sharing=image', 'model.dtype=bfloat16')
     for field in (*fields, 'model.dtype=bfloat16'):
         assert f'config.{field}' in line
@@ -79,7 +79,7 @@ def test_too_little_memory_is_one_line(processes):
     ],
 )
 def test_each_way_to_say_that_memory_is_short(message, amount, monkeypatch, capsys):
-    def fail(_):
+    def fail():
         try:
             raise jax.errors.JaxRuntimeError(message)
         except jax.errors.JaxRuntimeError as error:
@@ -88,8 +88,8 @@ def test_each_way_to_say_that_memory_is_short(message, amount, monkeypatch, caps
     monkeypatch.setattr(cli, '_parse', lambda argv: [])
     with pytest.raises(SystemExit, match='2'):
         cli.run(fail)
-    asked = f' ({amount} GiB were asked for)' if amount else ''
-    assert capsys.readouterr().err.startswith(f"error: the device's memory does not suffice{asked}: set ")
+    requested = f' ({amount} GiB requested)' if amount else ''
+    assert capsys.readouterr().err.startswith(f'error: out of device memory{requested}: set ')
 
 
 @pytest.mark.parametrize('name, last', [('bug', 'ZeroDivisionError: division by zero'), ('message', 'vs. 4194304)')])
@@ -103,7 +103,7 @@ def test_the_others_failure_is_one_line():
     done = run('message', before='import jax; jax.process_count = lambda: 2')
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith('error: the work with the other processes broke off (RESOURCE_EXHAUSTED: Received message')
+    assert line.startswith('error: lost contact with the other processes (RESOURCE_EXHAUSTED: Received message')
 
 
 NOBODY = 'import os; os.environ.pop("HOME", None); os.getuid = lambda: 2**31 - 3'
@@ -131,5 +131,53 @@ def test_where_programs_are_kept(before, variables, expected, tmp_path):
 def test_help_says_what_a_command_does_and_takes():
     asked = [sys.executable, '-m', 'ssanet_jax.measure', '--help']
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0
     assert done.stdout.startswith('Measures a trained run beyond its accuracy')
     assert '--workdir: Folder of a trained run.' in done.stdout and not done.stderr
+
+
+SSANET = (sys.executable, '-m', 'ssanet_jax')
+
+
+def ssanet(*arguments):
+    return subprocess.run([*SSANET, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_ssanet_lists_its_commands():
+    done = ssanet('--help')
+    assert done.returncode == 0 and not done.stderr
+    for name in ('train', 'evaluate', 'predict', 'doctor', 'report', 'measure', 'ablate', 'preflight'):
+        assert f'\n  {name} ' in done.stdout
+
+
+@pytest.mark.parametrize('arguments', [('dance',), ()])
+def test_an_unknown_command_is_one_line(arguments):
+    done = ssanet(*arguments)
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ') and 'train, evaluate, predict' in line and 'ssanet --help' in line
+
+
+def test_a_command_of_ssanet_has_the_help_and_flags_of_its_module():
+    found, expected = (
+        ssanet('measure', '--help'),
+        subprocess.run(
+            [sys.executable, '-m', 'ssanet_jax.measure', '--help'],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        ),
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, expected.stdout, '')
+    assert '--workdir: Folder of a trained run.' in found.stdout
+
+
+def test_train_and_evaluate_are_modes_of_main(tmp_path):
+    tiny = '--config=tests/tiny_config.py'
+    done = ssanet('evaluate', tiny, f'--workdir={tmp_path / "nothing"}')
+    assert done.returncode == 2 and 'holds no run' in done.stderr
+    done = ssanet('train', tiny, '--config.model.backbone=vgg', f'--workdir={tmp_path / "nothing"}')
+    assert done.returncode == 2 and "'vgg'" in done.stderr
+    done = ssanet('train', tiny, 'more')
+    assert done.returncode == 2 and done.stderr == "error: unexpected argument 'more': see --help\n"

@@ -23,6 +23,7 @@ FLOORS = (
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight'),
+    ('config_files',),
     ('cli',),
 )
 # Commands are above all floors, like the `__main__` of a package. Nothing imports a command.

@@ -12,7 +12,7 @@ from ssanet_jax.runs.workdir import claim_workdir
 TINY = '--config=tests/tiny_config.py'
 CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
 
-# Name -> (arguments, words that the line must hold). {tmp} is a folder, see `optimize_for_inference` below.
+# Name -> (arguments, words that the line must hold). {tmp} is a folder, see `make_folders` below.
 CASES = {
     'no configuration': ([], ['--config is missing', 'configs/cub.py', '--help']),
     'only a field': (['--config.seed=1'], ['--config is missing', '--help']),
@@ -33,31 +33,34 @@ CASES = {
     ),
     'stage without a number': ([TINY, '--config.stages.epochs=1'], ['no field config.stages.epochs']),
     'field of a number': ([TINY, '--config.seed.x=1'], ['no field config.seed.x']),
-    'no Python': (['--config=README.md'], ['README.md is no usable configuration file', 'README.md line']),
-    'syntax error': (['--config={tmp}/syntax.py'], ['syntax.py is no usable', 'syntax.py line 1']),
+    'no Python': (['--config=README.md'], ['README.md is not a valid configuration file', 'README.md line']),
+    'syntax error': (['--config={tmp}/syntax.py'], ['syntax.py is not a valid', 'syntax.py line 1']),
     'failing import': (
         ['--config={tmp}/import.py', '--config.seed=1'],
-        ['import.py is no usable', 'import.py line 2', "No module named 'nowhere'"],
+        ['import.py is not a valid', 'import.py line 2', "No module named 'nowhere'"],
     ),
     'failing get_config': (
         ['--config={tmp}/raises.py'],
-        ['raises.py is no usable', 'raises.py line 2: ValueError: no'],
+        ['raises.py is not a valid', 'raises.py line 2: ValueError: no'],
     ),
-    'file it reads': (['--config={tmp}/reads.py', '--config.seed=1'], ['reads.py is no usable', "'nowhere.csv'"]),
+    'file it reads': (['--config={tmp}/reads.py', '--config.seed=1'], ['reads.py is not a valid', "'nowhere.csv'"]),
     'no get_config': (['--config=tests/commands.py'], ['tests/commands.py has no get_config']),
     'no ConfigDict': (['--config={tmp}/dict.py'], ['dict.py returns no ConfigDict']),
     'no variants': (
         ['--config=configs/folder.py:foo'],
         ["configs/folder.py has no variants, such as 'foo'", '--config=configs/folder.py'],
     ),
-    'variant not given': (['--config={tmp}/variant.py'], ['variant.py wants the name of a variant', 'variant.py:NAME']),
+    'variant not given': (
+        ['--config={tmp}/variant.py'],
+        ['variant.py requires the name of a variant', 'variant.py:NAME'],
+    ),
     'unknown section': ([TINY, '--config.modle.scales=5'], ['config.modle.scales', 'check the spelling']),
     'wrong type': ([TINY, '--config.data.batch_size=many'], ['config.data.batch_size', 'many']),
     'unknown mode': ([TINY, '--mode=dance'], ['mode', 'train|evaluate']),
     'unknown flag': ([TINY, '--speed=9'], ['speed', '--help']),
     'stray word': ([TINY, 'evaluate'], ["'evaluate'", '--help']),
     'even S': ([TINY, '--config.model.num_scales=4'], ['config.model', 'scales must be odd', '4']),
-    'K above M': ([TINY, '--config.model.num_parts=5'], ['parts must lie between 1 and proposals = 3', '5']),
+    'K above M': ([TINY, '--config.model.num_parts=5'], ['num_parts must lie between 1 and num_proposals = 3', '5']),
     'too many proposals': ([TINY, '--config.model.num_proposals=1000'], ['proposals must be at most 516', '1000']),
     'no weights for this backbone': ([TINY, '--config.model.pretrained=w.pth'], ["'resnet_tiny'", "'none'"]),
     'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
@@ -82,7 +85,10 @@ CASES = {
     'unknown set': ([TINY, '--config.data.name=dogs'], ["'dogs'", 'config.data.name', 'toy_birds']),
     'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
     'missing data folder': ([CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
-    'home of nobody': ([CUB, '--config.data.dir=~nosuchuser/x'], ['data.dir=~nosuchuser/x', 'nobody', 'the full path']),
+    'home of nobody': (
+        [CUB, '--config.data.dir=~nosuchuser/x'],
+        ['data.dir=~nosuchuser/x', 'no home folder ~nosuchuser', 'the full path'],
+    ),
     'not CUB': ([CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
     'zero images': (
         [CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'],
@@ -114,8 +120,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b'' for path in paths}
 
 
-def optimize_for_inference(tmp: Path) -> None:
-    """The folders that the cases speak of."""
+def make_folders(tmp: Path) -> None:
+    """Makes the folders that the cases name."""
     import tiny_config
 
     (tmp / 'empty' / 'one-class').mkdir(parents=True)
@@ -140,7 +146,7 @@ def optimize_for_inference(tmp: Path) -> None:
 def cases(tmp_path_factory) -> dict[str, Case]:
     """What became of every case."""
     tmp = tmp_path_factory.mktemp('main')
-    optimize_for_inference(tmp)
+    make_folders(tmp)
     commands, workdirs = {}, {}
     for number, (name, (arguments, _)) in enumerate(CASES.items()):
         arguments = [argument.format(tmp=tmp) for argument in arguments]

@@ -78,7 +78,7 @@ def test_errors_are_one_line(workdir, tmp_path):
     cases = {
         '--workdir is missing: Folder of a trained run': [],
         'holds no run': [f'--workdir={tmp_path / "nothing"}'],
-        "'more' is no flag": [f'--workdir={workdir}', 'more'],
+        "unexpected argument 'more'": [f'--workdir={workdir}', 'more'],
         'robustness|keypoints': [f'--workdir={workdir}', '--only=speed'],
         '--seed=-1': [f'--workdir={workdir}', '--seed=-1'],
         'trained on other classes than toy_birds has: check --data_dir': [f'--workdir={workdir}'],

@@ -48,10 +48,8 @@ _MAX_EXAMPLES = 3  # printed per finding
 _STYLES = {'error': 'red', 'warning': 'yellow', 'note': 'cyan'}
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Prints the table; the last line on stdout is the verdict."""
-    if arguments:
-        raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
     if _FIX_LIST.value and not Path(_FIX_LIST.value).absolute().parent.is_dir():
         raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
     sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal cannot encode

@@ -49,10 +49,8 @@ NUM_CLASSES = {'toy_birds': 16, 'cub': 200, 'cars': 196, 'aircraft': 100}
 AIRCRAFT_NUM_CLASSES = {'variant': 100, 'family': 70, 'manufacturer': 30}  # by config.data.level
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Prints the report; the last line on stdout is the verdict."""
-    if arguments:
-        raise UserError(f'{arguments[0]!r} is no flag: see --help')
     config = _CONFIG.value
     topology = parse_topology(_TOPOLOGY.value)
     file = _writable(_JSON.value)

@@ -54,10 +54,8 @@ SECTIONS = (  # id, title, template, function that makes the content
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Writes the report; the last line on stdout names the file."""
-    if arguments:
-        raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
     workdir = Path(_WORKDIR.value)
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'

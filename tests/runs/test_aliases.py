@@ -126,7 +126,7 @@ def test_a_config_file_may_use_old_names(tmp_path):
     program = (
         'import sys\nfrom ml_collections import config_flags\nfrom ssanet_jax import cli\n'
         "config = config_flags.DEFINE_config_file('config', None, lock_config=True)\n"
-        'cli.run(lambda arguments: print(config.value.data.color_jitter, config.value.model.num_parts, '
+        'cli.run(lambda: print(config.value.data.color_jitter, config.value.model.num_parts, '
         "'jitter' in config.value.data))"
     )
     command = [sys.executable, '-c', program, f'--config={file}', '--config.model.num_parts=5']

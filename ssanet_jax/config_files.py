@@ -1,0 +1,125 @@
+"""The --config file of a command: where it is, and what is wrong with it in one line."""
+
+import re
+import traceback
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.runs.aliases import rename_fields
+
+_PACKAGE = Path(__file__).parent
+
+
+def use_packaged_files(argv: list[str]) -> list[str]:
+    """The command line with the package's own `configs/NAME.py` where no such file exists in the working directory."""
+    found = list(argv)
+    for index, (argument, following) in enumerate(zip(argv, [*argv[1:], ''])):
+        name, equals, value = argument.partition('=')
+        if name not in ('-config', '--config'):
+            continue
+        value = value if equals else following
+        path = Path(value.partition(':')[0])  # the rest is an argument of get_config
+        if path.parent == Path('configs') and not path.exists() and (_PACKAGE / path).is_file():
+            packaged = str(_PACKAGE / value)
+            if equals:
+                found[index] = f'{name}={packaged}'
+            else:
+                found[index + 1] = packaged
+    return found
+
+
+def check_exists(argv: list[str]) -> None:
+    """Raises `UserError` for a --config file that does not exist.
+
+    config_flags would not complain before the first field is read, and then with a traceback.
+    """
+    for value in _values(argv):
+        path = value.partition(':')[0]
+        if not Path(path).is_file():
+            raise UserError(f'there is no configuration file {path!r}: check --config')
+
+
+def load(argv: list[str]) -> ConfigDict:
+    """The configuration of the command line, without its overrides."""
+    return config_flags.ConfigFileFlagParser('config').parse(_values(argv)[-1])
+
+
+def check_content() -> None:
+    """Reads the configuration of the parsed flags, and renames fields that it sets under old names.
+
+    Raises:
+      UserError: `get_config` does not return a ConfigDict.
+      OSError: the file could not be read.
+    """
+    if 'config' in flags.FLAGS and config_flags.is_config_flag(flags.FLAGS['config']):
+        config = flags.FLAGS['config'].value
+        getattr(config, 'lock', None)  # raises the OSError that config_flags has kept
+        if not isinstance(config, ConfigDict):
+            path = config_flags.get_config_filename(flags.FLAGS['config'])
+            raise UserError(f'get_config of {path} returns no ConfigDict: see configs/common.py')
+        rename_fields(config, config_flags.get_override_values(flags.FLAGS['config']))
+
+
+def explain(argv: list[str], error: Exception) -> str | None:
+    """What is wrong with the --config file, if the error arose there."""
+    if isinstance(error, OSError):
+        files = ' '.join(_values(argv)[-1:])
+        return f'{files} is not a valid configuration file: {error.__cause__ or error}'
+    load = config_flags.ConfigFileFlagParser.parse.__code__
+    cause: BaseException = error
+    if isinstance(cause, flags.Error):
+        cause = cause.__context__ or cause  # the error that the file raised
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    values = [frame.f_locals['path'] for frame in frames if frame.f_code is load]
+    if not values:
+        return None
+    path, colon, variant = values[0].partition(':')
+    if isinstance(cause, (TypeError, ValueError)) and cause.__context__:
+        cause = cause.__context__  # `load` puts a whole traceback into the message of the one it raises
+    steps = list(traceback.walk_tb(cause.__traceback__))
+    if steps[-1][0].f_code is load:  # it reached the file, but not get_config
+        if isinstance(cause, AttributeError):
+            return f'{path} has no get_config: give a configuration file, such as configs/cub.py'
+        if 'positional argument' in str(cause):
+            if colon:
+                return f'{path} has no variants, such as {variant!r}: give --config={path}'
+            return f'{path} requires the name of a variant: give --config={path}:NAME'
+    if isinstance(cause, SyntaxError):
+        file, line, problem = cause.filename or path, cause.lineno, cause.msg
+    else:
+        own = [line for frame, line in steps if Path(frame.f_code.co_filename).absolute() == Path(path).absolute()]
+        file, line, problem = path, own[-1] if own else None, f'{type(cause).__name__}: {cause}'
+    where = f'{file} line {line}' if line else file
+    return f'{path} is not a valid configuration file: {where}: {problem}'
+
+
+def unknown_field(argv: list[str]) -> str | None:
+    """The first override of a field that the configuration does not have, as the user typed it."""
+    if not _values(argv):
+        return None
+    # config_flags does not say which override failed, so each is looked up again.
+    config = load(argv)
+    for argument in argv[1:]:
+        name = argument.partition('=')[0].lstrip('-')
+        if argument.startswith('-') and re.match(r'(no)?config\.', name):
+            try:
+                config_flags.GetType(name.partition('.')[2], config)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                meant = re.search(r'Did you mean \\*"(\w+)', str(error))
+                hint = f' (did you mean {meant[1]}?)' if meant else ''
+                return f'the configuration has no field {name}{hint}: check the spelling against the --config file'
+    return None
+
+
+def _values(argv: list[str]) -> list[str]:
+    """The value of each --config flag."""
+    found = []
+    for argument, following in zip(argv, [*argv[1:], '']):
+        name, equals, value = argument.partition('=')
+        if name in ('-config', '--config'):
+            found.append(value if equals else following)
+    return found
