@@ -1,8 +1,8 @@
-"""Strides of backbones in tests."""
+"""The output strides of backbones in tests."""
 
 
-def half_stride(name: str, dilate: bool) -> int:
-    """The `output_stride` of a backbone with maps of twice the resolution, or of its own."""
-    if not dilate:
+def half_stride(name: str, dilated: bool) -> int:
+    """The `output_stride` that halves a backbone's usual stride if `dilated`, else 0: the usual one."""
+    if not dilated:
         return 0
     return 4 if name == 'resnet_tiny' else 16

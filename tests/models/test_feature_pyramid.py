@@ -33,12 +33,12 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    ('name', 'dilate'),
+    ('name', 'dilated'),
     [(name, False) for name in BACKBONES]
     + [(name, True) for name in ('resnet18', 'resnet50', 'resnet_tiny', 'efficientnet_lite0', 'convnext_tiny')],
 )
-def test_levels_of_each_backbone(name, dilate):
-    backbone = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16, half_stride(name, dilate)))
+def test_levels_of_each_backbone(name, dilated):
+    backbone = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16, half_stride(name, dilated)))
     graph, state = nnx.split(backbone)
     where = []
 
@@ -50,7 +50,7 @@ def test_levels_of_each_backbone(name, dilate):
     maps = jax.eval_shape(maps, state, jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32))
     count = len(CHANNELS[name])
     strides = [2 ** (i + (1 if count == 5 or name == 'resnet_tiny' else 2)) for i in range(count)]
-    if dilate:
+    if dilated:
         strides[-1] = strides[-2]
     assert backbone.pyramid_features == CHANNELS[name]
     assert [stride for stride, _ in where] == strides
@@ -105,16 +105,16 @@ def rest_of_convnext(backbone, levels):
 def test_the_network_continues_from_each_level_to_the_next(name, rest):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
     results = []
-    for dilate in (False, True):
-        backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilate))
+    for dilated in (False, True):
+        backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilated))
         backbone.eval()
         graph, state = nnx.split(backbone)
 
         @jax.jit
-        def run(state, x, graph=graph, dilate=dilate):
+        def run(state, x, graph=graph, dilated=dilated):
             backbone = nnx.merge(graph, state)
             maps = [level.map for level in backbone.pyramid(x)]
-            return maps, backbone(x), maps[1:] if dilate else list(rest(backbone, maps))
+            return maps, backbone(x), maps[1:] if dilated else list(rest(backbone, maps))
 
         maps, last, again = run(state, x)
         np.testing.assert_array_equal(last, maps[-1])
@@ -146,7 +146,7 @@ def identity_blocks(backbone):
 
 
 @pytest.mark.parametrize(
-    ('name', 'size', 'dilate', 'count'),
+    ('name', 'size', 'dilated', 'count'),
     [
         ('resnet_tiny', 96, False, 3),
         ('resnet_tiny', 96, True, 3),
@@ -157,8 +157,8 @@ def identity_blocks(backbone):
         ('convnext', 96, True, 4),
     ],
 )
-def test_receptive_fields_are_symmetric_about_the_centre(name, size, dilate, count):
-    backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilate))
+def test_receptive_fields_are_symmetric_about_the_centre(name, size, dilated, count):
+    backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilated))
     backbone.eval()
     graph, state = identity_blocks(backbone) if name == 'convnext' else average_filters(backbone)
     where, cells = [], []

@@ -223,10 +223,10 @@ def test_no_sharing_by_a_slow_loop(images):
     check_heads(model, outputs, region_map)
 
 
-@pytest.mark.parametrize('dilate', [False, True])
-def test_part_sharing_by_a_slow_loop(images, dilate):
+@pytest.mark.parametrize('dilated', [False, True])
+def test_part_sharing_by_a_slow_loop(images, dilated):
     """The largest candidate of a part is cropped; RoIAlign cuts all of its candidates from the map of that crop."""
-    graph, params, stats = build(sharing='part', output_stride=4 if dilate else 0)
+    graph, params, stats = build(sharing='part', output_stride=4 if dilated else 0)
     outputs = jax.jit(forward(graph, training=True))(params, stats, images)
     model = merge_model(graph, params, stats)
     crop_of = {}
@@ -238,7 +238,7 @@ def test_part_sharing_by_a_slow_loop(images, dilate):
         for box in np.array(outputs.boxes[b, K:]):  # no candidates: enlarged about its center to the largest of S = 3
             middle, grow = np.tile((box[:2] + box[2:]) / 2, 2), 2 ** (1 / 3)
             crop_of[key(b, box)] = middle + (box - middle) * grow
-    stride = 4 if dilate else 8
+    stride = 4 if dilated else 8
 
     @jax.jit
     def cut(image, box, crop):

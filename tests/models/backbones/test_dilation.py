@@ -63,16 +63,16 @@ def _averaging(backbone):
     return graph, nnx.map_state(flatten, state)
 
 
-@pytest.mark.parametrize('dilate', [False, True])
+@pytest.mark.parametrize('dilated', [False, True])
 @pytest.mark.parametrize(
     ('name', 'size'),
     [('resnet_tiny', 96), ('resnet_tiny', 104), ('resnet18', 640), ('efficientnet_lite0', 768)]
     + [('efficientnet_lite0', 752), ('efficientnet_lite0', 720)],
 )
-def test_centre_of_the_first_cell(name, size, dilate):
+def test_centre_of_the_first_cell(name, size, dilated):
     """A linear ramp through averaging filters gives the position of each cell's centre."""
-    backbone = build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilate))
-    if dilate and size % (2 * backbone.stride):
+    backbone = build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilated))
+    if dilated and size % (2 * backbone.stride):
         pytest.skip('only sizes that the full stride divides can be dilated')
     backbone.eval()
     graph, state = _averaging(backbone)
@@ -92,10 +92,10 @@ def test_centre_of_the_first_cell(name, size, dilate):
     assert position - cell * backbone.stride == pytest.approx(backbone.centre(size), abs=0.05)
 
 
-@pytest.mark.parametrize('dilate', [False, True])
-def test_patches_without_overlap_do_not_move(dilate):
+@pytest.mark.parametrize('dilated', [False, True])
+def test_patches_without_overlap_do_not_move(dilated):
     """If its blocks are the identity, the receptive field of a cell of ConvNeXt is its own patch."""
-    backbone = build_backbone('convnext_tiny', nnx.Rngs(0), output_stride=16 if dilate else 0)
+    backbone = build_backbone('convnext_tiny', nnx.Rngs(0), output_stride=16 if dilated else 0)
     for stage in backbone.stages:
         for block in stage:
             block.layer_scale[...] = jnp.zeros_like(block.layer_scale[...])

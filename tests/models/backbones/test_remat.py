@@ -45,10 +45,10 @@ def test_same_gradient_and_statistics(sharing):
     assert min(jax.tree.leaves(largest[1])) > 0 and max(jax.tree.leaves(largest[0])) > 0
 
 
-@pytest.mark.parametrize('dilate', [False, True])
+@pytest.mark.parametrize('dilated', [False, True])
 @pytest.mark.parametrize('name, blocks', [('resnet18', 8), ('efficientnet_lite0', 16), ('convnext_tiny', 18)])
-def test_every_block_of_every_family(name, blocks, dilate):
-    model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilate)))
+def test_every_block_of_every_family(name, blocks, dilated):
+    model = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), output_stride=half_stride(name, dilated)))
     model.eval()
     model.remat = True
     graph, state = nnx.split(model)
