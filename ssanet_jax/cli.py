@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags
 from ssanet_jax import config_files
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.aliases import upgrade_arguments
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
 
@@ -184,7 +184,7 @@ def write_out(out: Path, text: str) -> None:
       UserError: it cannot be written; an earlier file is then unchanged.
     """
     with _out_errors(out):
-        write_whole(out, text, errors='replace')
+        write_atomically(out, text, errors='replace')
 
 
 @contextlib.contextmanager

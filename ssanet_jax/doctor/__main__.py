@@ -34,7 +34,7 @@ from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import checks, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Extracted folder of the data set.', required=True)
@@ -150,7 +150,7 @@ def write_fix_list(file: Path, paths: Iterable[str]) -> None:
     lines = [f'{path}\n' for path in paths if len(path.splitlines()) == 1]
     try:
         # Names that are not UTF-8 are written as the bytes on disk.
-        write_whole(file, ''.join(lines), errors='surrogateescape')
+        write_atomically(file, ''.join(lines), errors='surrogateescape')
     except OSError as error:
         raise UserError(f'cannot write --fix_list={file} ({error.strerror}): name another file') from error
 

@@ -1,4 +1,4 @@
-"""Old names of configuration fields: they keep working in command lines, config files and the runs of old versions."""
+"""Old names of configuration fields, which command lines, config files and old work directories may still use."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +10,7 @@ from ssanet_jax.errors import UserError
 
 
 class Alias(NamedTuple):
-    """The field that took the place of an old one."""
+    """The new name of a field, and the conversion of its value."""
 
     name: str
     convert: Callable[[Any, Mapping[str, Any]], Any] = lambda value, config: value  # (old value, configuration) -> new
@@ -27,7 +27,7 @@ def _as_bool(value: Any) -> bool:
     return value if isinstance(value, bool) else str(value).lower() in ('true', 't', '1', 'yes')
 
 
-# Of the sections `data`, `model` and `mesh`.
+# {section: {old name: alias}}.
 FIELDS: dict[str, dict[str, Alias]] = {
     'data': {
         'erase': Alias('random_erasing'),
@@ -42,7 +42,7 @@ FIELDS: dict[str, dict[str, Alias]] = {
     },
     'mesh': {'spread_heads': Alias('shard_heads')},
 }
-# Of each stage.
+# {old name: alias}, in each stage.
 STAGE_FIELDS: dict[str, Alias] = {
     'rate': Alias('learning_rate'),
     'statistics': Alias('freeze_batch_norm', lambda value, config: value == 'running'),
@@ -50,10 +50,10 @@ STAGE_FIELDS: dict[str, Alias] = {
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration tree, such as the one in a run's `config.json`, with today's names of fields.
+    """Renames old fields of a configuration tree, such as the one in a run's `config.json`.
 
     Raises:
-      UserError: a field is there under its old and its new name.
+      UserError: a field is given under its old and its new name.
     """
     upgraded = dict(config)
     for section, aliases in FIELDS.items():
@@ -70,16 +70,16 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
 def upgrade_fields(
     section: Mapping[str, Any], aliases: Mapping[str, Alias], config: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
-    """One section of a configuration with today's names, in the order that it had.
+    """Renames old fields of one section of a configuration, and keeps their order.
 
     Args:
-      section: its fields.
+      section: the fields.
       aliases: {old name: alias}.
       config: the whole configuration, for conversions.
-      path: of the section, for the error message.
+      path: the section's name in the error message.
 
     Raises:
-      UserError: a field is there under its old and its new name.
+      UserError: a field is given under its old and its new name.
     """
     upgraded = {}
     for name, value in section.items():
@@ -92,11 +92,11 @@ def upgrade_fields(
 
 
 def rename_fields(config: ConfigDict, overrides: Collection[str]) -> None:
-    """Moves fields that a configuration file has set under old names to today's.
+    """Renames, in place, fields that a configuration file has set under old names.
 
     Args:
-      config: as the file made it, with the command line's overrides.
-      overrides: paths of the overrides, such as 'data.color_jitter', which count more than the file.
+      config: the file's configuration, with the overrides of the command line.
+      overrides: paths of the overrides, such as 'data.color_jitter', which take precedence over the file.
     """
     with config.unlocked():
         for section, aliases in FIELDS.items():
@@ -111,10 +111,10 @@ _OVERRIDE = re.compile(r'(--?(?:no)?config\.)(\w+)(\[-?\d+\])?\.(\w+)(=.*)?', re
 
 
 def upgrade_arguments(argv: Sequence[str], load: Callable[[], Mapping[str, Any]]) -> list[str]:
-    """A command line whose `--config.SECTION.FIELD=VALUE` overrides have today's names.
+    """Renames old fields in the `--config.SECTION.FIELD=VALUE` overrides of a command line.
 
     Args:
-      argv: of the process.
+      argv: the command line.
       load: reads the configuration file, for conversions that depend on other fields.
     """
     return [_upgrade_argument(argument, load) for argument in argv]

@@ -1,4 +1,4 @@
-"""Which settings of a run may change when it goes on or is evaluated."""
+"""Which settings of a run may change when it is resumed or evaluated."""
 
 import json
 from collections.abc import Collection
@@ -11,23 +11,26 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.preprocessing import Preprocessing, complete_preprocessing, recorded_preprocessing
 
-# Where the data lies, how it is read, on which devices and in how much of their memory may change between two starts
-# of one run; what is learned may not.
+# Settings that may change between two starts of a run, since they do not change what is learned: the location and the
+# reading of the data, the devices, and the use of their memory.
 MOVABLE = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
 MOVABLE |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
 SHARING_SETTINGS = {
     'model.sharing',
     'model.output_stride',
     'model.crop_size',
-}  # how regions share features; they hold no weights
+}  # how regions share features; none of them changes the shapes of weights
 
 
 def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
-    """Paths of the settings in which a configuration differs from that of a run, those that may change left out.
+    """Finds the settings that differ from those of a run and may not.
 
     Args:
       before: `read_run(...)['config']`.
-      config: one that still leaves open what the backbone's weights decide agrees with any answer.
+      config: the configuration. Preprocessing that it leaves to the pretrained weights agrees with any value.
+
+    Returns:
+      Paths such as 'model.num_parts', sorted.
     """
     left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
     changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort())) - MOVABLE
@@ -35,10 +38,14 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
 
 
 def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
-    """The settings to evaluate a run with: its own, except where the data lies and how it is read.
+    """The settings to evaluate a run with: its own, except for the location and the reading of the data.
+
+    Args:
+      trained: the run's configuration.
+      given: the configuration of the evaluation.
 
     Raises:
-      UserError: if `given` asks for other images, another split or another preparation of them.
+      UserError: `given` asks for other images, another split or another preprocessing.
     """
     theirs = given.data.copy_and_resolve_references()
     recorded = recorded_preprocessing(trained)
@@ -58,19 +65,18 @@ def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
 
 
 def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str]) -> None:
-    """Refuses what evaluating a run could only ignore: its network is what it was trained to be.
+    """Refuses overrides on the command line that the evaluation of a run would ignore.
 
-    The other fields of a configuration file may differ, as its defaults do; what was typed on the command line was
-    meant.
+    Other fields of the configuration file may differ from the run's, as defaults do. A field of the command line was
+    set on purpose.
 
     Args:
-      workdir: of the run.
-      config: as given, overrides included.
+      workdir: the run's work directory.
+      config: the configuration, with the overrides.
       overrides: paths of the fields that were set on the command line, such as 'model.sharing'.
 
     Raises:
-      UserError: one of them is not what the run was trained with. Those of `data` are for `evaluation_config` to judge;
-        `MOVABLE` ones are free.
+      UserError: a field differs from the run's. `MOVABLE` fields may differ, and `evaluation_config` checks `data`.
     """
     changed = changed_settings(read_run(workdir)['config'], config)
     inside = lambda path, whole: path == whole or path.startswith((f'{whole}.', f'{whole}['))
@@ -89,9 +95,15 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
 
 
 def _differences(a: Any, b: Any, path: str = '') -> set[str]:
-    """Paths at which two JSON trees differ, the settings of a run and those given now."""
+    """Paths at which two JSON trees differ.
+
+    Args:
+      a: the settings of a run.
+      b: the settings given now.
+      path: of both, in the whole configuration.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
-        # What the first does not have yet, an earlier version's run, was off.
+        # A field that a run of an earlier version lacks was off.
         shared = {key for key in a.keys() | b.keys() if key in a or b[key] not in (0, '', 'none', [])}
         found = [_differences(a.get(key), b.get(key), f'{path}.{key}'.lstrip('.')) for key in shared]
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

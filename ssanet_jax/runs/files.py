@@ -1,4 +1,4 @@
-"""The JSON files of a work directory: written at one stroke, and read as files that anything may have happened to."""
+"""The JSON files of a work directory: atomic writes, and reads that report damaged files."""
 
 import json
 import os
@@ -11,19 +11,19 @@ from ssanet_jax.runs.aliases import upgrade_config
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
-TRAIN_AGAIN = 'restore it from a copy, or delete it and give the training command again, which makes it anew'
+TRAIN_AGAIN = 'restore it from a copy, or delete it and run the training command again'
 
 
-def write_whole(path: Path, text: str, errors: str = 'strict') -> None:
-    """Writes a text at one stroke, so that no reader ever sees half of it, and a kill leaves what was there before.
+def write_atomically(path: Path, text: str, errors: str = 'strict') -> None:
+    """Writes a text file atomically: readers see the old content or the new one, also if the process is killed.
 
     Args:
-      path: the file, whose folder is made if it is missing.
+      path: the file. Its folder is created if it does not exist.
       text: written as UTF-8.
-      errors: of the encoding, as in `str.encode`.
+      errors: what to do with characters that cannot be encoded, as in `str.encode`.
 
     Raises:
-      OSError: it cannot be written; nothing is left of the attempt.
+      OSError: the file cannot be written. An existing file is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.partial')
@@ -35,28 +35,39 @@ def write_whole(path: Path, text: str, errors: str = 'strict') -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file at one stroke, so that no reader ever sees half of it.
+    """Writes a JSON file atomically.
 
-    Of several processes, which all must come here, one writes; the others wait until it is there.
+    Call it in all processes: the primary one writes, and the others wait until the file is there.
+
+    Args:
+      path: the file. Its folder is created if it does not exist.
+      content: a tree that JSON can represent.
 
     Raises:
-      UserError: it cannot be written; then an earlier one is as it was.
+      UserError: the file cannot be written. An existing file is then unchanged.
     """
     if processes.is_primary_process():
         try:
-            write_whole(path, json.dumps(content, indent=2) + '\n')
+            write_atomically(path, json.dumps(content, indent=2) + '\n')
         except OSError as error:
             raise UserError(
-                f'cannot write {path} ({error.strerror}): make room, or see that this folder may be written to'
+                f'cannot write {path} ({error.strerror}): make room, or allow writing to this folder'
             ) from error
     processes.barrier(f'written {path}')
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any] | None:
-    """A JSON file of the run, with an object in it; None if it is not there.
+    """Reads a JSON object from a file.
+
+    Args:
+      path: the file.
+      cure: what to do about a damaged file, for the error message.
+
+    Returns:
+      The object, or None if the file does not exist.
 
     Raises:
-      UserError: it cannot be read, or holds something else.
+      UserError: the file cannot be read, or holds something else.
     """
     try:
         content = json.loads(path.read_text())
@@ -65,17 +76,23 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged, it is no JSON: {cure}') from error
+        raise UserError(f'{path} is damaged, it is not JSON: {cure}') from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} is damaged, it holds no JSON object: {cure}')
+        raise UserError(f'{path} is damaged, it is not a JSON object: {cure}')
     return content
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
-    """What a work directory was claimed with: its `config`, `class_names` and `images` (their digest).
+    """Reads what a work directory was claimed with.
+
+    Args:
+      workdir: the run's work directory.
+
+    Returns:
+      `{'config': the configuration as a JSON tree, 'class_names': list, 'images': digest of the data set}`.
 
     Raises:
-      UserError: it holds no run.
+      UserError: the directory holds no run.
     """
     path = workdir / CONFIG_FILE
     cure = 'restore it from a copy, or train in another --workdir'

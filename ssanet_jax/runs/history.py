@@ -8,24 +8,27 @@ from typing import Any
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 
 HISTORY_FILE = 'history.jsonl'
 EPOCH, EVALUATION = 'epoch', 'evaluation'  # kinds of lines
-PREDICTION = 'prediction'  # the head that stands for the sum of all heads
+PREDICTION = 'prediction'  # name of the prediction, which sums all heads, among the heads
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a stage's history, in the order in which they were written.
+    """Reads the lines of a stage's history, in the order in which they were written.
 
-    A line is `{'kind': 'epoch' or 'evaluation', 'step': steps done, 'epoch': epochs done, 'values': {name: number},
-    ...}`. What is no such line is left out: a process that is killed may leave half of one.
+    Malformed lines are skipped: a killed process may leave half of one.
 
     Args:
-      path: `<stage>/history.jsonl`; where it does not exist there are no lines.
+      path: `<stage>/history.jsonl`.
+
+    Returns:
+      `{'kind': 'epoch' or 'evaluation', 'step': steps done, 'epoch': epochs done, 'values': {name: number}, ...}` for
+      each line; an empty list if the file does not exist.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -33,7 +36,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise UserError(f'cannot read {path} ({error.strerror}): check its permissions') from error
-    # A line without its end may be cut in the middle of a number.
+    # A last line without a newline may end in the middle of a number.
     return [line for line in map(_parse, content.split(b'\n')[:-1]) if line is not None]
 
 
@@ -48,35 +51,43 @@ def _parse(text: bytes) -> dict[str, Any] | None:
 
 
 class History:
-    """`history.jsonl` of a stage: the means of each epoch and the accuracies of each evaluation, a JSON line each.
+    """Writes `history.jsonl` of a stage: the means of each epoch and the accuracies of each evaluation, one per line.
 
-    Of several processes only the leading one reads and writes it.
+    Only the primary process reads and writes the file.
 
     Args:
-      path: of the file.
-      first: step at which this process takes up the work. Lines from beyond it, which an earlier start wrote after
-        its last checkpoint, are dropped, and so is half a line that a killed process left.
+      path: the file.
+      first_step: the step that the stage goes on from. Later lines, which an earlier start wrote after its last
+        checkpoint, are dropped, and so is the half line of a killed process.
     """
 
-    def __init__(self, path: Path, first: int):
+    def __init__(self, path: Path, first_step: int):
         self._file = None
         if not processes.is_primary_process():
             return
-        kept = [line for line in read_history(path) if line['step'] <= first]
+        kept = [line for line in read_history(path) if line['step'] <= first_step]
         self._written = {(line['kind'], line['step']) for line in kept}
-        write_whole(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._file = path.open('a')
 
-    def add(self, kind: str, step: int, epoch: float, values: Mapping[str, float], **about: Any) -> None:
-        """Appends a line, unless the evaluation at this step is there from before and was only made again."""
+    def add(self, kind: str, step: int, epoch: float, values: Mapping[str, float], **fields: Any) -> None:
+        """Appends a line, unless the file already has one of this kind and step: a resumed stage evaluates again.
+
+        Args:
+          kind: `EPOCH` or `EVALUATION`.
+          step: steps done.
+          epoch: epochs done.
+          values: numbers by name.
+          **fields: further fields of the line.
+        """
         if self._file is None or (kind, step) in self._written:
             return
         self._written.add((kind, step))
         numbers = {name: float(value) for name, value in values.items()}
-        self._file.write(json.dumps({'kind': kind, 'step': step, 'epoch': epoch, **about, 'values': numbers}) + '\n')
+        self._file.write(json.dumps({'kind': kind, 'step': step, 'epoch': epoch, **fields, 'values': numbers}) + '\n')
         self._file.flush()
 
     def close(self) -> None:
-        """To be called at the end; every line is in the file before."""
+        """Closes the file. Every line has been flushed before."""
         if self._file is not None:
             self._file.close()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.outputs import PartFeatures
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 
 _BATCH_FIELDS = ('label', 'index', 'skipped')  # what is kept of a batch beside the features of its images
 
@@ -113,7 +113,7 @@ class FeatureFile:
         with self._error_message():
             self._file.flush()
             os.fsync(self._file.fileno())
-            write_whole(self._note, json.dumps({'made_for': self._key, 'bytes': self._file.tell()}))
+            write_atomically(self._note, json.dumps({'made_for': self._key, 'bytes': self._file.tell()}))
 
     @contextlib.contextmanager
     def _error_message(self) -> Iterator[None]:

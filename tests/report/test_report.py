@@ -192,10 +192,10 @@ def test_errors_are_one_line(workdir, tmp_path):
 def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
     whole = (workdir / 'results.json').read_bytes()
     damages = {
-        'results.json is damaged, it is no JSON: restore it': ('results.json', whole[: len(whole) // 2]),
-        'part_tuning/evaluation.json is damaged, it is no JSON': ('part_tuning/evaluation.json', b''),
+        'results.json is damaged, it is not JSON: restore it': ('results.json', whole[: len(whole) // 2]),
+        'part_tuning/evaluation.json is damaged, it is not JSON': ('part_tuning/evaluation.json', b''),
         'robustness.json is damaged or of another version: delete it': ('robustness.json', b'{"accuracy": 3}'),
-        'keypoints.json is damaged, it is no JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
+        'keypoints.json is damaged, it is not JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
         'sharing.json is damaged or of another version: delete it': ('sharing.json', b'{"ways": [3]}'),
     }
     cases = {}

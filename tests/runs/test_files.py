@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a full disk, a kill, and places where no file can be."""
+"""Atomic file writes: a full disk, a killed process, and paths where no file can be."""
 
 import signal
 import subprocess
@@ -10,15 +10,15 @@ from commands import ROOT
 
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 
-# Writes one of two texts over the other, for ever.
+# Overwrites a file forever with one of two texts.
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from ssanet_jax.runs.files import write_whole
+from ssanet_jax.runs.files import write_atomically
 for letter in itertools.cycle('ab'):
-    write_whole(Path(sys.argv[1]), letter * 2_000_000)
+    write_atomically(Path(sys.argv[1]), letter * 2_000_000)
 """
 
 
@@ -40,7 +40,7 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
 
 def test_readers_and_a_kill_find_whole_files(tmp_path):
     file = tmp_path / 'folder/file'
-    write_whole(file, 'c')
+    write_atomically(file, 'c')
     seen = []
     for _ in range(3):
         process = subprocess.Popen([sys.executable, '-c', WRITER, file], cwd=ROOT)
@@ -55,7 +55,7 @@ def test_readers_and_a_kill_find_whole_files(tmp_path):
     assert {(len(text), *set(text)) for text in seen} == {(2_000_000, 'a'), (2_000_000, 'b')}
 
 
-def test_places_for_no_file(tmp_path):
+def test_paths_where_no_file_can_be(tmp_path):
     taken = tmp_path / 'taken'
     taken.write_text('text')
     with pytest.raises(UserError, match='is a folder: give the name of a file'):
