@@ -1,5 +1,6 @@
 """The measure command, on the finished tiny run."""
 
+import dataclasses
 import json
 import re
 
@@ -8,7 +9,7 @@ import pytest
 from commands import changed, run_each, run_python
 
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.evaluation.keypoints import in_input_pixels, summarise
+from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels, part_statistics
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.run import load_run
 
@@ -49,16 +50,16 @@ def test_measures_robustness_and_key_points(workdir):
     test = load_dataset(run.config.data).test
     images = [test[i]['image'] for i in range(30)]
     boxes = np.stack([found.input_boxes for found in Predictor.from_run(run).predict(images)])
-    annotations = [in_input_pixels(test[i], run.config.data) for i in range(30)]
+    annotations = [annotations_in_input_pixels(test[i], run.config.data) for i in range(30)]
     truth = [np.stack(column) for column in zip(*annotations)]
-    expected = summarise(boxes, *truth)
+    expected = part_statistics(boxes, *truth)
     after = keypoints['boxes']['after scale mining']
     for name in ('distance', 'distance_share', 'inside'):
-        assert after[name] == pytest.approx(expected[name], abs=0.02)
+        assert after[name] == pytest.approx(getattr(expected, name), abs=0.02)
     assert np.shape(after['nearest']) == (run.config.model.num_parts, len(keypoints['keypoint_names']))
     assert list(keypoints['boxes']) == ['before scale mining', 'after scale mining', 'centre of the image']
     middle = np.tile([[0, 0, 64, 64]], (30, 1, 1))
-    assert keypoints['boxes']['centre of the image'] == summarise(middle, *truth)
+    assert keypoints['boxes']['centre of the image'] == dataclasses.asdict(part_statistics(middle, *truth))
     assert f'parts {after["distance"]:.2f} pixels from the nearest key point in 30 images' in last
 
 

@@ -1,4 +1,4 @@
-"""What oriented pooling gets of an image: the maps of its parts at the chosen scale, and what it pools from them."""
+"""The inputs of oriented pooling: the maps of the parts at the chosen scale, and the features pooled from them."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -17,9 +17,9 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 class AlignedParts(NamedTuple):
     """The parts of B images."""
 
-    maps: np.ndarray  # float32 [B, K, 7, 7, C], at the scale that scale mining chose
+    maps: np.ndarray  # float32 [B, K, 7, 7, C], at the scale chosen by scale mining
     pooled: np.ndarray  # float32 [B, K, 4, L], in the order of `oriented_features`
-    orientation: np.ndarray  # int32 [B, K], the one chosen for the predicted class
+    orientation: np.ndarray  # int32 [B, K], the orientation chosen for the predicted class
     boxes: np.ndarray  # float32 [B, K, 4], at the chosen scale, pixels of the input
 
 
@@ -28,9 +28,9 @@ class AlignedMaps:
 
     Args:
       model: the network.
-      active: the groups that take part. Oriented pooling need not be among them: then the maps are those that it
-        would get, and the orientations mean nothing.
-      batch_size: images a compiled call, and the most a call takes; fewer are padded.
+      active: the active groups. Without oriented pooling among them, the maps are those that it would get, and the
+        orientations are meaningless.
+      batch_size: images per compiled call, and the most per call; fewer are padded.
     """
 
     def __init__(self, model: SSANet, active: Collection[str], batch_size: int):
@@ -40,25 +40,25 @@ class AlignedMaps:
         self._batch_size = batch_size
 
         @jax.jit
-        def look(params, stats, images):
+        def extract(params, stats, images):
             network = merge_model(graph, params, stats)
-            pooling, reads = network.oriented_pooling, {*active, 'oriented_pooling'}
+            pooling, groups = network.oriented_pooling, {*active, 'oriented_pooling'}
             features = network.extract_features(
                 sharding.constrain_batch(images, mesh),
-                active=reads,
+                active=groups,
                 map_candidates=partial(candidate_map, mesh=mesh),
             )
-            outputs = network.classify(features, active=reads)
-            maps = features.aligned_maps
+            outputs = network.classify(features, active=groups)
+            maps = features.aligned_maps  # [B, K, 7, 7, C]
+            assert maps is not None
             pool = lambda x: oriented_features(x, pooling.patch, pooling.grid, pooling.orientation)
-            pooled = jax.vmap(jax.vmap(pool))(maps)
-            to_float = lambda x: x.astype('float32')
-            return AlignedParts(to_float(maps), to_float(pooled), outputs.orientation, outputs.aligned_boxes)
+            pooled = jax.vmap(jax.vmap(pool))(maps)  # [B, K, 4, L]
+            return maps.astype('float32'), pooled.astype('float32'), outputs.orientation, outputs.aligned_boxes
 
-        self._look = look
+        self._extract = extract
 
     def __call__(self, images: Sequence[np.ndarray]) -> AlignedParts:
-        """Looks at uint8 images `[S, S, 3]` of the network's input size, at least one."""
+        """Extracts the parts of uint8 images `[S, S, 3]` of the network's input size, at least one."""
         padded = np.stack([*images, *[images[-1]] * (self._batch_size - len(images))])
-        parts = jax.device_get(self._look(*self._weights, padded))
+        parts = jax.device_get(self._extract(*self._weights, padded))
         return AlignedParts(*(value[: len(images)] for value in parts))

@@ -1,4 +1,4 @@
-"""Draws the parts of images, and contact sheets of such pictures."""
+"""Pictures of images with their parts, and contact sheets of such pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,18 @@ import cv2
 import numpy as np
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.lettering import Colour, extent, fitted, write
+from ssanet_jax.evaluation.fonts import Color, draw_text, fit_text, text_size
 
-# RGB, one colour a part, told apart by people with colour-blindness too (Okabe and Ito, 2008).
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
-BLACK, DARK, GREY, WHITE = (0, 0, 0), (20, 20, 20), (90, 90, 90), (255, 255, 255)
-# What oriented pooling chose, by the names of `prediction.ORIENTATIONS`, as quarter turns of an arrow to the right.
-ARROWS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vertical reversed': 3}
-SHIFT = 4  # OpenCV takes places in sixteenths of a pixel then
-FINE = 2**SHIFT
-BAND = 28  # height of a caption, pixels
+# RGB, one color per part, distinguishable with color blindness (Okabe and Ito, 2008).
+PART_COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
+BLACK, DARK, WHITE = (0, 0, 0), (20, 20, 20), (255, 255, 255)
+# The orientations of oriented pooling, as clockwise quarter turns of an arrow that points to the right.
+QUARTER_TURNS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vertical reversed': 3}
+FRACTION_BITS = 4  # OpenCV then takes coordinates in sixteenths of a pixel
+SUBPIXELS = 2**FRACTION_BITS
+CAPTION_HEIGHT = 28  # pixels
+
+Box = tuple[int, int, int, int]  # (y0, x0, y1, x1), pixels of the picture
 
 
 def draw_parts(
@@ -30,19 +32,19 @@ def draw_parts(
     proposals: np.ndarray | None = None,
     keypoints: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws the parts of one image (Figure 6), boxes coloured by part index.
+    """Draws the parts of one image (Figure 6) as boxes, colored by part index.
 
     Args:
       image: uint8 `[H, H, 3]`, RGB, the network's input.
       boxes: `[K, 4]`, `(y0, x0, y1, x1)` in pixels of the input; they may reach outside.
-      scales: of each part, the side that scale mining chose as a multiple of the proposal's; empty without it.
-      caption: a line under the picture.
+      scales: of each part, the side chosen by scale mining as a multiple of the proposal's; empty without scale mining.
+      caption: a line below the picture.
       side: of the picture, pixels.
-      orientations: of each part, the one that oriented pooling chose, a key of `ARROWS`. It becomes an arrow: to the
-        right for horizontal, down for vertical, and the other way for their reverse.
-      proposals: `[K, 4]`, the parts before scale mining, dashed.
-      keypoints: `[P, 3]`, (y, x, visible), pixels of the input. The visible ones become dots, and the centres of
-        the boxes triangles, as in Figure 7.
+      orientations: of each part, the orientation chosen by oriented pooling, a key of `QUARTER_TURNS`. It is drawn as
+        an arrow: to the right for horizontal, down for vertical, and the opposite way for the reversed orientations.
+      proposals: `[K, 4]`, the parts before scale mining, drawn dashed.
+      keypoints: `[P, 3]`, (y, x, visible), pixels of the input. The visible ones are drawn as dots, and the centers of
+        the boxes as triangles, as in Figure 7.
 
     Returns:
       uint8 `[side + 28, side, 3]`, RGB.
@@ -51,24 +53,25 @@ def draw_parts(
     picture = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA)
     width = max(side // 150, 1)
     for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, side)):
-        _dashed(picture, box, COLOURS[index % len(COLOURS)])
+        _draw_dashed(picture, box, PART_COLORS[index % len(PART_COLORS)])
     corners = _corners(boxes, zoom, side)
     for index, (y0, x0, y1, x1) in enumerate(corners):
         cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
-        cv2.rectangle(picture, (x0, y0), (x1, y1), COLOURS[index % len(COLOURS)], width, cv2.LINE_AA)
-    taken: list[tuple[int, ...]] = []  # where no label may lie
+        cv2.rectangle(picture, (x0, y0), (x1, y1), PART_COLORS[index % len(PART_COLORS)], width, cv2.LINE_AA)
+    occupied: list[Box] = []  # what labels should not cover
     if keypoints is not None:
-        taken += _dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
-        taken += _triangles(picture, (boxes[:, :2] + boxes[:, 2:]) / 2 * zoom)
+        occupied += _draw_dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
+        occupied += _draw_triangles(picture, (boxes[:, :2] + boxes[:, 2:]) / 2 * zoom)
     for index, box in enumerate(corners):
-        words = f'{index + 1} ×{scales[index]:.2g}' if len(scales) else f'{index + 1}'
-        turns = ARROWS[orientations[index]] if len(orientations) else None
-        taken.append(_label(picture, words, turns, box, COLOURS[index % len(COLOURS)], taken))
-    return np.concatenate([picture, _band([(caption, DARK)], side)])
+        text = f'{index + 1} ×{scales[index]:.2g}' if len(scales) else f'{index + 1}'
+        quarter_turns = QUARTER_TURNS[orientations[index]] if len(orientations) else None
+        color = PART_COLORS[index % len(PART_COLORS)]
+        occupied.append(_draw_label(picture, text, quarter_turns, box, color, occupied))
+    return np.concatenate([picture, _caption_band(caption, side)])
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8) -> np.ndarray:
-    """Pictures of one size, row by row on one white sheet."""
+    """Arranges pictures of one size row by row on a white sheet."""
     height, width, _ = pictures[0].shape
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
@@ -80,110 +83,105 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture as the path's suffix says (.png, .jpg).
+    """Writes an RGB picture in the format of the path's suffix (.png, .jpg).
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
-    # Not by cv2.imwrite, which only returns False when it fails, and does not say why.
+    # cv2.imwrite only returns False when it fails, without the reason.
     _, encoded = cv2.imencode(path.suffix, picture[..., ::-1])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise UserError(f'cannot write {path} ({error.strerror}): make room, or give another folder') from error
+        raise UserError(f'cannot write {path} ({error.strerror}): free some space or choose another folder') from error
 
 
-def _corners(boxes: np.ndarray, zoom: float, side: int) -> list[tuple[int, ...]]:
-    """Boxes in pixels of the input -> whole pixels of the picture, inside it."""
-    return [tuple(int(v) for v in box) for box in np.clip(boxes * zoom, 1, side - 2).round()]
+def _corners(boxes: np.ndarray, zoom: float, side: int) -> list[Box]:
+    """Boxes in pixels of the input -> integer pixels of the picture, clipped to it."""
+    corners = np.clip(boxes * zoom, 1, side - 2).round().astype(int)
+    return [(y0, x0, y1, x1) for y0, x0, y1, x1 in corners.tolist()]
 
 
-def _dashed(picture: np.ndarray, box: tuple[int, ...], colour: Colour, dash: int = 4) -> None:
-    """A thin frame of the colour and black by turns, so that it shows on any ground."""
+def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int = 4) -> None:
+    """Draws a thin frame that alternates between the color and black, visible on any background."""
     y0, x0, y1, x1 = box
     frame = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     cv2.polylines(picture, [frame], True, BLACK)
     for x in range(x0, x1, 2 * dash):
         for y in (y0, y1):
-            cv2.line(picture, (x, y), (min(x + dash, x1), y), colour)
+            cv2.line(picture, (x, y), (min(x + dash, x1), y), color)
     for y in range(y0, y1, 2 * dash):
         for x in (x0, x1):
-            cv2.line(picture, (x, y), (x, min(y + dash, y1)), colour)
+            cv2.line(picture, (x, y), (x, min(y + dash, y1)), color)
 
 
-def _dots(picture: np.ndarray, places: np.ndarray) -> list[tuple[int, ...]]:
-    """Key points, white with a black rim; returns the boxes around them."""
+def _draw_dots(picture: np.ndarray, points: np.ndarray) -> list[Box]:
+    """Draws key points as white dots with a black outline; returns the boxes around them."""
     radius = max(len(picture) / 110, 2.2)
-    for place in places[:, ::-1]:
-        for size, colour in ((radius + 1.2, BLACK), (radius, WHITE)):
-            centre = tuple((FINE * place).round().astype(int).tolist())
-            cv2.circle(picture, centre, round(FINE * size), colour, -1, cv2.LINE_AA, SHIFT)
-    return _around(places, radius + 1)
+    for point in points[:, ::-1]:
+        for size, color in ((radius + 1.2, BLACK), (radius, WHITE)):
+            x, y = (SUBPIXELS * point).round().astype(int).tolist()
+            cv2.circle(picture, (x, y), round(SUBPIXELS * size), color, -1, cv2.LINE_AA, FRACTION_BITS)
+    return _boxes_around(points, radius + 1)
 
 
-def _triangles(picture: np.ndarray, places: np.ndarray) -> list[tuple[int, ...]]:
-    """Centres of the parts, in their colours, with a black rim; returns the boxes around them."""
+def _draw_triangles(picture: np.ndarray, points: np.ndarray) -> list[Box]:
+    """Draws the centers of the parts as triangles in their colors; returns the boxes around them."""
     radius = max(len(picture) / 45, 5)
     shape = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]])  # (x, y)
-    for index, place in enumerate(places[:, ::-1]):
-        for size, colour in ((radius + 2.5, BLACK), (radius, COLOURS[index % len(COLOURS)])):
-            corners = ((place + size * shape) * FINE).round().astype(np.int32)
-            cv2.fillPoly(picture, [corners], colour, cv2.LINE_AA, SHIFT)
-    return _around(places, radius + 2)
+    for index, point in enumerate(points[:, ::-1]):
+        for size, color in ((radius + 2.5, BLACK), (radius, PART_COLORS[index % len(PART_COLORS)])):
+            corners = ((point + size * shape) * SUBPIXELS).round().astype(np.int32)
+            cv2.fillPoly(picture, [corners], color, cv2.LINE_AA, FRACTION_BITS)
+    return _boxes_around(points, radius + 2)
 
 
-def _around(places: np.ndarray, radius: float) -> list[tuple[int, ...]]:
-    return [(int(y - radius), int(x - radius), int(y + radius), int(x + radius)) for y, x in places]
+def _boxes_around(points: np.ndarray, radius: float) -> list[Box]:
+    return [(int(y - radius), int(x - radius), int(y + radius), int(x + radius)) for y, x in points]
 
 
-def _label(
-    picture: np.ndarray,
-    words: str,
-    turns: int | None,
-    box: tuple[int, ...],
-    colour: Colour,
-    taken: Sequence[tuple[int, ...]],
-) -> tuple[int, ...]:
-    """Names a box at one of its corners, where that hides least of what is drawn already; returns the label's box."""
+def _draw_label(
+    picture: np.ndarray, text: str, quarter_turns: int | None, box: Box, color: Color, occupied: Sequence[Box]
+) -> Box:
+    """Draws a label at the corner of a box where it covers the least of `occupied`; returns the label's box."""
     side = len(picture)
-    size = max(side // 34, 10)
-    height, length = extent(words, size)
-    width = length + 5 + (0 if turns is None else height)
+    font_size = max(side // 34, 10)
+    height, text_width = text_size(text, font_size)
+    width = text_width + 5 + (0 if quarter_turns is None else height)
     y0, x0, y1, x1 = box
     corners = [(y0 - height, x0), (y1, x0), (y0 - height, x1 - width), (y1, x1 - width), (y0, x0), (y1 - height, x0)]
     corners += [(y0, x1 - width), (y1 - height, x1 - width)]
-    places = [(min(max(y, 0), side - height), min(max(x, 0), side - width)) for y, x in corners]
+    candidates = [(min(max(y, 0), side - height), min(max(x, 0), side - width)) for y, x in corners]
 
-    def hidden(place: tuple[int, int]) -> int:
-        y, x = place
-        across = [
+    def covered_area(corner: tuple[int, int]) -> int:
+        y, x = corner
+        overlaps = [
             (min(y + height, bottom) - max(y, top), min(x + width, right) - max(x, left))
-            for top, left, bottom, right in taken
+            for top, left, bottom, right in occupied
         ]
-        return sum(max(h, 0) * max(w, 0) for h, w in across)
+        return sum(max(h, 0) * max(w, 0) for h, w in overlaps)
 
-    y, x = min(places, key=hidden)  # the first of equals
-    cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, -1)
-    write(picture[y : y + height, x : x + width], words, 0, 2, size, BLACK)
-    if turns is not None:
-        _arrow(picture, y + height / 2 - 0.5, x + length + height / 2 + 1.5, 0.4 * height, turns)
+    y, x = min(candidates, key=covered_area)  # the first of several minima
+    cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), color, -1)
+    draw_text(picture[y : y + height, x : x + width], text, 0, 2, font_size, BLACK)
+    if quarter_turns is not None:
+        _draw_arrow(picture, y + height / 2 - 0.5, x + text_width + height / 2 + 1.5, 0.4 * height, quarter_turns)
     return y, x, y + height, x + width
 
 
-def _arrow(picture: np.ndarray, y: float, x: float, reach: float, turns: int) -> None:
-    """A thick arrow about (y, x), to the right, turned clockwise by so many quarters."""
+def _draw_arrow(picture: np.ndarray, y: float, x: float, size: float, quarter_turns: int) -> None:
+    """Draws a thick arrow centered on (y, x), rotated clockwise from pointing to the right."""
     outline = np.array([[-1, -0.25], [0, -0.25], [0, -0.85], [1, 0], [0, 0.85], [0, 0.25], [-1, 0.25]])  # (x, y)
-    for _ in range(turns):
+    for _ in range(quarter_turns):
         outline = np.column_stack([-outline[:, 1], outline[:, 0]])
-    corners = ((outline * reach + (x, y)) * FINE).round().astype(np.int32)
-    cv2.fillPoly(picture, [corners], BLACK, cv2.LINE_AA, SHIFT)
+    corners = ((outline * size + (x, y)) * SUBPIXELS).round().astype(np.int32)
+    cv2.fillPoly(picture, [corners], BLACK, cv2.LINE_AA, FRACTION_BITS)
 
 
-def _band(lines: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:
-    """Lines of words under a picture, each as large as fits: `[28, width, 3]` for one, 16 more for each further."""
-    band = np.full((BAND + 16 * (len(lines) - 1), width, 3), 255, np.uint8)
-    for index, (words, colour) in enumerate(lines):
-        words, size = fitted(words, width - 10, 13)
-        write(band, words, 5 + 17 * index, 5, size, colour)
+def _caption_band(caption: str, width: int) -> np.ndarray:
+    """A white band with a line of text that fits: `[28, width, 3]`."""
+    band = np.full((CAPTION_HEIGHT, width, 3), 255, np.uint8)
+    text, font_size = fit_text(caption, width - 10, 13)
+    draw_text(band, text, 5, 5, font_size, DARK)
     return band

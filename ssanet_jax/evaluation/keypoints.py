@@ -1,6 +1,7 @@
-"""How near the parts come to annotated key points (the paper's Figure 4), and whether an index means one part."""
+"""Distances from the parts to annotated key points (the paper's Figure 4), and the consistency of part indices."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,63 +15,108 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 
 
+@dataclass(frozen=True)
+class PartStatistics:
+    """Where the centers of the parts lie.
+
+    Attributes:
+      distance: from the center of a part to the nearest visible key point, pixels of the input, mean over parts and
+        images.
+      distance_of_part: `[K]`, the same for each part.
+      distance_share: the same relative to the diagonal of the image's own object box, both in the input, where images
+        are resized to a square.
+      inside: share of the centers that lie inside the object's box, its edge included.
+      nearest: `[K][P]`, share of the images in which the key point is the visible one nearest to the part (the first
+        in case of ties); each row sums to 1.
+      consistency, consistency_shuffled: see `part_consistency`.
+    """
+
+    distance: float
+    distance_of_part: list[float]
+    distance_share: float
+    inside: float
+    nearest: list[list[float]]
+    consistency: float
+    consistency_shuffled: float
+
+
+@dataclass(frozen=True)
+class KeypointResult:
+    """Statistics of the parts of all images with a visible key point.
+
+    Attributes:
+      images: number of images.
+      without_keypoints: number of images left out because no key point is visible.
+      unreadable: positions of the images left out because they cannot be read.
+      boxes: statistics by name, such as those of the parts before and after scale mining.
+    """
+
+    images: int
+    without_keypoints: int
+    unreadable: list[int]
+    boxes: dict[str, PartStatistics]
+
+
 def check_keypoints(dataset: Dataset) -> None:
-    """Raises `UserError` for a set whose images have no key points."""
+    """Raises `UserError` if the data set has no key points."""
     if not dataset.keypoint_names:
         raise UserError(f'{dataset.name} has no key points to measure the parts by: cub and toy_birds have')
 
 
 def annotated_batches(dataset: Dataset, data: Any) -> Iterator[Batch]:
-    """The test images with their annotations.
+    """Iterates over the test images with their annotations.
 
     Args:
-      dataset: one with key points.
+      dataset: a data set with key points.
       data: the `data` section of a config.
 
     Returns:
-      An iterator of `eval_batches`' batches with `'keypoints'`, float32 `[b, P, 3]`, (y, x, visible), and `'box'`,
-      float32 `[b, 4]`, around the object, both in pixels of the network's input. A key point that the crop leaves
-      out is not visible; the box is whole, even where it reaches outside. Zeros where there is no image.
+      An iterator of the batches of `eval_batches` with two more entries: `'keypoints'`, float32 `[b, P, 3]`,
+      (y, x, visible), and `'box'`, float32 `[b, 4]`, around the object, both in pixels of the network's input. A key
+      point outside of the crop is not visible; the box is not clipped. Both are zero where there is no image.
     """
-    noted = _Noted(dataset.test, data)
-    nothing = (np.zeros((len(dataset.keypoint_names), 3), np.float32), np.zeros(4, np.float32))
-    for batch in eval_batches(noted, data):
-        there = batch['mask'] & (batch['skipped'] < 0)
-        rows = [noted.notes.pop(int(i)) if here else nothing for i, here in zip(batch['index'], there)]
-        keypoints, boxes = (np.stack(column) for column in zip(*rows))
+    source = _AnnotationSource(dataset.test, data)
+    missing = (np.zeros((len(dataset.keypoint_names), 3), np.float32), np.zeros(4, np.float32))
+    for batch in eval_batches(source, data):
+        readable = batch['mask'] & (batch['skipped'] < 0)
+        annotations = [
+            source.annotations.pop(int(index)) if is_readable else missing
+            for index, is_readable in zip(batch['index'], readable)
+        ]
+        keypoints, boxes = (np.stack(column) for column in zip(*annotations))
         yield batch | {'keypoints': keypoints, 'box': boxes}
 
 
-class _Noted:
-    """A source that notes the annotations of what is read from it, so that no image is decoded twice for them."""
+class _AnnotationSource:
+    """Wraps a source and keeps the annotations of each image read, so that no image is decoded twice."""
 
     def __init__(self, source: Source, data: Any):
         self._source, self._data = source, data
         self.labels = source.labels
-        self.notes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.annotations: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
-        self.notes[int(index)] = in_input_pixels(example, self._data)
+        self.annotations[int(index)] = annotations_in_input_pixels(example, self._data)
         return example
 
 
-def in_input_pixels(example: dict[str, Any], data: Any) -> tuple[np.ndarray, np.ndarray]:
+def annotations_in_input_pixels(example: Mapping[str, Any], data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Key points and box of an example in pixels of the network's input; see `annotated_batches`."""
     shape = example['image'].shape[:2]
-    places = to_input_pixels(example['keypoints'][:, :2], shape, data)
-    inside = ((places >= 0) & (places <= data.image_size)).all(-1)
-    keypoints = np.column_stack([places, (example['keypoints'][:, 2] > 0) & inside])
+    points = to_input_pixels(example['keypoints'][:, :2], shape, data)
+    inside = ((points >= 0) & (points <= data.image_size)).all(-1)
+    keypoints = np.column_stack([points, (example['keypoints'][:, 2] > 0) & inside])
     return keypoints.astype(np.float32), to_input_pixels(example['box'], shape, data).astype(np.float32)
 
 
-def keypoint_distances(
-    locate: Callable[[jax.Array], dict[str, jax.Array]], batches: Iterable[Batch], mesh: Mesh
-) -> dict[str, Any]:
-    """Holds the parts of all images against their key points, in one process.
+def evaluate_keypoints(
+    locate: Callable[[jax.Array], Mapping[str, jax.Array | np.ndarray]], batches: Iterable[Batch], mesh: Mesh
+) -> KeypointResult:
+    """Compares the parts of all images with their key points, in one process.
 
     Args:
       locate: images, uint8 `[B, S, S, 3]` on the devices of the mesh -> `{name: boxes [B, K, 4]}`, such as the parts
@@ -78,93 +124,78 @@ def keypoint_distances(
       batches: from `annotated_batches`.
       mesh: the devices.
 
-    Returns:
-      `{'images': number measured, 'without_keypoints': number left out because no key point is visible,
-      'unreadable': positions of those left out because they cannot be read, 'boxes': {name: summarise(...)}}`.
-
     Raises:
       UserError: no image has a visible key point.
     """
-    found: list[dict[str, np.ndarray]] = []
+    collected: list[dict[str, np.ndarray]] = []
+    names: list[str] = []
     unreadable: list[int] = []
-    without = 0
+    without_keypoints = 0
     for batch, on_device in sharding.prefetch_to_device(batches, mesh, ('image',)):
         boxes = {name: np.asarray(value) for name, value in locate(on_device['image']).items()}
-        there = batch['mask'] & (batch['skipped'] < 0)
+        names = list(boxes)
+        readable = batch['mask'] & (batch['skipped'] < 0)
         usable = (batch['keypoints'][..., 2] > 0).any(-1)  # never without an image
-        annotated = {name: batch[name] for name in ('keypoints', 'box')}  # the images themselves would fill the memory
-        found.append({name: value[usable] for name, value in (annotated | boxes).items()})
-        without += int((there & ~usable).sum())
+        annotations = {name: batch[name] for name in ('keypoints', 'box')}  # keeping the images would fill the memory
+        collected.append({name: value[usable] for name, value in (annotations | boxes).items()})
+        without_keypoints += int((readable & ~usable).sum())
         unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()
-    images = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    if not len(images['box']):
-        raise UserError('no test image has a visible key point that could be measured: check config.data')
-    return {
-        'images': len(images['box']),
-        'without_keypoints': without,
-        'unreadable': unreadable,
-        'boxes': {name: summarise(images[name], images['keypoints'], images['box']) for name in boxes},
-    }
+    arrays = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+    if not len(arrays['box']):
+        raise UserError('no test image has a visible key point: check config.data')
+    return KeypointResult(
+        images=len(arrays['box']),
+        without_keypoints=without_keypoints,
+        unreadable=unreadable,
+        boxes={name: part_statistics(arrays[name], arrays['keypoints'], arrays['box']) for name in names},
+    )
 
 
-def summarise(boxes: np.ndarray, keypoints: np.ndarray, objects: np.ndarray) -> dict[str, Any]:
-    """Where the centres of the parts lie, from arrays over all images.
+def part_statistics(boxes: np.ndarray, keypoints: np.ndarray, objects: np.ndarray) -> PartStatistics:
+    """Computes the statistics of the centers of the parts over all images.
 
     Args:
       boxes: `[n, K, 4]`, the parts, pixels of the input.
       keypoints: `[n, P, 3]`, (y, x, visible), pixels of the input; at least one is visible in each image.
       objects: `[n, 4]`, the box around the object, pixels of the input.
-
-    Returns:
-      A tree of numbers:
-
-      * `distance`: from the centre of a part to the nearest visible key point, pixels of the input, mean over parts
-        and images; `distance_of_part`, `[K]`, of each part;
-      * `distance_share`: the same as a share of the diagonal of the image's own object box, both in the input, where
-        images are squeezed into a square;
-      * `inside`: share of the centres that lie in the object's box, its rim included;
-      * `nearest`: `[K][P]`, the share of images in which this key point is the visible one nearest to the part (the
-        first of equals); each row sums to 1;
-      * `consistency`, `consistency_shuffled`: of `consistency`.
     """
     boxes, keypoints, objects = (x.astype(np.float64) for x in (boxes, keypoints, objects))
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2  # [n, K, 2]
-    to_each = np.linalg.norm(centres[:, :, None] - keypoints[:, None, :, :2], axis=-1)  # [n, K, P]
-    to_each = np.where(keypoints[:, None, :, 2] > 0, to_each, np.inf)
-    nearest, distance = to_each.argmin(-1), to_each.min(-1)  # [n, K]
-    diagonal = np.linalg.norm(objects[:, 2:] - objects[:, :2], axis=-1)
-    inside = ((centres >= objects[:, None, :2]) & (centres <= objects[:, None, 2:])).all(-1)
-    points = keypoints.shape[1]
-    return {
-        'distance': float(distance.mean()),
-        'distance_of_part': distance.mean(0).tolist(),
-        'distance_share': float((distance / diagonal[:, None]).mean()),
-        'inside': float(inside.mean()),
-        'nearest': np.eye(points)[nearest].mean(0).tolist(),
-        **consistency(nearest, points),
-    }
+    centers = (boxes[..., :2] + boxes[..., 2:]) / 2  # [n, K, 2]
+    distances = np.linalg.norm(centers[:, :, None] - keypoints[:, None, :, :2], axis=-1)  # [n, K, P]
+    distances = np.where(keypoints[:, None, :, 2] > 0, distances, np.inf)
+    nearest, distance = distances.argmin(-1), distances.min(-1)  # [n, K]
+    diagonal = np.linalg.norm(objects[:, 2:] - objects[:, :2], axis=-1)  # [n]
+    inside = ((centers >= objects[:, None, :2]) & (centers <= objects[:, None, 2:])).all(-1)  # [n, K]
+    num_keypoints = keypoints.shape[1]
+    consistency, shuffled = part_consistency(nearest, num_keypoints)
+    return PartStatistics(
+        distance=float(distance.mean()),
+        distance_of_part=distance.mean(0).tolist(),
+        distance_share=float((distance / diagonal[:, None]).mean()),
+        inside=float(inside.mean()),
+        nearest=np.eye(num_keypoints)[nearest].mean(0).tolist(),
+        consistency=consistency,
+        consistency_shuffled=shuffled,
+    )
 
 
-def consistency(nearest: np.ndarray, points: int) -> dict[str, float]:
-    """Whether the same index means the same part, which is what the alignment constraints (Eq. 2) train for.
+def part_consistency(nearest: np.ndarray, num_keypoints: int) -> tuple[float, float]:
+    """Measures whether the same index means the same part, the aim of the alignment constraints (Eq. 2).
 
     Like those it compares pairs of images, and needs no assignment of parts to key points.
 
     Args:
-      nearest: int `[n, K]`, the key point on which each part lands.
-      points: P, number of key points.
+      nearest: int `[n, K]`, the key point nearest to each part.
+      num_keypoints: P.
 
     Returns:
-      `{'consistency': how often, over all pairs of different images and all parts, the same part lands on the same
-      key point in both, 'consistency_shuffled': the same, expected if the indices of the parts were shuffled within
-      each image}`. Boxes that all lie on one spot have a high figure under any order, so only what exceeds the second
-      says that an index means something. Both are 0 for a single image.
+      The consistency: how often, over all pairs of different images and all parts, the same part is nearest to the
+      same key point in both. And its expectation if the indices of the parts were shuffled within each image. Boxes
+      that all coincide have a high consistency in any order, so only an excess over the shuffled value shows that an
+      index has a meaning. Both are 0 for a single image.
     """
-    landed = np.eye(points)[nearest]  # [n, K, P]
-    # Of ordered pairs: all, less those of an image with itself.
-    pairs = lambda x: (x.sum(0) ** 2 - (x**2).sum(0)).sum(-1) / max(len(x) * (len(x) - 1), 1)
-    # Shuffled, each part lands on a key point as often as the image's parts do on average.
-    return {
-        'consistency': float(pairs(landed).mean()),
-        'consistency_shuffled': float(pairs(landed.mean(1))),
-    }
+    one_hot = np.eye(num_keypoints)[nearest]  # [n, K, P]
+    # Over ordered pairs: all pairs minus those of an image with itself.
+    agreement = lambda x: (x.sum(0) ** 2 - (x**2).sum(0)).sum(-1) / max(len(x) * (len(x) - 1), 1)
+    # When shuffled, each part is nearest to a key point as often as the image's parts are on average.
+    return float(agreement(one_hot).mean()), float(agreement(one_hot.mean(1)))

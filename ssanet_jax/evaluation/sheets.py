@@ -42,7 +42,8 @@ def keypoints_sheet(
 
     Args:
       predictions, labels, side: as for `parts_sheet`.
-      keypoints: of each image, `[P, 3]`, (y, x, visible) in pixels of the input (`keypoints.in_input_pixels`).
+      keypoints: of each image, `[P, 3]`, (y, x, visible) in pixels of the input
+        (`keypoints.annotations_in_input_pixels`).
 
     Returns:
       uint8 `[H, W, 3]`, RGB.

@@ -1,7 +1,7 @@
 """Measurements of a trained run beyond its accuracy: the paper's Tables 1 and 2, its Figure 4, and feature sharing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable
-from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, keypoint_distances
-from ssanet_jax.evaluation.robustness import robustness
+from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, evaluate_keypoints
+from ssanet_jax.evaluation.robustness import evaluate_robustness
 from ssanet_jax.experiments.inference import evaluation_mesh, predict_function, track_batches
 from ssanet_jax.experiments.sharing_tradeoff import check_proposals, measure_sharing
 from ssanet_jax.runs.files import write_json
@@ -40,7 +40,7 @@ class Measurement:
 
 
 def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
-    """`robustness` of a run's prediction on the test set.
+    """`evaluate_robustness` of a run's predictions on the test set, as a dictionary.
 
     Args:
       run: the network.
@@ -51,11 +51,11 @@ def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, A
     predict = predict_function(run, mesh)
     config = run.config.data
     batches = track_batches('robustness', eval_batches(dataset.test, config), len(dataset.test), config.eval_batch_size)
-    return robustness(lambda images: predict(images).logits, batches, mesh, seed)
+    return asdict(evaluate_robustness(lambda images: predict(images).logits, batches, mesh, seed))
 
 
 def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """`keypoint_distances` of a run's parts on the test set, with the names of the key points."""
+    """`evaluate_keypoints` of a run's parts on the test set, as a dictionary, with the names of the key points."""
     check_parts(run, dataset)
     mesh = evaluation_mesh(run)
     predict = predict_function(run, mesh)
@@ -72,7 +72,7 @@ def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
     batches = annotated_batches(dataset, config)
     batches = track_batches('key points', batches, len(dataset.test), config.eval_batch_size)
     header = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
-    return header | keypoint_distances(locate, batches, mesh)
+    return header | asdict(evaluate_keypoints(locate, batches, mesh))
 
 
 def check_parts(run: Run, dataset: Dataset) -> None:

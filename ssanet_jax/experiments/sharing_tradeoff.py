@@ -19,7 +19,7 @@ from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import evaluate, head_logits
+from ssanet_jax.evaluation.accuracy import Evaluation, evaluate, head_logits
 from ssanet_jax.experiments.inference import Predict, predict_function, track_batches
 from ssanet_jax.experiments.paired_comparison import compare_images
 from ssanet_jax.experiments.timing import time_interleaved
@@ -156,7 +156,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
     runs, problems = _runs_by_name(run)
 
     milliseconds: dict[str, dict[str, float]] = {name: {} for name in runs}
-    found: dict[str, Any] = {}
+    evaluation: Evaluation | None = None
     for batch in sorted({1, batch_size}):
         mesh = sharding.make_mesh(images=batch)
         predict = {name: predict_function(runs[name], mesh) for name in runs}
@@ -167,21 +167,22 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
             if name == str(own):  # the reference of all comparisons
                 raise UserError(problems[name])
         if batch == batch_size:
-            found = _evaluate(predict, str(own), dataset, data, mesh)
+            evaluation = _evaluate(predict, str(own), dataset, data, mesh)
         for name, seconds in _time_predictions(predict, images, rounds).items():
             milliseconds[name][str(batch)] = 1e3 * seconds / batch
 
+    assert evaluation is not None  # batch_size is one of the timed batches
     rows = []
     for mode in candidate_modes(run):
         name = str(mode)
-        result = None if name in problems else _mode_result(name, found, milliseconds[name])
+        result = None if name in problems else _mode_result(name, evaluation, milliseconds[name])
         rows.append(ModeRow(mode, _crop_size(run, mode), mode == own, result, problems.get(name)))
     return SharingResult(
         rows=tuple(rows),
-        baseline_accuracy=found['heads'][GLOBAL_POOLING, 'sum'] if 'image_classifier' in run.active else None,
+        baseline_accuracy=evaluation.heads[GLOBAL_POOLING, 'sum'] if 'image_classifier' in run.active else None,
         baseline_milliseconds=milliseconds[GLOBAL_POOLING],
-        examples=found['examples'],
-        unreadable=found['unreadable'],
+        examples=evaluation.examples,
+        unreadable=evaluation.unreadable,
         device=device_kind(),
     )
 
@@ -214,9 +215,7 @@ def _fits(predict: Predict, images: jax.Array) -> bool:
     return True
 
 
-def _evaluate(
-    predict: Mapping[str, Predict], own: str, dataset: Dataset, data: ConfigDict, mesh: Mesh
-) -> dict[str, Any]:
+def _evaluate(predict: Mapping[str, Predict], own: str, dataset: Dataset, data: ConfigDict, mesh: Mesh) -> Evaluation:
     """`evaluate` with shares by (network, head), and by (network, 'won') and (network, 'lost')."""
     batches = eval_batches(dataset.test, data)
     batches = track_batches('feature sharing', batches, len(dataset.test), data.eval_batch_size)
@@ -244,10 +243,10 @@ def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[
     return count
 
 
-def _mode_result(name: str, found: dict[str, Any], milliseconds: dict[str, float]) -> ModeResult:
-    heads = {head: share for (network, head), share in found['heads'].items() if network == name}
-    won, lost = (round(heads.pop(key) * found['examples']) for key in ('won', 'lost'))
-    difference, half_width = compare_images(won, lost, found['examples'])
+def _mode_result(name: str, evaluation: Evaluation, milliseconds: dict[str, float]) -> ModeResult:
+    heads = {head: share for (network, head), share in evaluation.heads.items() if network == name}
+    won, lost = (round(heads.pop(key) * evaluation.examples) for key in ('won', 'lost'))
+    difference, half_width = compare_images(won, lost, evaluation.examples)
     return ModeResult(heads.pop('sum'), heads, won, lost, difference, half_width, milliseconds)
 
 

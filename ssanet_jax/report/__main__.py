@@ -25,7 +25,7 @@ from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.part_similarity import PartSimilarity, check_comparable, compare_parts
 from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.report.rendering import Section, render_report
-from ssanet_jax.report.result_files import BestStep, RunResult, StageResult, damaged_histories, read_result
+from ssanet_jax.report.result_files import BestStep, RunSummary, StageSummary, damaged_histories, read_summary
 from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.files import RESULTS_FILE, read_run
 from ssanet_jax.runs.run import Run, dataset_of, load_run
@@ -98,10 +98,10 @@ def collect_inputs(
     stage_results = {
         name: result
         for name in stages
-        if (result := read_result(workdir / name / 'evaluation.json', StageResult)) is not None
+        if (result := read_summary(workdir / name / 'evaluation.json', StageSummary)) is not None
     }
-    result = read_result(workdir / RESULTS_FILE, RunResult)
-    best = None if result else read_result(workdir / run.stage / 'best.json', BestStep)
+    result = read_summary(workdir / RESULTS_FILE, RunSummary)
+    best = None if result else read_summary(workdir / run.stage / 'best.json', BestStep)
     measurements = measurement_sections.read_measurements(workdir)
     saved_steps = {name: stage_steps(workdir, name) for name in stages}
     curves = learning_curves(workdir, run.config.stages)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from ssanet_jax.evaluation.drawing import COLOURS
+from ssanet_jax.evaluation.drawing import PART_COLORS
 from ssanet_jax.evaluation.prediction import ORIENTATIONS
 from ssanet_jax.report.curves import TRAINING_BATCHES, TRAINING_LOSS, Line
 from ssanet_jax.report.part_similarity import CHOSEN, FIXED, MAP, OTHER_MAP, PartSimilarity
@@ -189,7 +190,7 @@ def part_similarity_chart(similarity: PartSimilarity, class_name: str) -> Markup
     ]
     if similarity.other_maps is not None:
         columns.append(('(c) the other run', OTHER_MAP, similarity.other_maps))
-    color = COLOURS[similarity.part % len(COLOURS)]
+    color = PART_COLORS[similarity.part % len(PART_COLORS)]
     side = 124
     widths = [side, *(max(2.8 * values.shape[1], side) for _, _, values in columns)]
     figure = Figure(figsize=((sum(widths) + 18 * len(columns)) * UNIT, 310 * UNIT), layout='constrained')
@@ -243,7 +244,8 @@ def _to_svg(figure: Figure, title: str, css_class: str, tight: bool = False) -> 
     """
     buffer = io.StringIO()
     title = printable(title)
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}):
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph .* missing from font')  # the page's fonts have it
         figure.savefig(buffer, format='svg', transparent=True, bbox_inches='tight' if tight else None)
     root = ElementTree.fromstring(buffer.getvalue())
     for name in ('width', 'height', 'version'):

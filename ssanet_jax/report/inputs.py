@@ -9,7 +9,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.report.curves import LearningCurves
 from ssanet_jax.report.part_similarity import PartSimilarity
 from ssanet_jax.report.predictions import TestPredictions
-from ssanet_jax.report.result_files import RunResult, StageResult
+from ssanet_jax.report.result_files import RunSummary, StageSummary
 from ssanet_jax.runs.run import Run
 
 
@@ -39,8 +39,8 @@ class ReportInputs:
     run: Run
     dataset: Dataset
     predictions: TestPredictions
-    result: RunResult | None
-    stage_results: Mapping[str, StageResult]
+    result: RunSummary | None
+    stage_results: Mapping[str, StageSummary]
     steps: Mapping[str, int]
     best_step: int | None
     measurements: Mapping[str, Mapping[str, Any]]

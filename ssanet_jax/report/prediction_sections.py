@@ -13,7 +13,7 @@ from ssanet_jax.data.pipeline import list_unreadable
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.drawing import draw_parts
-from ssanet_jax.evaluation.keypoints import in_input_pixels
+from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.report import predictions as test_predictions
@@ -101,7 +101,7 @@ def annotated_section(inputs: ReportInputs) -> PictureSection | str:
         return 'This network does not mine scales.'
     shown = [example for _, example in _readable(dataset.test, evenly(NUM_ANNOTATED, len(dataset.test)))]
     predictions = list(Predictor.from_run(run).predict([example['image'] for example in shown]))
-    points = [in_input_pixels(example, run.config.data)[0] for example in shown]
+    points = [annotations_in_input_pixels(example, run.config.data)[0] for example in shown]
     labels = [int(example['label']) for example in shown]
     introduction = (
         'Evenly spaced test images. Dots are annotated key points, triangles the centers of the parts: above, the '

@@ -1,4 +1,7 @@
-"""Reads and checks the result files of a run, so that a damaged file is reported before any work starts."""
+"""Reads and checks the result files of a run, so that a damaged file is reported before any work starts.
+
+Unlike `runs.results`, this needs only the fields that the report shows, so that it reads the runs of early versions.
+"""
 
 import dataclasses
 import math
@@ -52,8 +55,8 @@ _CHECKS = {
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """`evaluation.json` of a finished stage."""
+class StageSummary:
+    """The fields of a stage's `evaluation.json` that the report shows."""
 
     accuracy: float  # of the prediction, the sum of the fused heads
     examples: int
@@ -64,8 +67,8 @@ class StageResult:
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """`results.json` of a finished run: the final evaluation on the test set."""
+class RunSummary:
+    """The fields of a run's `results.json` that the report shows: the final evaluation on the test set."""
 
     accuracy: float
     examples: int
@@ -83,15 +86,15 @@ class BestStep:
     step: int
 
 
-Result = TypeVar('Result', StageResult, RunResult, BestStep)
+Summary = TypeVar('Summary', StageSummary, RunSummary, BestStep)
 
 
-def read_result(path: Path, kind: type[Result]) -> Result | None:
+def read_summary(path: Path, kind: type[Summary]) -> Summary | None:
     """Reads a result file into its dataclass; fields the dataclass does not have are ignored.
 
     Args:
       path: the file.
-      kind: `StageResult`, `RunResult` or `BestStep`.
+      kind: `StageSummary`, `RunSummary` or `BestStep`.
 
     Returns:
       An instance of `kind`, or None if the file does not exist.

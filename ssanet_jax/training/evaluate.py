@@ -47,8 +47,11 @@ class Evaluator:
           source: the images.
         """
         batches = eval_batches(source, self._data, process=processes.current())
-        result = evaluate(self._count_correct, params, stats, batches, self.mesh)
-        return EvaluationResult(**result | {'unreadable': list_unreadable(source, result['unreadable'])})
+        found = evaluate(self._count_correct, params, stats, batches, self.mesh)
+        unreadable = list_unreadable(source, found.unreadable)
+        return EvaluationResult(
+            accuracy=found.accuracy, examples=found.examples, heads=found.heads, unreadable=unreadable
+        )
 
 
 def evaluation_mesh(config: ConfigDict) -> Mesh:

@@ -95,11 +95,11 @@ def test_heads_and_sum_by_hand(model, logits_of):
     image, scale, oriented = source.logits
     right = lambda logits: (logits.argmax(-1) == source.labels).mean()
     result = run(model, source)
-    assert result['examples'] == COUNT
-    assert result['accuracy'] == pytest.approx(right(scale + oriented))
+    assert result.examples == COUNT
+    assert result.accuracy == pytest.approx(right(scale + oriented))
     expected = {'image_classifier': right(image), 'scale_mining': right(scale), 'oriented_pooling': right(oriented)}
-    assert result['heads'] == pytest.approx(expected)
-    assert len({result['accuracy'], *result['heads'].values()}) > 2  # the heads differ here
+    assert result.heads == pytest.approx(expected)
+    assert len({result.accuracy, *result.heads.values()}) > 2  # the heads differ here
     np.testing.assert_array_equal(source.reads, 1)
 
 
@@ -116,8 +116,8 @@ def test_the_prediction_is_the_sum_of_what_is_active(model, logits_of, active, h
     source = Pixels(logits_of)
     expected = (sum(source.logits[i] for i in heads).argmax(-1) == source.labels).mean()
     result = run(model, source, active)
-    assert result['accuracy'] == pytest.approx(expected)
-    assert result['heads'].keys() == {'image_classifier', 'scale_mining', 'oriented_pooling'} & (
+    assert result.accuracy == pytest.approx(expected)
+    assert result.heads.keys() == {'image_classifier', 'scale_mining', 'oriented_pooling'} & (
         {'image_classifier'} | set(active)
     )
 
@@ -132,9 +132,9 @@ def test_the_size_of_a_batch_changes_nothing(model, logits_of, size):
 def test_the_prediction_does_not_see_the_label(model, logits_of):
     """Each image is right for exactly one label: over all constant labels the accuracies sum to one."""
     results = [run(model, Pixels(logits_of, label)) for label in range(CLASSES)]
-    assert sum(result['accuracy'] for result in results) == pytest.approx(1)
-    for head in results[0]['heads']:
-        assert sum(result['heads'][head] for result in results) == pytest.approx(1)
+    assert sum(result.accuracy for result in results) == pytest.approx(1)
+    for head in results[0].heads:
+        assert sum(result.heads[head] for result in results) == pytest.approx(1)
 
 
 def test_an_unreadable_image_counts_as_wrong(model, logits_of):
@@ -145,5 +145,5 @@ def test_an_unreadable_image_counts_as_wrong(model, logits_of):
     source.labels[4] = black  # what the network says of the black image in its place
     right[list(source.broken)] = False
     result = run(model, source)
-    assert result['accuracy'] == pytest.approx(right.mean()) and result['examples'] == COUNT
-    assert result['unreadable'] == sorted(source.broken)
+    assert result.accuracy == pytest.approx(right.mean()) and result.examples == COUNT
+    assert result.unreadable == sorted(source.broken)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.drawing import ARROWS, COLOURS, contact_sheet, draw_parts, save_picture
-from ssanet_jax.evaluation.lettering import SMALLEST, extent, fitted, write
+from ssanet_jax.evaluation.drawing import PART_COLORS, QUARTER_TURNS, contact_sheet, draw_parts, save_picture
+from ssanet_jax.evaluation.fonts import MIN_FONT_SIZE, draw_text, fit_text, text_size
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet, parts_sheet
 
@@ -24,9 +24,9 @@ def test_a_box_is_drawn_along_its_edges_in_the_colour_of_its_part():
     assert picture.shape == (448 + 28, 448, 3)
     near = lambda y, x: picture[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).astype(int)
     for y, x in ((336, 150), (200, 280), (200, 56)):  # on the bottom, right and left edges of the first, times 7
-        assert (np.abs(near(y, x) - COLOURS[0]).max(-1) < 40).any()
+        assert (np.abs(near(y, x) - PART_COLORS[0]).max(-1) < 40).any()
     assert (picture[130:320, 80:270] == 90).all(), 'the inside of a box stays as it is'
-    assert (np.abs(near(300, 350) - COLOURS[1]).max(-1) < 40).any(), 'the part that is inside the picture is drawn'
+    assert (np.abs(near(300, 350) - PART_COLORS[1]).max(-1) < 40).any(), 'the part that is inside the picture is drawn'
     assert (GREY == 90).all(), 'the image itself is left alone'
 
 
@@ -34,9 +34,9 @@ def glyph(name, side):
     """The arrow alone: true where it is dark."""
     box = np.array([[24.0, 16, 56, 56]])
     drawn = draw_parts(GREY, box, [1.0], side=side, orientations=[name])
-    height, length = extent('1 ×1', max(side // 34, 10))
+    height, length = text_size('1 ×1', max(side // 34, 10))
     y, x = round(24 * side / 64) - height, round(16 * side / 64) + length + 2
-    return drawn[y : y + height, x : x + height].astype(int).sum(-1) < sum(COLOURS[0]) / 2
+    return drawn[y : y + height, x : x + height].astype(int).sum(-1) < sum(PART_COLORS[0]) / 2
 
 
 @pytest.mark.parametrize('side', [224, 448])
@@ -46,7 +46,7 @@ def test_an_arrow_shows_the_orientation(side):
     middle = len(reach) // 2
     assert reach[middle : middle + 3].max() > 2 * reach[middle - 3], 'the head is on the right'
     assert reach[-1] == reach[0] == 0, 'it stands free'
-    for name, turns in ARROWS.items():
+    for name, turns in QUARTER_TURNS.items():
         turned = glyph(name, side)
         assert (turned != np.rot90(right, -turns)).mean() < 0.1, name
         assert turns == 0 or (turned != right).mean() > 0.1
@@ -61,25 +61,25 @@ def test_the_label_says_index_and_scale():
 def test_without_scale_mining_the_label_says_no_scale():
     box = np.array([[24.0, 16, 56, 56]])
     mined, plain, turned = (
-        count(draw_parts(GREY, box, scales, side=448, orientations=orientations), COLOURS[0])
+        count(draw_parts(GREY, box, scales, side=448, orientations=orientations), PART_COLORS[0])
         for scales, orientations in (([1.0], ()), ((), ()), ((), ['vertical']))
     )
-    height, shorter = extent('1', 13)
-    assert mined - plain > 0.5 * height * (extent('1 ×1', 13)[1] - shorter), 'the label is narrower'
+    height, shorter = text_size('1', 13)
+    assert mined - plain > 0.5 * height * (text_size('1 ×1', 13)[1] - shorter), 'the label is narrower'
     assert plain < turned < mined + height**2
 
 
 def test_labels_of_one_place_do_not_hide_each_other():
     boxes = np.tile([[20.0, 20, 40, 40]], (4, 1))
     for side in (224, 448):
-        picture = draw_parts(GREY, boxes, [1.26] * 4, side=side, orientations=list(ARROWS))
-        height, width = extent('1 ×1.3', max(side // 34, 10))
-        for colour in COLOURS[:4]:
+        picture = draw_parts(GREY, boxes, [1.26] * 4, side=side, orientations=list(QUARTER_TURNS))
+        height, width = text_size('1 ×1.3', max(side // 34, 10))
+        for colour in PART_COLORS[:4]:
             assert count(picture, colour) > 0.5 * height * width
     # At the rim they stay in the picture.
     corner = draw_parts(GREY, np.array([[-20.0, -20, 10, 10]]), [1.26], side=224)
-    height, width = extent('1 ×1.3', 10)
-    assert count(corner[:224], COLOURS[0]) > 0.5 * height * width
+    height, width = text_size('1 ×1.3', 10)
+    assert count(corner[:224], PART_COLORS[0]) > 0.5 * height * width
 
 
 def test_key_points_are_dots_and_centres_triangles():
@@ -88,7 +88,7 @@ def test_key_points_are_dots_and_centres_triangles():
     picture = draw_parts(GREY, boxes, [1.0, 1.0], side=448, keypoints=keypoints)
     for y, x, visible in keypoints:
         assert (picture[round(7 * y), round(7 * x)] == (255 if visible else 90)).all()
-    for colour, (y, x) in zip(COLOURS, ((20, 20), (44, 47))):
+    for colour, (y, x) in zip(PART_COLORS, ((20, 20), (44, 47))):
         assert (picture[7 * y, 7 * x] == colour).all()
         assert (picture[7 * y - 30, 7 * x] == 90).all()
     without = draw_parts(GREY, boxes, [1.0, 1.0], side=448)
@@ -99,29 +99,29 @@ def test_proposals_are_thin_and_dashed():
     box, proposal = np.array([[8.0, 8, 24, 24]]), np.array([[32.0, 20, 56, 60]])
     picture = draw_parts(GREY, box, [1.0], side=448, proposals=proposal)
     row = picture[32 * 7, 20 * 7 : 60 * 7]
-    dashes, gaps = (row == COLOURS[0]).all(-1), (row == 0).all(-1)
+    dashes, gaps = (row == PART_COLORS[0]).all(-1), (row == 0).all(-1)
     assert 0.4 < dashes.mean() < 0.7 and 0.3 < gaps.mean() < 0.6
     assert 20 < np.abs(np.diff(dashes.astype(int))).sum() < 100, 'many dashes'
     assert (picture[32 * 7 + 2, 22 * 7 : 58 * 7] == 90).all(), 'one pixel wide'
 
 
 def test_words_become_smaller_then_lose_their_middle():
-    assert fitted('wren', 200, 13) == ('wren', 13)
+    assert fit_text('wren', 200, 13) == ('wren', 13)
     name = 'Scissor tailed Flycatcher (is Great Crested Flycatcher)'
-    words, size = fitted(name, 300, 13)
-    assert words == name and SMALLEST <= size < 13 and extent(words, size)[1] <= 300
-    words, size = fitted(name, 120, 13)
-    assert size == SMALLEST and extent(words, size)[1] <= 120
+    words, size = fit_text(name, 300, 13)
+    assert words == name and MIN_FONT_SIZE <= size < 13 and text_size(words, size)[1] <= 300
+    words, size = fit_text(name, 120, 13)
+    assert size == MIN_FONT_SIZE and text_size(words, size)[1] <= 120
     start, end = words.split('…')
     assert name.startswith(start) and name.endswith(end) and min(len(start), len(end)) > 4
-    assert len(fitted(name, 1, 13)[0]) <= 2
+    assert len(fit_text(name, 1, 13)[0]) <= 2
 
 
 def test_letters_beyond_ascii_are_drawn():
     drawings = []
     for words in ('ö', 'ж', 'λ', '\ufffe'):  # the last has no shape of its own
         picture = np.zeros((24, 24, 3), np.uint8)
-        write(picture, words, 2, 2, 16, (255, 255, 255))
+        draw_text(picture, words, 2, 2, 16, (255, 255, 255))
         drawings.append(picture.any(-1))
     assert all(drawing.any() for drawing in drawings[:3])
     assert len({drawing.tobytes() for drawing in drawings}) == 4, 'no two alike, and none is the sign for nothing'
@@ -163,7 +163,7 @@ def test_sheets_of_recognised_images():
     sheet = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
     assert sheet.shape == (2 * (128 + 28) + 3 * 8, 3 * 128 + 4 * 8, 3)
     for top, centre in ((8, 80), (172, 32)):  # before: the proposal; after: the part
-        assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + centre, 8 + centre] == COLOURS[0]).all()
+        assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + centre, 8 + centre] == PART_COLORS[0]).all()
 
 
 def test_positions_at_even_distances():

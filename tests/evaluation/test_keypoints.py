@@ -14,11 +14,11 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.keypoints import (
     annotated_batches,
+    annotations_in_input_pixels,
     check_keypoints,
-    consistency,
-    in_input_pixels,
-    keypoint_distances,
-    summarise,
+    evaluate_keypoints,
+    part_consistency,
+    part_statistics,
 )
 
 DATA = make_config(resize=40, image_size=32, eval_batch_size=4, num_workers=2)
@@ -70,7 +70,7 @@ def test_places_by_hand():
         'keypoints': np.array([[50, 100, 1], [5, 100, 1], [10, 180, 1], [60, 40, 0]], np.float32),
         'box': np.array([0, 50, 100, 150], np.float32),
     }
-    keypoints, box = in_input_pixels(example, DATA)
+    keypoints, box = annotations_in_input_pixels(example, DATA)
     np.testing.assert_allclose(keypoints, [[16, 16, 1], [-2, 16, 0], [0, 32, 1], [20, 4, 0]], atol=1e-5)
     np.testing.assert_allclose(box, [-4, 6, 36, 26], atol=1e-5)
     assert example['keypoints'][1, 2] == 1, 'the example is left as it was'
@@ -95,7 +95,7 @@ def test_batches_carry_the_annotations_of_their_images():
     for i, example in enumerate(source.examples):
         if i == 5:
             continue
-        expected = in_input_pixels(example, DATA)
+        expected = annotations_in_input_pixels(example, DATA)
         np.testing.assert_array_equal(keypoints[i], expected[0])
         np.testing.assert_array_equal(boxes[i], expected[1])
         np.testing.assert_array_equal(images[i], preprocess_for_evaluation(example['image'], DATA))
@@ -131,24 +131,24 @@ def test_summary_by_loops():
             shares[i, k] = best[0] / ((y1 - y0) ** 2 + (x1 - x0) ** 2) ** 0.5
             nearest[k, best[1]] += 1 / images
             inside += y0 <= y <= y1 and x0 <= x <= x1
-    result = summarise(boxes, keypoints, objects)
-    assert result['distance'] == pytest.approx(distances.mean())
-    assert result['distance_of_part'] == pytest.approx(distances.mean(0).tolist())
-    assert result['distance_share'] == pytest.approx(shares.mean())
-    assert result['inside'] == pytest.approx(inside / (images * parts)) and 0 < result['inside'] < 1
-    np.testing.assert_allclose(result['nearest'], nearest)
+    result = part_statistics(boxes, keypoints, objects)
+    assert result.distance == pytest.approx(distances.mean())
+    assert result.distance_of_part == pytest.approx(distances.mean(0).tolist())
+    assert result.distance_share == pytest.approx(shares.mean())
+    assert result.inside == pytest.approx(inside / (images * parts)) and 0 < result.inside < 1
+    np.testing.assert_allclose(result.nearest, nearest)
 
 
 def test_summary_by_hand():
     """One image: a part on the hidden key point belongs to the visible one 3-4-5 pixels away."""
     boxes = np.array([[[8, 8, 12, 12], [20, 20, 30, 30]]], float)
     keypoints = np.array([[[10, 10, 0], [13, 14, 1], [25, 25, 1]]], float)
-    result = summarise(boxes, keypoints, np.array([[0, 0, 12, 16]], float))
-    assert result['distance_of_part'] == pytest.approx([5, 0]) and result['distance'] == pytest.approx(2.5)
-    assert result['distance_share'] == pytest.approx(2.5 / 20) and result['inside'] == pytest.approx(0.5)
-    assert result['nearest'] == [[0, 1, 0], [0, 0, 1]]
+    result = part_statistics(boxes, keypoints, np.array([[0, 0, 12, 16]], float))
+    assert result.distance_of_part == pytest.approx([5, 0]) and result.distance == pytest.approx(2.5)
+    assert result.distance_share == pytest.approx(2.5 / 20) and result.inside == pytest.approx(0.5)
+    assert result.nearest == [[0, 1, 0], [0, 0, 1]]
     nan = np.where(keypoints[..., 2:] > 0, keypoints, [np.nan, np.nan, 0])  # what is hidden may lie anywhere
-    assert summarise(boxes, nan, np.array([[0, 0, 12, 16]], float)) == result
+    assert part_statistics(boxes, nan, np.array([[0, 0, 12, 16]], float)) == result
 
 
 def agreement(nearest):
@@ -161,20 +161,20 @@ def agreement(nearest):
 def test_consistency_by_enumeration(images, parts, points):
     """Shuffled: the mean over every order of the parts in every image."""
     nearest = np.random.default_rng(images).integers(points, size=(images, parts))
-    result = consistency(nearest, points)
-    assert result['consistency'] == pytest.approx(agreement(nearest))
+    consistency, shuffled = part_consistency(nearest, points)
+    assert consistency == pytest.approx(agreement(nearest))
     orders = itertools.product(*(list(itertools.permutations(row)) for row in nearest.tolist()))
-    assert result['consistency_shuffled'] == pytest.approx(np.mean([agreement(order) for order in orders]))
+    assert shuffled == pytest.approx(np.mean([agreement(order) for order in orders]))
 
 
 def test_consistency_of_parts_that_mean_something_and_of_one_spot():
     always = np.tile([0, 1, 2, 3], (50, 1))
-    assert consistency(always, 4) == pytest.approx({'consistency': 1, 'consistency_shuffled': 0.25})
+    assert part_consistency(always, 4) == pytest.approx((1, 0.25))
     mixed = np.random.default_rng(0).permuted(np.tile([0, 1, 2, 3], (2000, 1)), axis=1)
-    assert consistency(mixed, 4)['consistency'] == pytest.approx(0.25, abs=0.01)
-    assert consistency(mixed, 4)['consistency_shuffled'] == pytest.approx(0.25)
-    assert consistency(np.full((9, 4), 2), 4) == pytest.approx({'consistency': 1, 'consistency_shuffled': 1})
-    assert consistency(always[:1], 4) == {'consistency': 0, 'consistency_shuffled': 0}
+    assert part_consistency(mixed, 4)[0] == pytest.approx(0.25, abs=0.01)
+    assert part_consistency(mixed, 4)[1] == pytest.approx(0.25)
+    assert part_consistency(np.full((9, 4), 2), 4) == pytest.approx((1, 1))
+    assert part_consistency(always[:1], 4) == (0, 0)
 
 
 def boxes_around(points, size=2.0):
@@ -192,16 +192,16 @@ def test_what_is_left_out():
         boxes = jnp.tile(boxes_around(same_spots), (len(images), 1, 1))
         return {'second': boxes + 1, 'first': boxes}
 
-    result = keypoint_distances(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
+    result = evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
     assert seen == [4, 4, 4]
-    assert (result['images'], result['without_keypoints'], result['unreadable']) == (7, 2, [5])
-    assert list(result['boxes']) == ['second', 'first'], 'in the order in which they came'
-    kept = [in_input_pixels(source.examples[i], DATA) for i in range(10) if i not in (2, 5, 8)]
+    assert (result.images, result.without_keypoints, result.unreadable) == (7, 2, [5])
+    assert list(result.boxes) == ['second', 'first'], 'in the order in which they came'
+    kept = [annotations_in_input_pixels(source.examples[i], DATA) for i in range(10) if i not in (2, 5, 8)]
     keypoints, objects = (np.stack(column) for column in zip(*kept))
     boxes = np.tile(np.asarray(boxes_around(same_spots)), (7, 1, 1))
     assert (keypoints[..., 2] > 0).any(1).all()
-    assert result['boxes']['first'] == summarise(boxes, keypoints, objects)
-    assert result['boxes']['second'] == summarise(boxes + 1, keypoints, objects)
+    assert result.boxes['first'] == part_statistics(boxes, keypoints, objects)
+    assert result.boxes['second'] == part_statistics(boxes + 1, keypoints, objects)
 
 
 def test_parts_on_the_key_points_of_drawn_birds():
@@ -217,11 +217,11 @@ def test_parts_on_the_key_points_of_drawn_birds():
         points = jnp.stack([jnp.asarray(next(places, np.zeros((4, 2)))) for _ in images])
         return {'parts': boxes_around(points)}
 
-    result = keypoint_distances(locate, annotated_batches(birds, config), sharding.make_mesh())
-    parts = result['boxes']['parts']
-    assert result['images'] == 18 and parts['distance'] == pytest.approx(0, abs=1e-4) and parts['inside'] == 1
-    np.testing.assert_array_equal(parts['nearest'], np.eye(4))
-    assert parts['consistency'] == 1 and parts['consistency_shuffled'] == pytest.approx(0.25)
+    result = evaluate_keypoints(locate, annotated_batches(birds, config), sharding.make_mesh())
+    parts = result.boxes['parts']
+    assert result.images == 18 and parts.distance == pytest.approx(0, abs=1e-4) and parts.inside == 1
+    np.testing.assert_array_equal(parts.nearest, np.eye(4))
+    assert parts.consistency == 1 and parts.consistency_shuffled == pytest.approx(0.25)
     assert birds.keypoint_names == ('beak', 'crown', 'wing', 'tail')
 
 
@@ -231,4 +231,4 @@ def test_sets_that_cannot_be_measured():
         check_keypoints(Dataset('flowers', ('rose',), source, source))
     locate = lambda images: {'parts': jnp.zeros((len(images), 2, 4))}
     with pytest.raises(UserError, match='no test image has a visible key point'):
-        keypoint_distances(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
+        evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())

@@ -10,7 +10,7 @@ from PIL import Image
 from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
-from ssanet_jax.evaluation.robustness import CHANGES, random_angles, reduce, robustness, turn
+from ssanet_jax.evaluation.robustness import PERTURBATIONS, evaluate_robustness, random_angles, rotate, shrink_and_pad
 
 SIDE = 16
 DATA = make_config(resize=SIDE, image_size=SIDE, eval_batch_size=4, num_workers=1)
@@ -37,14 +37,14 @@ def noise(count, side=SIDE, seed=0):
 
 
 def measure(classify, source, data=DATA, seed=0):
-    return robustness(classify, eval_batches(source, data), sharding.make_mesh(), seed)
+    return evaluate_robustness(classify, eval_batches(source, data), sharding.make_mesh(), seed)
 
 
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 15), (12, 20)])
 def test_turn_is_scipys_affine_transform(height, width):
     images = np.random.default_rng(1).integers(0, 256, (6, height, width, 3), np.uint8)
     angles = np.array([0, 17.5, 90, 123.4, 200, 359])
-    turned = np.asarray(turn(jnp.asarray(images), jnp.asarray(angles, jnp.float32)))
+    turned = np.asarray(rotate(jnp.asarray(images), jnp.asarray(angles, jnp.float32)))
     middle = (np.array([height, width]) - 1) / 2
     for image, angle, result in zip(images, angles, turned):
         cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
@@ -58,11 +58,11 @@ def test_turn_is_scipys_affine_transform(height, width):
 
 def test_turn_agrees_with_rot90_and_with_pillow():
     images = noise(4, 24)
-    quarters = np.asarray(turn(jnp.asarray(images), 90.0 * jnp.arange(4)))
+    quarters = np.asarray(rotate(jnp.asarray(images), 90.0 * jnp.arange(4)))
     for k in range(4):
         np.testing.assert_array_equal(quarters[k], np.rot90(images[k], k))
     smooth = scipy.ndimage.gaussian_filter(noise(1, 64)[0].astype(float), (3, 3, 0)).astype(np.uint8)
-    ours = np.asarray(turn(jnp.asarray(smooth[None]), jnp.array([33.0])))[0].astype(int)
+    ours = np.asarray(rotate(jnp.asarray(smooth[None]), jnp.array([33.0])))[0].astype(int)
     theirs = np.asarray(Image.fromarray(smooth).rotate(33, Image.Resampling.BILINEAR)).astype(int)
     inside = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 30  # Pillow treats the rim in its own way
     assert np.abs(ours - theirs)[inside].max() <= 1
@@ -72,14 +72,14 @@ def test_turn_agrees_with_rot90_and_with_pillow():
 @pytest.mark.parametrize('name', QUARTERS)
 def test_quarter_turns_are_exact(name):
     images = noise(3)
-    changed = CHANGES[name](jnp.asarray(images), jnp.zeros(3))
+    changed = PERTURBATIONS[name](jnp.asarray(images), jnp.zeros(3))
     np.testing.assert_array_equal(changed, np.rot90(images, QUARTERS[name], axes=(1, 2)))
 
 
 @pytest.mark.parametrize('side, small', [(448, 300), (224, 150), (96, 64), (64, 43), (7, 5)])
 def test_reduce_pads_a_smaller_image_with_black(side, small):
     images = np.full((2, side, side, 3), (10, 200, 90), np.uint8)
-    reduced = np.asarray(reduce(jnp.asarray(images)))
+    reduced = np.asarray(shrink_and_pad(jnp.asarray(images)))
     assert reduced.shape == images.shape and reduced.dtype == np.uint8
     first = (side - small) // 2
     middle = np.zeros((side, side), bool)
@@ -90,7 +90,7 @@ def test_reduce_pads_a_smaller_image_with_black(side, small):
 def test_reduced_pixels_are_pillows():
     """Pillow shrinks with the same antialiased triangle filter, rounding once an axis."""
     image = noise(1, 224)[0]
-    ours = np.asarray(reduce(jnp.asarray(image[None])))[0, 37:187, 37:187].astype(int)
+    ours = np.asarray(shrink_and_pad(jnp.asarray(image[None])))[0, 37:187, 37:187].astype(int)
     theirs = np.asarray(Image.fromarray(image).resize((150, 150), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours - theirs).max() <= 2
 
@@ -128,13 +128,13 @@ def test_a_classifier_of_one_corner(size, as_logits):
         'reduced': 0.0,  # the corner is black
     }
     assert len(set(expected.values())) == 5, 'the sample tells all of them apart'
-    got = dict(result['accuracy'])
+    got = dict(result.accuracy)
     got.pop('rotated at random')
     assert got == pytest.approx(expected)
-    assert result['drop'].keys() == CHANGES.keys() - {'original'}
-    for name, drop in result['drop'].items():
-        assert drop == pytest.approx(100 * (1 - result['accuracy'][name]))
-    assert result['examples'] == 11 and result['unreadable'] == []
+    assert result.drop.keys() == PERTURBATIONS.keys() - {'original'}
+    for name, drop in result.drop.items():
+        assert drop == pytest.approx(100 * (1 - result.accuracy[name]))
+    assert result.examples == 11 and result.unreadable == []
 
 
 def test_random_turns_image_by_image():
@@ -145,8 +145,8 @@ def test_random_turns_image_by_image():
     result = measure(centre_left, Pictures(images, labels), seed=5)
     angles = np.asarray(random_angles(5, jnp.arange(11)))
     turned = [scipy.ndimage.rotate(image, a, reshape=False, order=1) for image, a in zip(images, angles)]
-    assert result['accuracy']['rotated at random'] == pytest.approx((centre_left(np.stack(turned)) == labels).mean())
-    assert 0 < result['accuracy']['rotated at random'] < 1
+    assert result.accuracy['rotated at random'] == pytest.approx((centre_left(np.stack(turned)) == labels).mean())
+    assert 0 < result.accuracy['rotated at random'] < 1
 
 
 def test_angles_belong_to_the_image_and_the_seed():
@@ -168,14 +168,14 @@ def test_a_classifier_of_the_mean_colour_does_not_mind_quarter_turns():
     labels = np.arange(10) % 3
     images[np.arange(10), :, :, labels] += 100
     result = measure(lambda images: images.astype(jnp.float32).mean((1, 2)), Pictures(images, labels))
-    assert all(result['accuracy'][name] == 1 for name in QUARTERS)
-    assert result['accuracy']['reduced'] == 1, 'the largest of the three means stays the largest'
+    assert all(result.accuracy[name] == 1 for name in QUARTERS)
+    assert result.accuracy['reduced'] == 1, 'the largest of the three means stays the largest'
 
 
 def test_unreadable_images_are_wrong_and_padding_is_not_counted():
     """The classifier says of every black image what its label is."""
     images, labels = noise(6), np.full(6, 2)
     result = measure(lambda images: np.full(len(images), 2), Pictures(images, labels, broken=(1, 5)))
-    assert all(value == pytest.approx(4 / 6) for value in result['accuracy'].values())
-    assert result['examples'] == 6 and result['unreadable'] == [1, 5]
-    assert all(drop == pytest.approx(0) for drop in result['drop'].values())
+    assert all(value == pytest.approx(4 / 6) for value in result.accuracy.values())
+    assert result.examples == 6 and result.unreadable == [1, 5]
+    assert all(drop == pytest.approx(0) for drop in result.drop.values())

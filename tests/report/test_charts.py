@@ -2,12 +2,13 @@
 
 import itertools
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
-from ssanet_jax.evaluation.lettering import extent
+from ssanet_jax.evaluation.fonts import text_size
 from ssanet_jax.report.charts import confusion_chart, learning_curves_chart, part_similarity_chart
 from ssanet_jax.report.part_similarity import CHOSEN, FIXED, MAP, CosineStatistics, PartSimilarity
 
@@ -110,6 +111,13 @@ def cells(root):
     }
 
 
+def test_names_in_any_script_are_drawn_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        root = ElementTree.fromstring(confusion_chart(np.eye(2, dtype=int), ['鷦鷯', 'жаворонок']))
+    assert [text.text for text in root.iter('text')].count('鷦鷯') == 2
+
+
 def test_the_confusion_matrix_has_a_cell_for_each_pair_that_occurs():
     matrix = np.array([[5, 0, 0], [2, 6, 1], [0, 0, 0]])
     root = ElementTree.fromstring(confusion_chart(matrix, ['wren', HOSTILE, 'owl']))
@@ -135,7 +143,7 @@ def test_names_of_many_classes_neither_touch_nor_leave_the_picture(classes):
     width, height = (float(value) for value in root.get('viewBox').split()[2:])
     assert places[-1] < height
     for text in left:
-        assert extent(text.text, round(size))[1] < place(text)[0] + size < width, 'the margin holds the name'
+        assert text_size(text.text, round(size))[1] < place(text)[0] + size < width, 'the margin holds the name'
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.report.result_files import (
     MEASURE_AGAIN,
     BestStep,
-    RunResult,
-    StageResult,
+    RunSummary,
+    StageSummary,
     damaged_histories,
-    read_result,
+    read_summary,
 )
 from ssanet_jax.runs.files import read_json
 
@@ -32,7 +32,7 @@ WHOLE = {
 
 def read(path, content, kind):
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return read_result(path, kind)
+    return read_summary(path, kind)
 
 
 def fields(kind):
@@ -40,13 +40,13 @@ def fields(kind):
 
 
 def kind_with(name):
-    return StageResult if name in fields(StageResult) else RunResult
+    return StageSummary if name in fields(StageSummary) else RunSummary
 
 
-@pytest.mark.parametrize('kind', [StageResult, RunResult])
+@pytest.mark.parametrize('kind', [StageSummary, RunSummary])
 def test_valid_files(tmp_path, kind):
     path = tmp_path / 'results.json'
-    assert read_result(path, kind) is None
+    assert read_summary(path, kind) is None
     expected = {name: WHOLE[name] for name in fields(kind)}
     assert dataclasses.asdict(read(path, WHOLE, kind)) == expected
     old = {name: value for name, value in WHOLE.items() if name not in ('split', 'versions')}
@@ -109,7 +109,7 @@ def test_a_field_of_another_type(tmp_path, name, value, words):
 )
 def test_a_file_that_is_no_object(tmp_path, content, problem):
     with pytest.raises(UserError, match=f'results.json is damaged, it is {problem}'):
-        read(tmp_path / 'results.json', content, RunResult)
+        read(tmp_path / 'results.json', content, RunSummary)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from ssanet_jax.report import run_sections
-from ssanet_jax.report.result_files import RunResult
+from ssanet_jax.report.result_files import RunSummary
 
-RESULT = RunResult(accuracy=0.75, examples=4, heads={}, wall_seconds=60, seed=0, device='1 x cpu')
+RESULT = RunSummary(accuracy=0.75, examples=4, heads={}, wall_seconds=60, seed=0, device='1 x cpu')
 
 
 def make_header(**changes):
