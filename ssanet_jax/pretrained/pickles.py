@@ -1,13 +1,13 @@
-"""A pickle machine that has nothing to run with.
+"""A restricted interpreter of pickles.
 
-A pickle is a program: whoever lets Python follow one runs what a stranger wrote. Here `pickletools`
-only takes it apart, and the machine below follows the few instructions that a file of tensors
-consists of. It calls no function but those it is given, and it sets no attribute.
+A pickle is a program, and unpickling an untrusted file can run arbitrary code. Here, `pickletools` parses the pickle,
+and the interpreter below executes only the few instructions that files of tensors consist of. It calls only the
+functions that it is given, and sets no attributes.
 """
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 _PUSHES = frozenset(
     'INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING '
@@ -17,28 +17,38 @@ _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': (
 _MARK = object()
 
 
-class Refused(Exception):
-    """The pickle asks for something that is neither a tensor nor a plain container."""
+class ReadableFile(Protocol):
+    """What `pickletools` needs of a file."""
+
+    def read(self, count: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
 
 
-class Function:
-    """A function that a pickle may call. Wrapped, so that nothing else that is callable can be called."""
+class UnsafePickle(Exception):
+    """The pickle needs something other than tensors and plain containers."""
+
+
+class AllowedFunction:
+    """Marks a function that a pickle may call; other callables cannot be called."""
 
     def __init__(self, call: Callable[..., Any]):
         self.call = call
 
 
-def follow(file: BinaryIO, known: Mapping[tuple[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
-    """What the pickle at the file's position makes; the file is left where the pickle ends.
+def interpret(file: ReadableFile, known: Mapping[tuple[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
+    """Interprets the pickle at the file's position, and leaves the file at the end of the pickle.
 
     Args:
-      file: whose `read` and `readline` never claim more memory than there are bytes.
-      known: (module, name) -> what a pickle gets for it: a `Function`, or a value.
-      persistent: what becomes of a persistent id.
+      file: an open file, whose `read` and `readline` must not allocate more memory than there are bytes.
+      known: {(module, name): value}, the globals that a pickle may use, functions as `AllowedFunction`.
+      persistent: maps persistent ids to objects.
+
+    Returns:
+      The unpickled object.
 
     Raises:
-      Refused: the pickle asks for another name, or for an instruction that state dicts do without.
-      Exception: the pickle is damaged; which one tells nothing.
+      UnsafePickle: the pickle uses another global, or an instruction that state dicts do not need.
+      Exception: the pickle is damaged; exceptions of any type may occur.
     """
     stack, memo = [], {}
     for code, argument, _ in pickletools.genops(file):
@@ -87,33 +97,34 @@ def follow(file: BinaryIO, known: Mapping[tuple[str, str], Any], persistent: Cal
             case 'POP':
                 stack.pop()
             case 'GLOBAL':
-                stack.append(_look_up(known, *argument.split(' ', 1)))
+                stack.append(_look_up(known, *str(argument).split(' ', 1)))
             case 'STACK_GLOBAL':
                 module, name = stack.pop(-2), stack.pop()
                 stack.append(_look_up(known, module, name))
             case 'REDUCE':
                 arguments, function = stack.pop(), stack.pop()
-                if not isinstance(function, Function):
-                    raise ValueError('a call of something that is no function')
+                if not isinstance(function, AllowedFunction):
+                    raise ValueError('a call of something that is not a function')
                 stack.append(function.call(*arguments))
-            case 'BUILD':  # State of the object below; torch hangs `_metadata` on a dict, which nobody needs here.
+            case 'BUILD':  # sets attributes, such as `_metadata` of a state dict, which are not needed
                 stack.pop()
             case 'BINPERSID':
                 stack.append(persistent(stack.pop()))
             case 'STOP':
                 return stack.pop()
             case name:
-                raise Refused(f'the instruction {name} {"" if argument is None else argument}'.strip())
+                raise UnsafePickle(f'the instruction {name} {"" if argument is None else argument}'.strip())
     raise EOFError('the pickle has no end')
 
 
-def _look_up(known, module, name):
+def _look_up(known: Mapping[tuple[str, str], Any], module: str, name: str) -> Any:
     if (module, name) not in known:
-        raise Refused(f'{module}.{name}')
+        raise UnsafePickle(f'{module}.{name}')
     return known[module, name]
 
 
-def _since_mark(stack):
+def _since_mark(stack: list[Any]) -> list[Any]:
+    """Pops everything above the topmost mark, and the mark."""
     start = len(stack) - 1
     while stack[start] is not _MARK:
         start -= 1
@@ -124,16 +135,16 @@ def _since_mark(stack):
     return items
 
 
-def _append(target, items):
+def _append(target: Any, items: list[Any]) -> None:
     if not isinstance(target, list):
-        raise ValueError('an item for something that is no list')
+        raise ValueError('an item appended to something that is not a list')
     target += items
 
 
-def _set_items(target, items):
+def _set_items(target: Any, items: list[Any]) -> None:
     if not isinstance(target, dict) or len(items) % 2:
-        raise ValueError('an entry for something that is no dict')
+        raise ValueError('an entry set in something that is not a dict')
     for key, value in zip(items[::2], items[1::2]):
-        if not isinstance(key, str | int | float | None):  # Nested tuples could take for ever to hash.
-            raise ValueError('a key that is neither a text nor a number')
+        if not isinstance(key, str | int | float | None):  # nested tuples could take forever to hash
+            raise ValueError('a key that is neither a string nor a number')
         target[key] = value

@@ -1,9 +1,9 @@
-"""Reading `.pth` files without torch, and without running what is in them.
+"""Reading of `.pth` files without torch, and without running code from them.
 
-A `.pth` file holds a pickle, which `pickles.py` follows: it knows tensors and plain containers, and
-refuses every other name. Both formats of `torch.save` are read: the zip archive (since torch 1.6) and the
-older one, a row of pickles followed by the raw numbers. First the pickle says which tensors there are; only
-then are their numbers read, storage by storage, and the arrays are views of these: one copy in memory.
+A `.pth` file contains a pickle, which `pickles.py` interprets: only tensors and plain containers are allowed. Both
+formats of `torch.save` are supported: the zip archive (since torch 1.6), and the legacy format, a sequence of pickles
+followed by the raw data. The pickle is interpreted first, to find out which tensors there are. Then the data of each
+storage is read once, and the arrays are views of it.
 """
 
 import io
@@ -19,11 +19,11 @@ import ml_dtypes
 import numpy as np
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.pickles import Function, Refused, follow
+from ssanet_jax.pretrained.pickles import AllowedFunction, UnsafePickle, interpret
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
-_LONGEST_LINE = 4096  # of a name in a pickle; without a bound, one could claim a whole file
+_MAX_LINE = 4096  # bytes of a name in a pickle; a damaged file could otherwise claim all of its bytes
 
 _STORAGES = {
     'DoubleStorage': np.dtype('<f8'),
@@ -38,53 +38,52 @@ _STORAGES = {
     'BoolStorage': np.dtype('?'),
 }
 
-# Training checkpoints keep the weights next to the optimiser, under one of these keys.
-_NESTS = ('state_dict', 'model', 'model_state_dict')
+# Keys under which training checkpoints keep the weights, next to the optimizer's state.
+_WEIGHT_KEYS = ('state_dict', 'model', 'model_state_dict')
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a state dict that `torch.save` wrote.
+    """Reads the tensors of a state dict written by `torch.save`.
 
     Args:
-      path: a `.pth` or `.pt` file holding a dict of tensors, or a checkpoint whose entry
-        'state_dict', 'model' or 'model_state_dict' is one.
+      path: a `.pth` or `.pt` file with a dict of tensors, or a checkpoint with such a dict under 'state_dict', 'model'
+        or 'model_state_dict'.
 
     Returns:
-      Name -> array, in the file's order, not to be written to; bfloat16 tensors come as
-      `ml_dtypes.bfloat16`.
+      {name: read-only array}, in the order of the file. bfloat16 tensors are `ml_dtypes.bfloat16`.
 
     Raises:
-      UserError: the file is missing, truncated or damaged, or names anything but tensors and plain
-        containers (nothing of it has run then).
+      UserError: the file is missing, truncated or damaged, or contains anything but tensors and plain containers. No
+        code from the file is run.
     """
     path = Path(path)
     try:
         with open(path, 'rb') as file, warnings.catch_warnings():
-            warnings.simplefilter('ignore', DeprecationWarning)  # of odd escapes in a damaged text
+            warnings.simplefilter('ignore', DeprecationWarning)  # about invalid escapes in damaged strings
             read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
             return read(file, path)
     except OSError as error:
         raise UserError(f'cannot read the weights {path}: {error.strerror or error}; check the path') from error
     except UserError:
         raise
-    except Refused as error:
+    except UnsafePickle as error:
         if str(error).startswith('torch.') and str(error).endswith('Storage'):
             raise UserError(
-                f'{path} holds numbers of the kind {error}, which cannot be read; save them as float32'
+                f'{path} contains a {error}, which is not supported; save the weights as float32'
             ) from error
         raise UserError(
-            f'{path} is refused: it asks for {_brief(error)}, which is not a tensor or a plain container; '
+            f'{path} is refused: it uses {_brief(error)}, which is neither a tensor nor a plain container; '
             'save a plain state dict with torch.save(model.state_dict(), path)'
         ) from error
-    except Exception as error:  # A damaged file can raise nearly anything.
+    except Exception as error:  # Damaged files raise exceptions of almost any type.
         raise UserError(
-            f'{path} is damaged or cut short ({_brief(error) or type(error).__name__}); fetch it again'
+            f'{path} is damaged or truncated ({_brief(error) or type(error).__name__}); download it again'
         ) from error
 
 
 @dataclass
 class _Storage:
-    """A flat run of numbers; its bytes are read once it is known who needs them."""
+    """A flat array of numbers. Its data is None until it is known that a tensor needs it."""
 
     key: str
     dtype: np.dtype
@@ -98,7 +97,7 @@ class _Storage:
 
 @dataclass
 class _Tensor:
-    """A view of a storage: what `torch._utils._rebuild_tensor_v2` would have built."""
+    """A view of a storage, as `torch._utils._rebuild_tensor_v2` builds it. Offset and strides count elements."""
 
     storage: _Storage
     offset: int
@@ -106,19 +105,22 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """The tensor, not to be written to; raises ValueError where it does not fit its storage."""
+        """The tensor as a read-only array; raises ValueError if it does not fit its storage."""
         if not all(isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides)):
             raise ValueError('a tensor has a negative or fractional shape')
         if len(self.shape) != len(self.strides) or len(self.shape) > 32:
-            raise ValueError('a tensor has a shape that does not fit its strides')
+            raise ValueError('a tensor has a shape that does not match its strides')
         if 0 in self.shape:
             return np.empty(self.shape, self.storage.dtype)
+        data = self.storage.data
+        if data is None:
+            raise ValueError('a tensor whose storage was not read')
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
-        # A stride of 0 lets a few bytes claim to be terabytes: the elements must exist one by one.
-        if last >= self.storage.data.size or int(np.prod(self.shape, dtype=object)) > self.storage.data.size:
+        # With a stride of 0, a few bytes could claim to be terabytes: every element must exist in the storage.
+        if last >= data.size or int(np.prod(self.shape, dtype=object)) > data.size:
             raise ValueError('a tensor is larger than its storage')
         steps = tuple(step * self.storage.dtype.itemsize for step in self.strides)
-        return np.lib.stride_tricks.as_strided(self.storage.data[self.offset :], self.shape, steps)
+        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, steps)
 
 
 def _rebuild_tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
@@ -135,31 +137,31 @@ def _rebuild_parameter(data, requires_grad=False, hooks=None):
 
 def _ordered_dict(items=()):
     if not all(isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items):
-        raise ValueError('an ordered dict that is none')
+        raise ValueError('an ordered dict of something else than pairs')
     return dict(items)
 
 
 _KNOWN = {
-    ('collections', 'OrderedDict'): Function(_ordered_dict),
-    ('torch._utils', '_rebuild_tensor_v2'): Function(_rebuild_tensor),
-    ('torch._utils', '_rebuild_parameter'): Function(_rebuild_parameter),
+    ('collections', 'OrderedDict'): AllowedFunction(_ordered_dict),
+    ('torch._utils', '_rebuild_tensor_v2'): AllowedFunction(_rebuild_tensor),
+    ('torch._utils', '_rebuild_parameter'): AllowedFunction(_rebuild_parameter),
     **{('torch', name): dtype for name, dtype in _STORAGES.items()},
 }
 
 
 class _Storages:
-    """The storages that a file's pickle speaks of, by key."""
+    """The storages that the pickle of a file refers to, by key."""
 
     def __init__(self):
         self.by_key: dict[str, _Storage] = {}
 
     def persistent(self, pid: Any) -> _Storage:
-        """A persistent id -> its storage, the same one each time."""
+        """Maps a persistent id to its storage, always the same object."""
         kind, dtype, key, _, count, *view = pid
         if kind != 'storage' or not isinstance(dtype, np.dtype) or not isinstance(count, int) or count < 0:
             raise ValueError('an unknown kind of storage')
         if view not in ([], [None]):
-            raise ValueError('a storage within another, as torch before 0.4 wrote')
+            raise ValueError('a view of a storage, as in files of torch before 0.4')
         return self.by_key.setdefault(str(key), _Storage(str(key), dtype, count))
 
 
@@ -169,21 +171,21 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         file_size = path.stat().st_size
 
         def read(name, size=None):
-            # torch stores without compression. A packed or oversized entry could claim any amount of memory.
+            # torch does not compress. A compressed or oversized entry could claim any amount of memory.
             entry = entries.get(name)
             size = entry.file_size if entry and size is None else size
             if entry is None or entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f'{name} is not there, or packed')
+                raise ValueError(f'{name} is missing or compressed')
             if not entry.compress_size == entry.file_size == size <= file_size:
-                raise ValueError(f'{name} declares {entry.file_size} bytes, which does not fit')
+                raise ValueError(f'{name} has {entry.file_size} bytes instead of {size}, or more than the file')
             return archive.read(entry)
 
         if 'data.pkl' not in entries:
-            raise UserError(f'{path} is a zip archive but not a torch file (no data.pkl in it); check the path')
+            raise UserError(f'{path} is a zip archive but not a torch file (it has no data.pkl); check the path')
         if 'byteorder' in entries and read('byteorder').strip() != b'little':
             raise _big_endian(path)
         storages = _Storages()
-        tensors = _tensors(follow(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent), path)
+        tensors = _tensors(interpret(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent), path)
         needed = _needed(tensors, file_size)
         for storage in needed:
             storage.data = np.frombuffer(read(f'data/{storage.key}', storage.size), storage.dtype)
@@ -196,7 +198,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
     bounded, storages = _Bounded(file, file_size), _Storages()
 
     def load():
-        return follow(bounded, _KNOWN, storages.persistent)
+        return interpret(bounded, _KNOWN, storages.persistent)
 
     try:
         magic = load()
@@ -204,9 +206,9 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         magic = None
     if magic != _LEGACY_MAGIC:
         file.seek(0)
-        if file.read(2) == b'PK':  # A zip archive keeps its table of contents at the end.
+        if file.read(2) == b'PK':  # the directory of a zip archive is at its end
             raise EOFError('the end of the archive is missing')
-        raise UserError(f'{path} is not a torch file, or its beginning is damaged; check the path or fetch it again')
+        raise UserError(f'{path} is not a torch file, or its beginning is damaged; check the path or download it again')
     if load() != _LEGACY_VERSION:
         raise ValueError('unknown version of the format')
     if not load().get('little_endian', True):
@@ -224,12 +226,12 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         else:
             bounded.skip(storage.size)
     if needed:
-        raise ValueError(f'{len(needed)} storages have no numbers')
+        raise ValueError(f'{len(needed)} storages have no data')
     return {name: tensor.array() for name, tensor in tensors.items()}
 
 
 class _Bounded:
-    """A file that never sets aside more memory than it has bytes left, whatever it is asked for."""
+    """A file whose reads never allocate more memory than it has bytes left, whatever size is requested."""
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size
@@ -239,7 +241,7 @@ class _Bounded:
         return self._file.read(min(count, self._size - self._file.tell()))
 
     def readline(self) -> bytes:
-        return self._file.readline(_LONGEST_LINE)
+        return self._file.readline(_MAX_LINE)
 
     def exactly(self, count: int) -> bytes:
         data = self.read(count)
@@ -254,22 +256,24 @@ class _Bounded:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, _Tensor]:
-    for nest in _NESTS:
+    for nest in _WEIGHT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             content = content[nest]
             break
     tensors = {k: v for k, v in content.items() if isinstance(v, _Tensor)} if isinstance(content, dict) else {}
     if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise UserError(f'{path} holds no tensors by name; save a state dict with torch.save(model.state_dict(), path)')
+        raise UserError(
+            f'{path} does not contain named tensors; save a state dict with torch.save(model.state_dict(), path)'
+        )
     return tensors
 
 
 def _needed(tensors: dict[str, _Tensor], file_size: int) -> Iterable[_Storage]:
-    """The storages of these tensors, each once; they are in one file, so together they are no larger than that."""
+    """The storages of these tensors, each once. Raises ValueError if they are larger than the file."""
     needed = {tensor.storage.key: tensor.storage for tensor in tensors.values()}.values()
     declared = sum(storage.size for storage in needed)
     if declared > file_size:
-        raise ValueError(f'its tensors declare {declared} bytes that are not there')
+        raise ValueError(f'its tensors have {declared} bytes, more than the file')
     return needed
 
 

@@ -13,7 +13,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.pretrained.load import fill_backbone, load_pretrained, weights_of
+from ssanet_jax.pretrained.load import set_weights, load_pretrained, get_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocessing
@@ -78,7 +78,7 @@ def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
         raise UserError(f'config.model.pretrained={source}: {error}') from error
     theirs = run.config.model.backbone
     problems = [] if theirs == name else [f'it is {theirs}, not {name}']
-    fill_backbone(backbone, weights_of(run.model.backbone), f'the backbone in {source}', problems=problems)
+    set_weights(backbone, get_weights(run.model.backbone), f'the backbone in {source}', problems=problems)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ HALF = {'pretrained_cfg': {'mean': [0.5, 0.25, 0.75], 'std': [0.5, 0.125, 0.25],
 def published(monkeypatch):
     """Sets the `config.json` of every repository of the hub; None at first."""
     content = {}
-    monkeypatch.setattr(hub, 'hub_config', lambda repository: content.get('config'))
+    monkeypatch.setattr(hub, 'download_config', lambda repository: content.get('config'))
     return lambda config: content.update(config=config)
 
 
@@ -132,27 +132,21 @@ def hub_config(tiny_config, published, tmp_path, monkeypatch):
     """A configuration that starts from a checkpoint of the hub with facts of its own."""
     path = tmp_path / 'model.safetensors'
     save_file(resnet18_weights(), path)
-    monkeypatch.setattr(hub, 'hub_file', lambda repository: path)
+    monkeypatch.setattr(hub, 'download_weights', lambda repository: path)
     published(HALF)
     tiny_config.model.update(backbone='resnet18', pretrained='hub:a/b')
     return tiny_config
 
 
-def first_layer(model, images):
-    """The stem's convolution of normalized images, with NumPy: one output pixel."""
-    images = np.asarray(images, np.float64)
-    x = (images - [127.5, 63.75, 191.25]) / [127.5, 31.875, 63.75]  # 0.5 * 255, ...
-    kernel = np.asarray(model.backbone.stem.kernel[...], np.float64)
-    return np.einsum('byxc,yxco->bo', x[:, 29:36, 29:36], kernel)  # of output pixel (16, 16)
-
-
-def test_the_facts_reach_the_network_and_the_resizing(hub_config):
+def test_the_facts_reach_the_network_and_the_resizing(hub_config, monkeypatch):
     model = build_model(hub_config, 3)
-    images = jax.random.randint(jax.random.key(0), (2, 64, 64, 3), 0, 256).astype('uint8')
-    normalized = model._normalize(images)
-    np.testing.assert_allclose(
-        model.backbone.stem(normalized)[:, 16, 16], first_layer(model, images), rtol=1e-4, atol=1e-4
-    )
+    family, inputs = type(model.backbone), []
+    pyramid = family.pyramid
+    monkeypatch.setattr(family, 'pyramid', lambda self, x: inputs.append(np.asarray(x)) or pyramid(self, x))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    model(images, active={'backbone', 'image_classifier'})
+    # Pixels in 0..1, minus [0.5, 0.25, 0.75], over [0.5, 0.125, 0.25].
+    np.testing.assert_allclose(inputs[0], (images / 255 - [0.5, 0.25, 0.75]) / [0.5, 0.125, 0.25], atol=1e-5)
     data = resolve_preprocessing(hub_config).data
     assert data.interpolation == 'bicubic' and hub_config.data.interpolation == ''  # the argument stays
 
@@ -168,7 +162,7 @@ def test_a_run_needs_its_weights_file_no_more(hub_config, monkeypatch, tmp_path)
     claim_workdir(tmp_path / 'run', resolve_preprocessing(hub_config), ['a', 'b', 'c'])
     recorded = json.loads((tmp_path / 'run/config.json').read_text())['config']['data']
     assert recorded['mean'] == [127.5, 63.75, 191.25] and recorded['std'] == [127.5, 31.875, 63.75]
-    monkeypatch.setattr(hub, 'hub_config', lambda repository: pytest.fail('read again'))
+    monkeypatch.setattr(hub, 'download_config', lambda repository: pytest.fail('read again'))
     config = ConfigDict(read_run(tmp_path / 'run')['config'])
     model = nnx.eval_shape(lambda: build_model(config, 3, pretrained=False))
     assert model.mean == (127.5, 63.75, 191.25)

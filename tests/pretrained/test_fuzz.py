@@ -230,8 +230,8 @@ def test_a_storage_cannot_be_stretched_after_it_was_checked(pack, tmp_path):
     [
         (lambda s: s.replace(number(WEIGHT.size), number(10**12)), 'damaged'),
         (lambda s: s.replace(number(WEIGHT.size), number(-1)), 'damaged'),
-        (lambda s: s.replace(b'FloatStorage', b'QInt8Storage'), 'torch.QInt8Storage, which cannot be read'),
-        (lambda s: s.replace(b'FloatStorage', b'ComplexFloatStorage'), 'save them as float32'),
+        (lambda s: s.replace(b'FloatStorage', b'QInt8Storage'), 'torch.QInt8Storage, which is not supported'),
+        (lambda s: s.replace(b'FloatStorage', b'ComplexFloatStorage'), 'save the weights as float32'),
         (lambda s: state_pickle(extra=tuple_of(text('0'), number(4), number(2))), 'torch before 0.4'),
     ],
 )

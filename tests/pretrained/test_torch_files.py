@@ -147,7 +147,7 @@ class Malicious:
 def test_a_malicious_pickle_is_refused_by_name_and_not_run(write, torch_names, tmp_path):
     target = tmp_path / 'was_run'
     path = written(tmp_path, write({'weight': Malicious(target)}, ()))
-    with pytest.raises(UserError, match=r'refused: it asks for (io|_io)\.open'):
+    with pytest.raises(UserError, match=r'refused: it uses (io|_io)\.open'):
         read_torch_file(path)
     assert not target.exists()
 
@@ -179,5 +179,5 @@ def test_other_files_are_refused(tmp_path):
         read_torch_file(tmp_path / 'nothing.pth')
     with pytest.raises(UserError, match='not a torch file'):
         read_torch_file(written(tmp_path, b'hello world'))
-    with pytest.raises(UserError, match='no tensors'):
+    with pytest.raises(UserError, match='does not contain named tensors'):
         read_torch_file(written(tmp_path, legacy({'epoch': 3}, ())))

