@@ -1,4 +1,4 @@
-"""Accuracy: every image once, padding never, each head and their sum, against NumPy."""
+"""Accuracy of each head and of their sum against NumPy: every image is counted once, padding never."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class Heads(nnx.Module):
 
 
 class Pixels:
-    """Random images. The last one's label is what the heads say, so that a copy of it that counts would show."""
+    """Random images; the last is classified correctly, so that counting its padding would change the result."""
 
     def __init__(self, logits_of, labels=None):
         random = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def test_the_prediction_is_the_sum_of_what_is_active(model, logits_of, active, h
 
 
 @pytest.mark.parametrize('size', [1, 7, 30, 64])
-def test_the_size_of_a_batch_changes_nothing(model, logits_of, size):
+def test_the_batch_size_has_no_effect(model, logits_of, size):
     source = Pixels(logits_of)
     data = ConfigDict(DATA.to_dict() | {'eval_batch_size': size})
     assert run(model, source, data=data) == run(model, source)
@@ -142,7 +142,7 @@ def test_an_unreadable_image_counts_as_wrong(model, logits_of):
     black = (model(jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8)).logits).argmax()
     right = (source.logits[1] + source.logits[2]).argmax(-1) == source.labels
     source.broken = (4, int(np.flatnonzero(right)[0]))
-    source.labels[4] = black  # what the network says of the black image in its place
+    source.labels[4] = black  # the prediction for the black image in its place
     right[list(source.broken)] = False
     result = run(model, source)
     assert result.accuracy == pytest.approx(right.mean()) and result.examples == COUNT

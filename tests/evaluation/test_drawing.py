@@ -13,12 +13,12 @@ from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet, parts_sheet
 GREY = np.full((64, 64, 3), 90, np.uint8)
 
 
-def count(picture, colour):
-    """Pixels of exactly this colour."""
-    return int((picture == colour).all(-1).sum())
+def count(picture, color):
+    """Pixels of exactly this color."""
+    return int((picture == color).all(-1).sum())
 
 
-def test_a_box_is_drawn_along_its_edges_in_the_colour_of_its_part():
+def test_a_box_is_drawn_along_its_edges_in_the_color_of_its_part():
     boxes = np.array([[16.0, 8, 48, 40], [-10, 50, 90, 60]])  # the second reaches outside
     picture = draw_parts(GREY, boxes, [1.0, 2 ** (1 / 3)], side=448)
     assert picture.shape == (448 + 28, 448, 3)
@@ -45,20 +45,20 @@ def test_an_arrow_shows_the_orientation(side):
     reach = right.sum(0)  # how high it is in each column
     middle = len(reach) // 2
     assert reach[middle : middle + 3].max() > 2 * reach[middle - 3], 'the head is on the right'
-    assert reach[-1] == reach[0] == 0, 'it stands free'
+    assert reach[-1] == reach[0] == 0, 'it touches no edge'
     for name, turns in QUARTER_TURNS.items():
         turned = glyph(name, side)
         assert (turned != np.rot90(right, -turns)).mean() < 0.1, name
         assert turns == 0 or (turned != right).mean() > 0.1
 
 
-def test_the_label_says_index_and_scale():
+def test_the_label_shows_index_and_scale():
     plain, other = (draw_parts(GREY, np.array([[24.0, 16, 56, 56]]), [scale], side=448) for scale in (1.0, 2.0))
     changed = np.argwhere((plain != other).any(-1))
     assert len(changed) and (changed[:, 0] < 24 * 7).all() and (changed[:, 1] < 30 * 7).all(), 'above the box'
 
 
-def test_without_scale_mining_the_label_says_no_scale():
+def test_without_scale_mining_the_label_shows_no_scale():
     box = np.array([[24.0, 16, 56, 56]])
     mined, plain, turned = (
         count(draw_parts(GREY, box, scales, side=448, orientations=orientations), PART_COLORS[0])
@@ -74,22 +74,22 @@ def test_labels_of_one_place_do_not_hide_each_other():
     for side in (224, 448):
         picture = draw_parts(GREY, boxes, [1.26] * 4, side=side, orientations=list(QUARTER_TURNS))
         height, width = text_size('1 ×1.3', max(side // 34, 10))
-        for colour in PART_COLORS[:4]:
-            assert count(picture, colour) > 0.5 * height * width
+        for color in PART_COLORS[:4]:
+            assert count(picture, color) > 0.5 * height * width
     # At the rim they stay in the picture.
     corner = draw_parts(GREY, np.array([[-20.0, -20, 10, 10]]), [1.26], side=224)
     height, width = text_size('1 ×1.3', 10)
     assert count(corner[:224], PART_COLORS[0]) > 0.5 * height * width
 
 
-def test_key_points_are_dots_and_centres_triangles():
+def test_key_points_are_dots_and_centers_triangles():
     boxes = np.array([[10.0, 10, 30, 30], [34, 34, 54, 60]])
     keypoints = np.array([[50.0, 12, 1], [58, 20, 0], [12, 50, 1]])
     picture = draw_parts(GREY, boxes, [1.0, 1.0], side=448, keypoints=keypoints)
     for y, x, visible in keypoints:
         assert (picture[round(7 * y), round(7 * x)] == (255 if visible else 90)).all()
-    for colour, (y, x) in zip(PART_COLORS, ((20, 20), (44, 47))):
-        assert (picture[7 * y, 7 * x] == colour).all()
+    for color, (y, x) in zip(PART_COLORS, ((20, 20), (44, 47))):
+        assert (picture[7 * y, 7 * x] == color).all()
         assert (picture[7 * y - 30, 7 * x] == 90).all()
     without = draw_parts(GREY, boxes, [1.0, 1.0], side=448)
     assert (without[7 * 20, 7 * 20] == 90).all() and count(without, (255, 255, 255)) <= 28 * 448
@@ -135,7 +135,7 @@ def test_a_sheet_holds_the_pictures_in_order():
     assert (sheet[18:28, 20:32] == 255).all()
 
 
-def test_sheets_of_recognised_images():
+def test_sheets_of_predictions():
     boxes, before = np.array([[8.0, 8, 24, 24]], np.float32), np.array([[30.0, 30, 50, 50]], np.float32)
     prediction = Prediction(
         label='robin',
@@ -157,20 +157,20 @@ def test_sheets_of_recognised_images():
     assert right.shape == (2 * (128 + 28) + 3 * 8, 2 * 128 + 3 * 8, 3)
     drawn = draw_parts(GREY, boxes, [0.5], 'robin', 128, orientations=['vertical'])
     assert (right[8:164, 8:136] == drawn).all()
-    assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'what is wrong is said'
+    assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'the caption has the true class'
 
     points = np.array([[40.0, 10, 1]])
     sheet = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
     assert sheet.shape == (2 * (128 + 28) + 3 * 8, 3 * 128 + 4 * 8, 3)
-    for top, centre in ((8, 80), (172, 32)):  # before: the proposal; after: the part
-        assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + centre, 8 + centre] == PART_COLORS[0]).all()
+    for top, center in ((8, 80), (172, 32)):  # before: the proposal; after: the part
+        assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + center, 8 + center] == PART_COLORS[0]).all()
 
 
 def test_positions_at_even_distances():
     assert evenly(5, 9) == [0, 2, 4, 6, 8] and evenly(10, 3) == [0, 1, 2] and evenly(3, 0) == []
 
 
-def test_saved_pictures_keep_their_colours(tmp_path):
+def test_saved_pictures_keep_their_colors(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
     picture[..., 0] = 200  # red
     save_picture(tmp_path / 'new' / 'red.png', picture)

@@ -1,4 +1,4 @@
-"""Key points: distances by hand and by loops, the crop, what is left out, and the consistency by enumeration."""
+"""Key points: distances by hand and by loops, the crop, excluded images, and the consistency by enumeration."""
 
 import itertools
 
@@ -73,17 +73,17 @@ def test_places_by_hand():
     keypoints, box = annotations_in_input_pixels(example, DATA)
     np.testing.assert_allclose(keypoints, [[16, 16, 1], [-2, 16, 0], [0, 32, 1], [20, 4, 0]], atol=1e-5)
     np.testing.assert_allclose(box, [-4, 6, 36, 26], atol=1e-5)
-    assert example['keypoints'][1, 2] == 1, 'the example is left as it was'
+    assert example['keypoints'][1, 2] == 1, 'the example is not modified'
 
 
 def test_to_input_pixels_is_the_reverse_and_follows_the_image():
     boxes = np.random.default_rng(0).random((5, 4)) * 32
     np.testing.assert_allclose(to_input_pixels(to_source_pixels(boxes, (70, 51), DATA), (70, 51), DATA), boxes)
     image = np.zeros((120, 80, 3), np.uint8)
-    image[66:72, 30:34] = 255  # centre (69, 32)
+    image[66:72, 30:34] = 255  # center (69, 32)
     bright = preprocess_for_evaluation(image, DATA)[..., 0].astype(float)
-    centre = [(bright.sum(1 - axis) @ (np.arange(32) + 0.5)) / bright.sum() for axis in (0, 1)]
-    np.testing.assert_allclose(to_input_pixels(np.array([69.0, 32.0]), (120, 80), DATA), centre, atol=0.1)
+    center = [(bright.sum(1 - axis) @ (np.arange(32) + 0.5)) / bright.sum() for axis in (0, 1)]
+    np.testing.assert_allclose(to_input_pixels(np.array([69.0, 32.0]), (120, 80), DATA), center, atol=0.1)
 
 
 def test_batches_carry_the_annotations_of_their_images():
@@ -147,7 +147,7 @@ def test_summary_by_hand():
     assert result.distance_of_part == pytest.approx([5, 0]) and result.distance == pytest.approx(2.5)
     assert result.distance_share == pytest.approx(2.5 / 20) and result.inside == pytest.approx(0.5)
     assert result.nearest == [[0, 1, 0], [0, 0, 1]]
-    nan = np.where(keypoints[..., 2:] > 0, keypoints, [np.nan, np.nan, 0])  # what is hidden may lie anywhere
+    nan = np.where(keypoints[..., 2:] > 0, keypoints, [np.nan, np.nan, 0])  # hidden: position is arbitrary
     assert part_statistics(boxes, nan, np.array([[0, 0, 12, 16]], float)) == result
 
 
@@ -167,7 +167,7 @@ def test_consistency_by_enumeration(images, parts, points):
     assert shuffled == pytest.approx(np.mean([agreement(order) for order in orders]))
 
 
-def test_consistency_of_parts_that_mean_something_and_of_one_spot():
+def test_consistency_of_meaningful_parts_and_of_coinciding_parts():
     always = np.tile([0, 1, 2, 3], (50, 1))
     assert part_consistency(always, 4) == pytest.approx((1, 0.25))
     mixed = np.random.default_rng(0).permuted(np.tile([0, 1, 2, 3], (2000, 1)), axis=1)
@@ -181,7 +181,7 @@ def boxes_around(points, size=2.0):
     return jnp.concatenate([points - size, points + size], -1)
 
 
-def test_what_is_left_out():
+def test_excluded_images():
     """One image cannot be read, two show no key point; the last batch is half empty."""
     source = Birds(10, broken=(5,), hidden=(2, 8))
     same_spots = jnp.array([[8.0, 8.0], [20.0, 24.0]])
@@ -195,7 +195,7 @@ def test_what_is_left_out():
     result = evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
     assert seen == [4, 4, 4]
     assert (result.images, result.without_keypoints, result.unreadable) == (7, 2, [5])
-    assert list(result.boxes) == ['second', 'first'], 'in the order in which they came'
+    assert list(result.boxes) == ['second', 'first'], 'in their order'
     kept = [annotations_in_input_pixels(source.examples[i], DATA) for i in range(10) if i not in (2, 5, 8)]
     keypoints, objects = (np.stack(column) for column in zip(*kept))
     boxes = np.tile(np.asarray(boxes_around(same_spots)), (7, 1, 1))
@@ -205,7 +205,7 @@ def test_what_is_left_out():
 
 
 def test_parts_on_the_key_points_of_drawn_birds():
-    """A network that knows the key points is at distance 0, inside the bird and wholly consistent."""
+    """A network that knows the key points is at distance 0, inside the bird and fully consistent."""
     config = make_config(
         name='toy_birds', train_count=16, test_count=18, size=64, distractors=0, seed=0, resize=40, image_size=40
     )

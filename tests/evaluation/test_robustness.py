@@ -1,4 +1,4 @@
-"""Robustness: the turned and reduced images against SciPy and Pillow, the count against classifiers known by heart."""
+"""Robustness: rotated and downscaled images against SciPy and Pillow, counts against hand-made classifiers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +41,7 @@ def measure(classify, source, data=DATA, seed=0):
 
 
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 15), (12, 20)])
-def test_turn_is_scipys_affine_transform(height, width):
+def test_rotate_is_scipys_affine_transform(height, width):
     images = np.random.default_rng(1).integers(0, 256, (6, height, width, 3), np.uint8)
     angles = np.array([0, 17.5, 90, 123.4, 200, 359])
     turned = np.asarray(rotate(jnp.asarray(images), jnp.asarray(angles, jnp.float32)))
@@ -56,7 +56,7 @@ def test_turn_is_scipys_affine_transform(height, width):
             np.testing.assert_allclose(result[..., channel], expected, atol=0.51)
 
 
-def test_turn_agrees_with_rot90_and_with_pillow():
+def test_rotate_agrees_with_rot90_and_with_pillow():
     images = noise(4, 24)
     quarters = np.asarray(rotate(jnp.asarray(images), 90.0 * jnp.arange(4)))
     for k in range(4):
@@ -77,7 +77,7 @@ def test_quarter_turns_are_exact(name):
 
 
 @pytest.mark.parametrize('side, small', [(448, 300), (224, 150), (96, 64), (64, 43), (7, 5)])
-def test_reduce_pads_a_smaller_image_with_black(side, small):
+def test_shrink_and_pad_pads_a_smaller_image_with_black(side, small):
     images = np.full((2, side, side, 3), (10, 200, 90), np.uint8)
     reduced = np.asarray(shrink_and_pad(jnp.asarray(images)))
     assert reduced.shape == images.shape and reduced.dtype == np.uint8
@@ -106,7 +106,7 @@ def corner_pictures():
 
 
 def red_corner(images):
-    """The class of the colour in the top left pixel; 4, which is no label, for black."""
+    """The class of the color in the top left pixel; 4, not a label, for black."""
     red = np.asarray(images)[:, 0, 0, 0].astype(int)
     return np.where(red < 15, 4, np.round((red - 30) / 60).astype(int))
 
@@ -114,7 +114,7 @@ def red_corner(images):
 @pytest.mark.parametrize('as_logits', [False, True])
 @pytest.mark.parametrize('size', [1, 4, 16])
 def test_a_classifier_of_one_corner(size, as_logits):
-    """What it says of a turned image is known: the colour of the corner that came to the top left."""
+    """Its prediction for a rotated image is known: the color of the corner that moves to the top left."""
     images, corners = corner_pictures()
     labels = corners[:, 0, 0]
     classify = (lambda images: np.eye(5)[red_corner(images)]) if as_logits else red_corner
@@ -127,7 +127,7 @@ def test_a_classifier_of_one_corner(size, as_logits):
         'rotated by 270': (corners[:, 1, 0] == labels).mean(),
         'reduced': 0.0,  # the corner is black
     }
-    assert len(set(expected.values())) == 5, 'the sample tells all of them apart'
+    assert len(set(expected.values())) == 5, 'the expected values are distinct'
     got = dict(result.accuracy)
     got.pop('rotated at random')
     assert got == pytest.approx(expected)
@@ -137,15 +137,15 @@ def test_a_classifier_of_one_corner(size, as_logits):
     assert result.examples == 11 and result.unreadable == []
 
 
-def test_random_turns_image_by_image():
-    """The count at random angles, from images that SciPy turned one after the other."""
+def test_random_rotations_image_by_image():
+    """The count at random angles, from images rotated one by one by SciPy."""
     images, corners = corner_pictures()
     labels = corners[:, 0, 0]
-    centre_left = lambda images: np.round((np.asarray(images)[:, 6, 6, 0].astype(int) - 30) / 60).astype(int)
-    result = measure(centre_left, Pictures(images, labels), seed=5)
+    center_left = lambda images: np.round((np.asarray(images)[:, 6, 6, 0].astype(int) - 30) / 60).astype(int)
+    result = measure(center_left, Pictures(images, labels), seed=5)
     angles = np.asarray(random_angles(5, jnp.arange(11)))
     turned = [scipy.ndimage.rotate(image, a, reshape=False, order=1) for image, a in zip(images, angles)]
-    assert result.accuracy['rotated at random'] == pytest.approx((centre_left(np.stack(turned)) == labels).mean())
+    assert result.accuracy['rotated at random'] == pytest.approx((center_left(np.stack(turned)) == labels).mean())
     assert 0 < result.accuracy['rotated at random'] < 1
 
 
@@ -160,10 +160,10 @@ def test_angles_belong_to_the_image_and_the_seed():
     guess = lambda images: np.asarray(images).astype(int).sum((1, 2, 3)) % 3  # as good as random on turned images
     batches = [make_config(**DATA.to_dict() | {'eval_batch_size': size}) for size in (2, 5)]
     one, other = (measure(guess, Pictures(images, labels), data, seed=4) for data in batches)
-    assert one == other, 'the size of the batch changes nothing'
+    assert one == other, 'the batch size has no effect'
 
 
-def test_a_classifier_of_the_mean_colour_does_not_mind_quarter_turns():
+def test_a_classifier_of_the_mean_color_is_invariant_to_quarter_turns():
     images = noise(10) // 4
     labels = np.arange(10) % 3
     images[np.arange(10), :, :, labels] += 100
@@ -173,7 +173,7 @@ def test_a_classifier_of_the_mean_colour_does_not_mind_quarter_turns():
 
 
 def test_unreadable_images_are_wrong_and_padding_is_not_counted():
-    """The classifier says of every black image what its label is."""
+    """The classifier predicts the label of every black image correctly."""
     images, labels = noise(6), np.full(6, 2)
     result = measure(lambda images: np.full(len(images), 2), Pictures(images, labels, broken=(1, 5)))
     assert all(value == pytest.approx(4 / 6) for value in result.accuracy.values())

@@ -42,7 +42,7 @@ def test_a_history_without_its_flaws(tmp_path):
 
 
 def test_a_line_without_its_end_does_not_count(tmp_path):
-    # Cut within the last number, what is left is JSON all the same.
+    # A line cut within its last number is still valid JSON.
     path = tmp_path / 'history.jsonl'
     path.write_text('{"kind": "epoch", "step": 1, "epoch": 1, "values": {}}')
     assert read_history(path) == []

@@ -56,7 +56,7 @@ class FixedPredictor:
 
 
 @pytest.mark.parametrize(
-    'groups, said, drawn',
+    'groups, mentioned, drawn',
     [
         (['image_classifier'], [], dict(boxes=BOXES[:0], scales=())),
         (['proposals'], [], dict(boxes=BOXES, scales=())),
@@ -71,7 +71,7 @@ class FixedPredictor:
     ],
     ids=lambda value: '+'.join(map(str, value)) if isinstance(value, list) else None,
 )
-def test_only_what_the_network_chose_is_named(monkeypatch, tiny_config, groups, said, drawn):
+def test_the_introduction_mentions_only_what_is_drawn(monkeypatch, tiny_config, groups, mentioned, drawn):
     monkeypatch.setattr(prediction_sections, 'Predictor', FixedPredictor)
     tiny_config.data.interpolation = 'bilinear'
     run = SimpleNamespace(
@@ -80,7 +80,7 @@ def test_only_what_the_network_chose_is_named(monkeypatch, tiny_config, groups, 
     dataset = Dataset('birds', ('wren',), OneBird(), OneBird())
     section = prediction_sections.parts_section(SimpleNamespace(run=run, dataset=dataset))
     for words in (SCALE, ORIENTATION, DASHED):
-        assert (words in section.introduction) == (words in said), words
+        assert (words in section.introduction) == (words in mentioned), words
     assert ('does not locate parts' in section.introduction) == ('proposals' not in groups)
     side = prediction_sections.PICTURE_SIDE
     (example,) = section.examples

@@ -29,7 +29,7 @@ QUIET = Console(file=io.StringIO())
 
 
 class Photos:
-    """Images of many shapes and colours; some may be broken."""
+    """Images of many shapes and colors; some may be broken."""
 
     def __init__(self, count=11, broken=(), classes=3):
         random = np.random.default_rng(4)
@@ -62,7 +62,7 @@ def test_predictions_equal_those_of_the_predictor(tiny_config):
     source = Photos(broken=(6,))
     names = ('wren', 'robin', 'owl')
     predict = lambda: Predictor(model, GROUPS, tiny_config, names).predict(source.images)
-    # Before training all answers are alike and unsure: larger weights, and the mean answer off, tell images apart.
+    # Untrained predictions are nearly equal: larger weights and a centered bias make them differ.
     model.oriented_pooling.weights[...] = 300 * model.oriented_pooling.weights[...]
     answered = np.stack([one.probabilities for one in predict()])
     model.oriented_pooling.bias[...] = -np.log(answered).mean(0)
@@ -87,8 +87,8 @@ def test_predictions_equal_those_of_the_predictor(tiny_config):
     assert (found.load_seconds > 0).all() and found.load_seconds.dtype == found.confidence.dtype == np.float32
 
 
-def test_the_time_is_that_of_the_image(tiny_config, monkeypatch):
-    """A clock that a photo moves by its number as it is read."""
+def test_load_time_is_that_of_the_image(tiny_config, monkeypatch):
+    """Reading photo i advances the clock by i."""
     tiny_config.data.interpolation = 'bilinear'
 
     class Clock:
@@ -126,7 +126,7 @@ def test_the_matrix_by_a_loop():
 
 
 def test_the_most_confused_by_count_then_share_then_order():
-    # Of class 0, 2 of 4 are called 1; of class 1, 2 of the 3 that can be read 2; of classes 2 and 3, 1 of 2 each 0.
+    # Class 0: 2 of 4 are predicted as 1. Class 1: 2 of 3 readable ones as 2. Classes 2 and 3: 1 of 2 each as 0.
     labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
     predicted = [1, 0, 1, 0, 2, 2, 1, -1, 0, 2, 3, 0]
     confidence = [0.4, 0.9, 0.8, 0.9, 0.7, 0.7, 0.5, 0, 0.6, 0.5, 0.5, 0.5]
@@ -137,7 +137,7 @@ def test_the_most_confused_by_count_then_share_then_order():
         (2, 0, 1, 2),
         (3, 0, 1, 2),
     ]
-    assert [one.examples for one in found] == [[4, 5], [2, 0], [8], [11]], 'the surest first'
+    assert [one.examples for one in found] == [[4, 5], [2, 0], [8], [11]], 'most confident first'
     assert len(most_confused(predictions(labels, predicted), 4, count=2)) == 2
     assert most_confused(predictions([0, 1], [0, 1]), 2) == []
 
@@ -145,7 +145,7 @@ def test_the_most_confused_by_count_then_share_then_order():
 def test_hardest_examples_and_slowest_images():
     right = [0.3, 0.01, 0.2, 0.0, 0.01, 0.9]
     some = predictions([0, 0, 0, 1, 1, 1], [1, 2, 1, -1, 0, 1], of_label=right, seconds=[3, 1, 5, 3, 9, 0])
-    assert hardest_examples(some) == [1, 4, 2, 0], 'of equals the first; neither right answers nor what cannot be read'
+    assert hardest_examples(some) == [1, 4, 2, 0], 'ties in order; neither correct predictions nor unreadable images'
     assert hardest_examples(some, 2) == [1, 4]
     assert slowest_images(some) == [4, 2, 0, 3, 1, 5] and slowest_images(some, 2) == [4, 2]
     assert all(isinstance(index, int) for index in hardest_examples(some) + slowest_images(some))
@@ -156,7 +156,7 @@ def test_accuracy_of_each_class():
     assert accuracy[[0, 2]].tolist() == [0.5, 1] and np.isnan(accuracy[[1, 3]]).all()
 
 
-def test_images_of_a_confusion_are_the_surest_mistake_and_the_best_recognised(tiny_config):
+def test_images_of_a_pair_are_the_most_confident_mistake_and_the_best_recognized(tiny_config):
     tiny_config.data.interpolation = 'bilinear'
     source = Photos(count=8, classes=2)  # 0 1 0 1 0 1 0 1
     source.labels[7] = 0
@@ -171,5 +171,5 @@ def test_images_of_a_confusion_are_the_surest_mistake_and_the_best_recognised(ti
     assert [(one.label, one.predicted, one.count) for one in confused] == [(0, 1, 2), (0, 2, 1)]
     pairs = confused_pair_images(confused, found, dataset, tiny_config.data)
     show = lambda index: preprocess_for_evaluation(source.images[index], tiny_config.data)
-    assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), 'not 5, which cannot be read'
-    assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'there is no owl'
+    assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), '5 is unreadable'
+    assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'no image of class owl'

@@ -14,7 +14,7 @@ from ssanet_jax.report.run_sections import confidence_interval
 SECTIONS = 'results curves robustness keypoints sharing parts annotated responses confusion mistakes'.split()
 SECTIONS += ['reading', 'data', 'settings']
 MODULE = 'ssanet_jax.report'
-# What changes to the command begin with, for other data or another network than the run's.
+# Starts the code that replaces the data or the network of the command.
 ORIGINALS = """
 import dataclasses
 from ssanet_jax.runs import run as runs
@@ -73,13 +73,13 @@ def test_a_finished_run(workdir):
     content = (workdir / 'report.html').read_text()
     assert content.count('<title>prediction, epoch ') == len(evaluations) == 3
     assert content.count('<title>training loss, epoch ') == len(history) - len(evaluations) == 4
-    # What was measured is there; of what was not, the command.
+    # Measurements are shown; for a missing one, the command that makes it.
     assert ['original', '0.4321', '', ''] in page.cells and ['reduced', '0.1234', '30.9', ''] in page.cells
     assert f'python -m ssanet_jax.measure --workdir={workdir} --only=keypoints' in page.text
     assert ['image, as trained', '0.5000', '', '3.0 (1.50)'] in page.cells
     assert ['none', '0.4000', '-10.0 ± 3.2', '7.0 (3.50)'] in page.cells
     assert ['part', 'does not fit: too small', '', ''] in page.cells
-    # 12 images with parts; pairs and single images of what is wrong.
+    # 12 images with parts; pairs of confused classes and single hard examples.
     wrong = round((1 - results['accuracy']) * 30)
     assert len(page.images) >= 12 + min(wrong, 12) + 2
     labels = [read(workdir / 'config.json')['class_names'][i] for i in (0, 15)]
@@ -132,7 +132,7 @@ runs.load_dataset = hostile
 
 @pytest.mark.slow
 def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdir):
-    """As such a run: no proposals, the last stage without its end, and no history since it is old."""
+    """No proposals, an unfinished last stage, and no history, as in a run of an early version."""
     for name in ('results.json', 'part_tuning/evaluation.json'):
         (workdir / name).unlink()
     for path in workdir.glob('*/history.jsonl'):
@@ -158,7 +158,7 @@ module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozen
 
 
 def check_errors(folder, cases, changes=''):
-    """Each case, {message: arguments}, ends with one line that holds its message."""
+    """Checks that each case, {message: arguments}, ends with one line that contains its message."""
     for message, (code, stdout, stderr) in run_each(MODULE, cases, folder, ORIGINALS + changes).items():
         assert code == 2 and message in stderr and 'Traceback' not in stderr and not stdout, stderr
         assert len(stderr.strip().splitlines()) == 1
@@ -225,7 +225,7 @@ def browser() -> str:
 
 
 def dump(name, page, folder):
-    """The page's document after loading, and what the browser complained of."""
+    """The page's document after loading, and the browser's console messages."""
     command = [name, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr', '--dump-dom']
     command += [f'--user-data-dir={folder / "profile"}', '--window-size=800,800', '--virtual-time-budget=10000']
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300)
@@ -244,7 +244,7 @@ def test_a_browser_shows_it_without_scrolling_sideways(workdir, tmp_path, width)
 
     _, complaints = dump(name, tmp_path / 'report.html', tmp_path)
     assert not complaints
-    # A copy may run a script, which tells the page around it how wide it is.
+    # The policy is removed in a copy, so that a script can report its width to the enclosing frame.
     content = re.sub('<meta http-equiv[^>]*>', '', (tmp_path / 'report.html').read_text())
     tell = """<script>addEventListener('load', () => parent.postMessage([
         document.documentElement.scrollWidth, innerWidth, document.images.length,

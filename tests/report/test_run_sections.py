@@ -37,13 +37,13 @@ def make_header(**changes):
     'best_step, network',
     [(None, 'the newest checkpoint'), (20, 'the network at step 20, the best so far on the validation images')],
 )
-def test_a_run_that_still_trains_says_of_which_network(best_step, network):
+def test_the_warning_of_an_unfinished_run_names_the_network(best_step, network):
     header = make_header(best_step=best_step)
     assert f'stage 2 of 3, two, is at step 30 of 50. This report is about {network}.' in header.warning
     assert (header.figures[0].name, header.figures[0].value) == ('accuracy so far', '0.7500')
 
 
-def test_a_finished_run_says_nothing_of_it():
+def test_a_finished_run_has_no_warning():
     header = make_header(result=RESULT)
     assert not header.warning and header.figures[0].name == 'accuracy'
     assert header.figures[-1].value == '1 min 0 s' and header.figures[-1].note == 'on 1 x cpu'
