@@ -13,7 +13,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.pretrained.load import set_weights, load_pretrained, get_weights
+from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocessing

