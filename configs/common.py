@@ -1,22 +1,36 @@
-"""Every field of a configuration, with its default. The other files change what differs."""
+"""All fields of a configuration with their defaults, and the usual tables of stages.
+
+The defaults are the paper's settings for CUB-200-2011: `configs/cub.py:paper`. The other files change some of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.training.stages import stage
 
+T = TypeVar('T')
+Stages = tuple[ConfigDict, ...]
 
-def choose(variants, name):
-    """What stands behind the colon in --config=configs/demo.py:NAME."""
+
+def choose(variants: Mapping[str, T], name: str) -> T:
+    """The variant that `--config=configs/demo.py:NAME` names."""
     if name not in variants:
         raise UserError(f'this configuration has no variant {name!r}: choose from {", ".join(variants)}')
     return variants[name]
 
 
-def three_stages(epochs=(100, 60, 10), learning_rate=1e-3, tune_learning_rate=1e-4, **schedule):
-    """The paper's training (section 3.4): scales, then orientations, then the parts once more.
+def three_stages(
+    epochs: tuple[int, int, int] = (100, 60, 10),
+    learning_rate: float = 1e-3,
+    tune_learning_rate: float = 1e-4,
+    **schedule: Any,
+) -> Stages:
+    """The paper's training (section 3.4): scale mining, then oriented pooling, then the parts again.
 
-    The paper gives the rates, and the epoch at which they fall (60); the numbers of epochs are ours.
+    The paper gives the learning rates and the epoch after which they are lowered (60), but not the number of epochs.
     """
     parts = dict(backbone=1, proposals=1, part_classifier=1)
     return (
@@ -38,16 +52,20 @@ def three_stages(epochs=(100, 60, 10), learning_rate=1e-3, tune_learning_rate=1e
     )
 
 
-def joint(epochs=100, learning_rate=1e-3, **schedule):
-    """The paper's one-stage alternative: everything at once."""
+def joint(epochs: int = 100, learning_rate: float = 1e-3, **schedule: Any) -> Stages:
+    """The paper's one-stage alternative: all groups at once."""
     groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
     return (stage('joint', epochs=epochs, learning_rate=learning_rate, train=dict.fromkeys(groups, 1), **schedule),)
 
 
-def ablation(epochs=(100, 60, 60), learning_rates=(1e-3, 1e-3, 1e-3), **schedule):
-    """For tables in which heads compete: parts are trained first, without any of them, and stay as they are.
+def ablation(
+    epochs: tuple[int, int, int] = (100, 60, 60),
+    learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 1e-3),
+    **schedule: Any,
+) -> Stages:
+    """For tables that compare heads: trains the parts first, then each head on the frozen parts.
 
-    All heads then read the same parts, which are trained once a seed (docs/experiments.md).
+    All heads read the same parts, which are trained once per seed (docs/experiments.md).
     """
     groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier')
     return (
@@ -65,8 +83,8 @@ def ablation(epochs=(100, 60, 60), learning_rates=(1e-3, 1e-3, 1e-3), **schedule
     )
 
 
-def global_pooling(epochs=100, learning_rate=1e-3, **schedule):
-    """The bare backbone with global average pooling, for comparison."""
+def global_pooling(epochs: int = 100, learning_rate: float = 1e-3, **schedule: Any) -> Stages:
+    """The backbone with global average pooling, for comparison."""
     return (
         stage(
             'global_pooling',
@@ -78,31 +96,32 @@ def global_pooling(epochs=100, learning_rate=1e-3, **schedule):
     )
 
 
-def get_config():
+def get_config() -> ConfigDict:
+    """The paper's settings for CUB-200-2011."""
     config = ConfigDict()
     config.seed = 0
 
     config.data = ConfigDict(
         dict(
             name='cub',  # toy_birds, cub, cars, aircraft or folder
-            dir='',  # the extracted official folder, or one above it
-            csv='',  # of folder: a file with path,label[,split], in dir or by its full path
+            dir='',  # the extracted official folder, or a folder above it
+            csv='',  # for folder: a file with path,label[,split], in dir or by its full path
             prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
-            shrink=True,  # store images much larger than 'resize' at that size
+            shrink=True,  # store images that are much larger than 'resize' at that size
             image_size=448,  # side of the network's input, pixels
             resize=600,  # side of the image before it is cropped
-            interpolation='',  # bilinear or bicubic; '' as the pretrained weights ask
-            mean=(),  # per RGB channel, in 0..255, of the images' normalization; () as the pretrained weights ask
-            std=(),  # likewise
+            interpolation='',  # bilinear or bicubic; '' as the pretrained weights require
+            mean=(),  # per RGB channel, in 0..255, for normalization; () as the pretrained weights require
+            std=(),  # as for mean
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off
             flip=True,
-            color_jitter=0.0,  # strength of the colour jitter, in [0, 1)
+            color_jitter=0.0,  # strength of the color jitter, in [0, 1)
             random_erasing=0.0,  # probability of random erasing
-            validation=0.0,  # share of the training images held out; then the test set is read once, at the end
+            validation=0.0,  # share of the training images held out; the test set is then read once, at the end
             split_seed=0,  # draws the validation images, and the test images of a folder without a split
             batch_size=16,  # over all devices
             eval_batch_size=16,
-            num_workers=8,  # that read and decode
+            num_workers=8,  # threads that read and decode images
             prefetch=2,  # batches kept ready
         )
     )
@@ -116,17 +135,17 @@ def get_config():
             num_scales=5,  # S
             alpha=2 ** (1 / 3),
             nms_iou=0.25,
-            sharing='image',  # image, part (a crop for each part) or none (for each candidate, as in the paper)
+            sharing='image',  # image, part (a crop per part) or none (a crop per candidate, as in the paper)
             output_stride=0,  # pixels per cell of the map; 0: the backbone's own (32), or half of it (16)
-            remat=False,  # less memory and more time for training with sharing='none' and 'part'
-            crop_size=224,  # of sharing='none' and 'part'
+            remat=False,  # train with less memory and more time, with sharing='none' or 'part'
+            crop_size=224,  # with sharing='none' or 'part', pixels
             features='pooled',  # or flat
             solver='fourier',  # or circulant
             patch=3,
             grid=3,
             orientation='literal',  # or exact
-            part_head='none',  # a baseline's: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
-            fusion='parts',  # what the prediction sums: parts, or global+parts
+            part_head='none',  # or a baseline: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
+            fusion='parts',  # heads that the prediction sums: parts or global+parts
             dtype='float32',  # or bfloat16
         )
     )
@@ -145,13 +164,13 @@ def get_config():
 
     config.mesh = ConfigDict(
         dict(
-            shape='auto',  # of the devices: data x candidates, such as 4x2
-            shard_heads=False,  # DSM and OP, large where classes are many, over the data axis
+            shape='auto',  # devices for data x candidates, such as 4x2
+            shard_heads=False,  # split DSM and OP over the data axis: they are large with many classes
         )
     )
 
     config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()
-    config.eval_epochs = 0  # test accuracy every so many epochs, for the learning curve; 0: after each stage
-    config.checkpoint_steps = 0  # 0: every epoch
+    config.eval_epochs = 0  # epochs between evaluations, for the learning curve; 0: only after each stage
+    config.checkpoint_steps = 0  # steps between checkpoints; 0: one per epoch
     return config

@@ -1,19 +1,22 @@
-"""One row of the paper's tables as a configuration of its own: SSANet with something left out or put in its place.
+"""One row of the paper's tables as a configuration: SSANet with some of its parts removed or replaced.
 
     python -m ssanet_jax.main --config=configs/rows.py:demo:ablation/op --workdir=runs/op
 
-reads BASE/ROW: what `configs/demo.py:ablation` trains, less what the row `op` of Table 3 does not have. The
-rows are those of `ssanet_jax/experiments/tables.py`; `python -m ssanet_jax.ablate` trains whole tables of them.
+The text behind the first colon is BASE/ROW. This example takes `configs/demo.py:ablation` and removes everything that
+the row `op` of Table 3 does not have. `ssanet_jax/experiments/tables.py` defines the rows, and
+`python -m ssanet_jax.ablate` trains whole tables of them.
 """
 
 import importlib
 import inspect
 
+from ml_collections import ConfigDict
+
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.tables import row_config
 
 
-def get_config(choice):
+def get_config(choice: str) -> ConfigDict:
     base, slash, row = choice.rpartition('/')
     if not slash:
         raise UserError(f'configs/rows.py:{choice} names no row: give BASE/ROW, such as demo:ablation/op')
