@@ -1,18 +1,18 @@
-# What the scripts of this folder share.
+# Functions shared by the scripts of this folder.
 
 fail() {
   printf 'error: %s\n' "$*" >&2
   exit 2
 }
 
-usage() {  # the comment at the top of the script
+usage() {  # prints the comment at the top of the script
   local line
   while IFS= read -r line && [[ $line == '#'* ]]; do
     [[ $line == '#!'* ]] || printf '%s\n' "${line:2}"
   done <"$0"
 }
 
-show() {  # a command as one could type it
+show() {  # prints a command, quoted for the shell
   local line
   printf -v line '%q ' "$@"
   printf '%s\n' "${line% }"
@@ -21,7 +21,7 @@ show() {  # a command as one could type it
 dry_run=false config='' workdir='' flags=()
 
 # shellcheck disable=SC2034  # the scripts read dry_run
-read_arguments() {  # why the processes' own flags are not taken, and the arguments
+read_arguments() {  # REASON ARGUMENTS: the reason why flags of the processes are rejected
   local argument reason=$1
   shift
   for argument in "$@"; do
@@ -34,14 +34,14 @@ read_arguments() {  # why the processes' own flags are not taken, and the argume
     esac
     flags+=("$argument")
   done
-  # Not before: --help works everywhere.
-  [[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py is not here: start this from the root of the repository'
+  # After the loop, so that --help works in every folder.
+  [[ -f ssanet_jax/main.py ]] || fail 'ssanet_jax/main.py not found: start this from the root of the repository'
 }
 
-check_run() {  # an example of a folder for the run
-  [[ -n $config ]] || fail 'no configuration: give --config=configs/cub.py, and see --help'
-  [[ -n $workdir ]] || fail "no folder for the run: give --workdir=$1, and see --help"
-  [[ -f ${config%%:*} ]] || fail "there is no configuration file ${config%%:*}: check --config"
+check_run() {  # EXAMPLE: an example of a work directory
+  [[ -n $config ]] || fail 'missing --config: give --config=configs/cub.py, and see --help'
+  [[ -n $workdir ]] || fail "missing --workdir: give --workdir=$1, and see --help"
+  [[ -f ${config%%:*} ]] || fail "no configuration file ${config%%:*}: check --config"
 }
 
 default_python() {
@@ -49,6 +49,6 @@ default_python() {
 }
 
 check_python() {
-  command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON: run make demo, or set PYTHON"
-  "$PYTHON" -c 'import ssanet_jax' 2>/dev/null || fail "$PYTHON does not find ssanet_jax: run make demo, or set PYTHON"
+  command -v "$PYTHON" >/dev/null || fail "no $PYTHON found: run make demo, or set PYTHON"
+  "$PYTHON" -c 'import ssanet_jax' 2>/dev/null || fail "$PYTHON cannot import ssanet_jax: run make demo, or set PYTHON"
 }

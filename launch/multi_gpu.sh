@@ -3,14 +3,13 @@
 #
 #   launch/multi_gpu.sh [--dry_run] --config=FILE --workdir=DIR [any flag of ssanet_jax.main]
 #
-# One process drives them all: JAX spreads each batch over every GPU that it sees, so that there is nothing to start
-# per GPU and no address to agree on. What this script adds are the checks: without a GPU, or with a JAX that was
-# installed for the CPU, the training would run on the CPU and say so only by being slow.
-# The same command again goes on where the run stopped, with any number of GPUs.
+# One process uses all GPUs: JAX shards each batch over all visible GPUs, without a process per GPU or a coordinator
+# address. This script adds checks: without a GPU, or with a CPU-only JAX, the training would silently run on the CPU.
+# The same command resumes the run, with any number of GPUs.
 #
 # Variables:
 #   CUDA_VISIBLE_DEVICES  the GPUs to use, such as 0,1 (all)
-#   PYTHON                interpreter (.venv/bin/python where there is one, else python3)
+#   PYTHON                interpreter (.venv/bin/python if it exists, else python3)
 #
 # Example:
 #   launch/multi_gpu.sh --config=configs/cub.py:paper --workdir=runs/cub \
@@ -18,7 +17,7 @@
 
 set -euo pipefail
 
-here=${0%"${0##*/}"}  # the folder of this script, and a slash
+here=${0%"${0##*/}"}  # the folder of this script, with a trailing slash
 # shellcheck source=launch/common.bash
 source "${here:-./}common.bash"
 
@@ -26,7 +25,7 @@ read_arguments 'for several processes' "$@"
 check_run runs/NAME
 PYTHON=${PYTHON:-$(default_python)}
 
-# Asks JAX itself, and asks for CUDA alone: with a CPU to fall back on it would not complain. Takes no memory.
+# Counts the GPUs with JAX, for CUDA only: otherwise JAX would fall back to the CPU. Does not allocate GPU memory.
 count=(env JAX_PLATFORMS=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
   "$PYTHON" -c 'import jax; print(jax.local_device_count())')
 train=("$PYTHON" -m ssanet_jax.main "${flags[@]}")
@@ -37,7 +36,7 @@ if $dry_run; then
   exit 0
 fi
 
-command -v nvidia-smi >/dev/null || fail 'there is no nvidia-smi: install the NVIDIA driver, or train on the CPU with python -m ssanet_jax.main'
+command -v nvidia-smi >/dev/null || fail 'no nvidia-smi found: install the NVIDIA driver, or train on the CPU with python -m ssanet_jax.main'
 nvidia-smi -L >/dev/null || fail 'nvidia-smi finds no GPU: check the driver'
 check_python
 gpus=$("${count[@]}" 2>/dev/null) || fail "JAX finds no GPU: $PYTHON -m pip install -e '.[cuda12]' (or cuda13), and check CUDA_VISIBLE_DEVICES"

@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: creates it, installs, trains on all its workers, and starts over when it is preempted.
+# Trains on a Cloud TPU slice: creates it, installs, trains on all workers, and repeats this after a preemption.
 #
 #   launch/tpu_vm.sh [STEP] [--dry_run] --config=FILE --workdir=shared/DIR [any flag of ssanet_jax.main]
 #
-# Steps (without one: create, install and run, as often as the slice is preempted):
-#   create   asks for the slice as a queued resource, waits until it is there; one that was preempted is replaced
-#   install  copies what is committed here to all workers, installs it, mounts the bucket as shared/
-#   run      trains on all workers and shows what they print; joins a training that is under way
-#   delete   deletes the slice; what is in the bucket stays
+# Steps (default: create, install and run, repeated whenever the slice is preempted):
+#   create   requests the slice as a queued resource and waits until it is ready; replaces a preempted slice
+#   install  copies the committed files to all workers, installs the package, mounts the bucket as shared/
+#   run      trains on all workers and shows their output; attaches to a training that is already running
+#   delete   deletes the slice; the bucket remains
 #
-# Every step may be given again: it does only what is missing. So the cure for most troubles, a lost connection or a
-# closed laptop too, is the same command again: the training on the workers does not depend on this script.
-# The data folder goes into the bucket as well, and the file of public weights: --config.data.dir=shared/CUB_200_2011
-# --config.model.pretrained=shared/resnet50.pth. Each worker makes its own prepared copy of the data.
+# Every step can be repeated and does only what is missing. After most problems, such as a lost connection, run the same
+# command again: the training on the workers does not depend on this script.
+# The data folder and the pretrained weights must be in the bucket too: --config.data.dir=shared/CUB_200_2011
+# --config.model.pretrained=shared/resnet50.pth. Each worker prepares its own copy of the data.
 #
 # Variables:
 #   PROJECT      your Google Cloud project (no default)
 #   ZONE         such as us-west4-a (no default)
 #   BUCKET       a bucket with hierarchical namespace, without gs:// (no default; not needed by create and delete).
-#                In other buckets renaming a folder is refused or not atomic, and a checkpoint ends with one.
-#   NAME         of the slice (ssanet)
+#                Other buckets reject the rename of a folder or do not rename atomically, as checkpoints need.
+#   NAME         name of the slice (ssanet)
 #   ACCELERATOR  TPU type and size (v5litepod-16)
-#   RUNTIME      software version that fits it (v2-alpha-tpuv5-lite)
-#   SPOT         true: cheaper, and may be preempted (true)
-#   POLL         seconds between two looks at the slice (30)
+#   RUNTIME      software version for this type (v2-alpha-tpuv5-lite)
+#   SPOT         true: cheaper, but may be preempted (true)
+#   POLL         seconds between two queries of the slice's state (30)
 #
-# Needs gcloud, logged in, and git. For slices of several workers gcloud wants its key in the agent:
-# ssh-add ~/.ssh/google_compute_engine. The slice's service account must be allowed to read and write the bucket.
+# Needs git, and gcloud with a login. For slices with several workers gcloud needs its key in the SSH agent:
+# ssh-add ~/.ssh/google_compute_engine. The slice's service account needs read and write access to the bucket.
 #
 # Example:
 #   export PROJECT=birds ZONE=us-west4-a BUCKET=birds-runs
@@ -36,7 +36,7 @@
 
 set -euo pipefail
 
-here=${0%"${0##*/}"}  # the folder of this script, and a slash
+here=${0%"${0##*/}"}  # the folder of this script, with a trailing slash
 # shellcheck source=launch/common.bash
 source "${here:-./}common.bash"
 
@@ -73,11 +73,11 @@ worker_run() {
   local pid=''
   [[ ! -f run.pid ]] || pid=$(<run.pid)
   if [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null; then
-    [[ $(<run.command) == "$*" ]] || fail 'another training is under way on this slice: wait for it, or delete the slice'
+    [[ $(<run.command) == "$*" ]] || fail 'another training is running on this slice: wait for it, or delete the slice'
   else
     rm -f run.code
     printf '%s\n' "$*" >run.command
-    # Of its own session, with its output in a file: it must outlive the connection that started it.
+    # In its own session, with its output in a file, so that it survives the loss of the connection.
     # shellcheck disable=SC2016  # expanded by the inner shell
     nohup setsid bash -c '.venv/bin/python -m ssanet_jax.main "$@"; echo $? >run.code' training "$@" \
       >run.log 2>&1 </dev/null &
@@ -96,15 +96,15 @@ if [[ ${1:-} == on_worker ]]; then
   exit 0
 fi
 
-# --- Here ---
+# --- On this machine ---
 
 step=all
 case ${1:-} in
   create | install | run | delete) step=$1; shift ;;
   -* | '') ;;
-  *) fail "there is no step $1: give create, install, run or delete, and see --help" ;;
+  *) fail "no step $1: give create, install, run or delete, and see --help" ;;
 esac
-read_arguments 'found out from the slice' "$@"
+read_arguments 'set by the slice' "$@"
 
 for name in PROJECT ZONE; do
   [[ -n ${!name:-} ]] || fail "$name is not set: export $name=..., and see --help"
@@ -114,33 +114,33 @@ ACCELERATOR=${ACCELERATOR:-v5litepod-16}
 RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-true}
 POLL=${POLL:-30}
-[[ $NAME =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || fail "NAME=$NAME is no name for a slice: use small letters, digits and -"
+[[ $NAME =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || fail "NAME=$NAME is not a valid name of a slice: use small letters, digits and -"
 [[ $SPOT == true || $SPOT == false ]] || fail "SPOT=$SPOT is neither true nor false"
 if [[ $step == all || $step == install ]]; then
   [[ -n ${BUCKET:-} ]] || fail 'BUCKET is not set: export BUCKET=..., and see --help'
-  [[ $BUCKET != gs://* && $BUCKET != */* ]] || fail "BUCKET=$BUCKET: give the bucket's name alone, without gs:// and folders"
+  [[ $BUCKET != gs://* && $BUCKET != */* ]] || fail "BUCKET=$BUCKET: give only the name of the bucket, without gs:// and folders"
 fi
 if [[ $step == all || $step == run ]]; then
   check_run shared/runs/NAME
   [[ $workdir == shared/?* ]] || fail "--workdir=$workdir would be lost with the slice: give --workdir=shared/..., which is the bucket"
 fi
 if ! $dry_run; then
-  command -v gcloud >/dev/null || fail 'there is no gcloud: install it from https://cloud.google.com/sdk/docs/install'
-  command -v git >/dev/null || fail 'there is no git: install it'
+  command -v gcloud >/dev/null || fail 'no gcloud found: install it from https://cloud.google.com/sdk/docs/install'
+  command -v git >/dev/null || fail 'no git found: install it'
 fi
 
 tpus=(gcloud compute tpus)
 place=(--project="$PROJECT" --zone="$ZONE" --quiet)
-# Lists and filters: describing what does not exist is an error, and could not be told from other errors.
+# Lists with a filter, because describing a missing resource fails in the same way as other errors.
 list_queued=("${tpus[@]}" queued-resources list "${place[@]}" --filter="name ~ /$NAME\$" --format='value(state.state)')
 list_nodes=("${tpus[@]}" tpu-vm list "${place[@]}" --filter="name ~ /$NAME\$" --format='value(state)')
 create_slice=("${tpus[@]}" queued-resources create "$NAME" "${place[@]}" --node-id="$NAME"
   --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME")
 ! $SPOT || create_slice+=(--spot)
-# --force: the node goes as well, and what is left of a preempted one.
+# --force also deletes the node, and the remains of a preempted one.
 delete_slice=("${tpus[@]}" queued-resources delete "$NAME" "${place[@]}" --force)
 
-slice_state() {  # absent, waiting, ready, lost or failed
+slice_state() {  # prints absent, waiting, ready, lost or failed
   local queued node
   queued=$("${list_queued[@]}") || return 1
   case $queued in
@@ -159,8 +159,8 @@ slice_state() {  # absent, waiting, ready, lost or failed
   esac
 }
 
-look() {
-  state=$(slice_state) || fail 'gcloud could not say how the slice is (see above): check PROJECT, ZONE and gcloud auth login'
+query_state() {
+  state=$(slice_state) || fail 'gcloud failed to query the slice (see above): check PROJECT, ZONE and gcloud auth login'
 }
 
 create() {
@@ -170,17 +170,17 @@ create() {
     show "${list_nodes[@]}"
     return
   fi
-  local state told='' asked=false
+  local state previous='' requested=false
   while true; do
-    look
-    [[ $state == "$told" ]] || note "slice $NAME: $state"
-    told=$state
+    query_state
+    [[ $state == "$previous" ]] || note "slice $NAME: $state"
+    previous=$state
     case $state in
       ready) return ;;
-      absent) asked=true; "${create_slice[@]}" ;;
+      absent) requested=true; "${create_slice[@]}" ;;
       lost) "${delete_slice[@]}" ;;
       failed)
-        ! $asked || fail "the slice could not be made: see ${tpus[*]} queued-resources describe $NAME ${place[*]}, and check quota, ZONE, ACCELERATOR and RUNTIME"
+        ! $requested || fail "the slice could not be created: see ${tpus[*]} queued-resources describe $NAME ${place[*]}, and check quota, ZONE, ACCELERATOR and RUNTIME"
         "${delete_slice[@]}"
         ;;
     esac
@@ -188,7 +188,7 @@ create() {
   done
 }
 
-on_workers() {  # a command on all workers, in the copied repository
+on_workers() {  # runs a command on all workers
   run "${tpus[@]}" tpu-vm ssh "$NAME" "${place[@]}" --worker=all --command="$1"
 }
 
@@ -210,7 +210,7 @@ delete() {
     return
   fi
   local state
-  look
+  query_state
   if [[ $state == absent ]]; then note "slice $NAME: absent"; else "${delete_slice[@]}"; fi
 }
 
@@ -225,11 +225,11 @@ case $step in
       code=0
       { install && train; } || code=$?
       ((code)) || break
-      $dry_run || sleep "$POLL"  # a preemption shows a little later than the connection breaks
-      look
-      # With the slice still there the trouble lies elsewhere, and a new slice would not cure it.
+      $dry_run || sleep "$POLL"  # the preemption becomes visible a little after the connection breaks
+      query_state
+      # If the slice is still ready, a new one would not help.
       [[ $state != ready ]] || exit "$code"
     done
-    $dry_run || note "done: gs://$BUCKET/${workdir#shared/}. The slice goes on costing: launch/tpu_vm.sh delete"
+    $dry_run || note "done: gs://$BUCKET/${workdir#shared/}. The slice still costs money: launch/tpu_vm.sh delete"
     ;;
 esac
