@@ -88,7 +88,7 @@ def _table(title: str, metric: Metric, results: list[RowResult]) -> Table:
         if paper:
             cells.append(f'{result.row.paper:.1f}' if result.row.paper else '')
         cells += [f'{result.summary.mean:.2f}', _unless_nan(result.summary.deviation, '.2f'), str(result.summary.count)]
-        if result.comparison:
+        if result.comparison and result.row.against:
             c = result.comparison
             cells += [titles[result.row.against], f'{c.difference.mean:+.2f}{"*" if c.significant else " "}']
             cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.high < math.inf else '', _unless_nan(c.p, '.3f')]

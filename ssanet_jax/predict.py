@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         # A single image is computed by all devices.
         for prediction in predictor.predict(files, batch_size=min(BATCH_SIZE, len(files)), on_error=skip):
             lines.write(json.dumps(json_line(prediction, _TOP.value)) + '\n')
-            prediction.save(out / pictures[Path(prediction.path)])
+            prediction.save(out / pictures[Path(str(prediction.path))])
             progress.advance(task)
     print(f'{len(files) - len(unreadable)} images recognised: see {out}')
     if unreadable:

@@ -185,7 +185,8 @@ class Predictor:
         path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
         return _Input(network_input(pixels, self.config.data), pixels.shape[:2], path)
 
-    def _predictions(self, batch: Sequence[_Input], response: _Response) -> Iterator[Prediction]:
+    def _predictions(self, batch: Sequence[_Input], response: Any) -> Iterator[Prediction]:
+        """Args: response: a `_Response` on the host, with NumPy arrays in place of JAX's."""
         outputs, terms = response.outputs, response.terms
         scaled = 'scale_mining' in self.active
         for i, given in enumerate(batch):
@@ -246,10 +247,12 @@ def _respond(model: SSANet, features: PartFeatures, active: frozenset[str]) -> _
     return _Response(outputs, jax.nn.softmax(outputs.logits), part_logits(model, features, outputs, active))
 
 
-def _extract(model: SSANet, features: PartFeatures, active: frozenset[str]) -> Features:
+def _extract(model: SSANet, features: PartFeatures, active: frozenset[str]) -> Any:
+    """The arrays of `Features`, on the devices."""
     del model, active
     image = features.image.astype('float32')
-    if features.phi is not None:
+    parts: Any
+    if features.phi is not None and features.aligned_scale is not None:
         parts = jax.numpy.take_along_axis(features.phi, features.aligned_scale[..., None, None], axis=2)[:, :, 0]
     elif features.aligned_maps is not None:
         parts = features.aligned_maps.mean((2, 3))
@@ -257,7 +260,7 @@ def _extract(model: SSANet, features: PartFeatures, active: frozenset[str]) -> F
         parts = features.regions.maps.mean((2, 3))
     else:
         parts = image[:, None, :][:, :0]
-    return Features(image, parts.astype('float32'))
+    return image, parts.astype('float32')
 
 
 def _batches(inputs: Iterator[_Input], size: int) -> Iterator[list[_Input]]:

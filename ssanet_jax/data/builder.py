@@ -67,7 +67,7 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
     if {split: info.num_examples for split, info in builder.info.splits.items()} != counts:
         raise UserError(f'the copy {folder} is damaged: delete that folder and run again')
     try:
-        sources = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
+        sources: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
     except (OSError, ValueError) as error:
         raise UserError(f'the copy {folder} cannot be opened: delete that folder and run again') from error
     return Dataset(
@@ -114,7 +114,7 @@ class _ArrayRecordSource:
             )
         if 'box' in example:  # a few published boxes extend beyond their image
             height, width = example['image'].shape[:2]
-            example['box'] = example['box'].clip(0, np.float32([height, width, height, width]))
+            example['box'] = example['box'].clip(0, np.array([height, width, height, width], np.float32))
         return example
 
 
@@ -180,7 +180,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if record.box is not None:
                 example['box'] = record.box * np.float32(image.scale)
             if record.keypoints is not None:
-                example['keypoints'] = record.keypoints * np.float32([image.scale, image.scale, 1])
+                example['keypoints'] = record.keypoints * np.array([image.scale, image.scale, 1], np.float32)
             yield key, example
 
     def _convert(self, records: Sequence[Record]) -> Iterator[tuple[Record, StoredImage]]:

@@ -123,8 +123,8 @@ def barrier(name: str) -> None:
     multihost.get_barrier_sync_fn()(key=f'{name} ({next(_barrier_ids)})', timeout_ms=_BARRIER_TIMEOUT_MS)
 
 
-def compile_together(program: jax.stages.Wrapped, *arguments: Any) -> None:
-    """Compiles `program` for these arguments and blocks until every process has done so.
+def compile_together(program: Any, *arguments: Any) -> None:
+    """Compiles `program`, a jitted function, for these arguments and blocks until every process has done so.
 
     Otherwise the first process to finish would wait for the others inside the program, where waiting times out.
     """

@@ -13,6 +13,7 @@ notes, which do not change the exit code.
 and for an image in both train and test the copy in train, which is the one to remove.
 """
 
+import io
 import os
 import re
 import sys
@@ -52,7 +53,8 @@ def main() -> None:
     """Prints the table; the last line on stdout is the verdict."""
     if _FIX_LIST.value and not Path(_FIX_LIST.value).absolute().parent.is_dir():
         raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
-    sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal cannot encode
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal cannot encode
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table lists huge images
     listing = _listing(
         name=_DATASET.value,

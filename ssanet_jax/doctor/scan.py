@@ -110,7 +110,7 @@ def _summarize(path: str, image: np.ndarray, crop_bottom: int) -> ImageSummary:
         return ImageSummary(path, problem=f'empty after cropping the bottom {crop_bottom} rows')
     height, width = image.shape[:2]
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image)
+    digest.update(image.data)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     # In two steps, since OpenCV averages large cells slowly.
     cells = cv2.resize(gray, (36, 32), interpolation=cv2.INTER_AREA)

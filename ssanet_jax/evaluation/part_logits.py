@@ -38,12 +38,12 @@ def part_logits(model: SSANet, features: PartFeatures, outputs: Outputs, active:
     if 'oriented_pooling' in active and features.aligned_maps is not None:
         terms.append(model.oriented_pooling.responses(features.aligned_maps).max(2))
         biases.append(model.oriented_pooling.bias[...])
-    if BASELINE in active and features.regions is not None:
+    if BASELINE in active and features.regions is not None and model.part_head is not None:
         terms.append(model.part_head.part_logits(features.regions))
         biases.append(model.part_head.bias[...])
     batch, num_classes = outputs.logits.shape
-    parts = sum(terms) if terms else jnp.zeros((batch, 0, num_classes))  # [B, K, N]
-    bias = sum(biases) if biases else jnp.zeros(num_classes)
+    parts = jnp.asarray(sum(terms)) if terms else jnp.zeros((batch, 0, num_classes))  # [B, K, N]
+    bias = jnp.asarray(sum(biases)) if biases else jnp.zeros(num_classes)
     # The rest is the image classifier's, or the image's share in the head of NTS-Net.
     reads_image = not terms or outputs.global_logits is not None or isinstance(model.part_head, ConcatHead)
     rest = outputs.logits - parts.sum(1) - bias

@@ -196,7 +196,7 @@ def _row_results(rows: Sequence[Row], values: Mapping[str, dict[int, float]]) ->
     for row in rows:
         if row.name in values:
             own = values[row.name]
-            comparison = compare_seeds(own, values[row.against]) if row.against in values else None
+            comparison = compare_seeds(own, values[row.against]) if row.against and row.against in values else None
             yield RowResult(row, own, summarize(list(own.values())), comparison)
 
 

@@ -35,4 +35,4 @@ def predict_function(run: Run, mesh: Mesh) -> Predict:
 def track_batches(title: str, batches: Iterator[Batch], num_images: int, batch_size: int) -> Iterator[Batch]:
     """Yields the batches, with a progress bar on stderr."""
     total = num_steps(1, num_images, batch_size)
-    return track(batches, title, total=total, console=Console(stderr=True), transient=True)
+    yield from track(batches, title, total=total, console=Console(stderr=True), transient=True)

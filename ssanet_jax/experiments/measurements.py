@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
@@ -62,12 +63,13 @@ def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
     config = run.config.data
     side = config.image_size
 
-    def locate(images):
+    def locate(images: jax.Array) -> dict[str, Any]:
         outputs = predict(images)
-        boxes = {BEFORE: outputs.boxes[:, : run.model.num_parts]}
+        assert outputs.boxes is not None  # `check_parts`
+        boxes: dict[str, Any] = {BEFORE: outputs.boxes[:, : run.model.num_parts]}
         if 'scale_mining' in run.active:
             boxes[AFTER] = outputs.aligned_boxes
-        return boxes | {CENTER: np.tile(np.float32([0, 0, side, side]), (len(images), 1, 1))}
+        return boxes | {CENTER: np.tile(np.array([0, 0, side, side], np.float32), (len(images), 1, 1))}
 
     batches = annotated_batches(dataset, config)
     batches = track_batches('key points', batches, len(dataset.test), config.eval_batch_size)

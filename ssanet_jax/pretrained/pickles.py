@@ -7,7 +7,7 @@ functions that it is given, and sets no attributes.
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 _PUSHES = frozenset(
     'INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING '
@@ -51,7 +51,7 @@ def interpret(file: ReadableFile, known: Mapping[tuple[str, str], Any], persiste
       Exception: the pickle is damaged; exceptions of any type may occur.
     """
     stack, memo = [], {}
-    for code, argument, _ in pickletools.genops(file):
+    for code, argument, _ in pickletools.genops(cast(IO[bytes], file)):
         match code.name:
             case 'PROTO' | 'FRAME':
                 pass

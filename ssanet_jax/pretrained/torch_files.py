@@ -115,6 +115,8 @@ class _Tensor:
         data = self.storage.data
         if data is None:
             raise ValueError('a tensor whose storage was not read')
+        data = self.storage.data
+        assert data is not None  # read before any tensor is made
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
         # With a stride of 0, a few bytes could claim to be terabytes: every element must exist in the storage.
         if last >= data.size or int(np.prod(self.shape, dtype=object)) > data.size:
@@ -173,9 +175,9 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         def read(name, size=None):
             # torch does not compress. A compressed or oversized entry could claim any amount of memory.
             entry = entries.get(name)
-            size = entry.file_size if entry and size is None else size
             if entry is None or entry.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f'{name} is missing or compressed')
+            size = entry.file_size if size is None else size
             if not entry.compress_size == entry.file_size == size <= file_size:
                 raise ValueError(f'{name} has {entry.file_size} bytes instead of {size}, or more than the file')
             return archive.read(entry)

@@ -30,9 +30,12 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         # Orbax logs every save at length, and a failure from each of its threads; failures are raised as well.
         logging.getLogger('absl').setLevel(logging.CRITICAL)
+        # Orbax's own types do not accept its policies, nor pathlib's paths.
+        path: Any = self.directory
+        policy: Any = ocp.training.preservation_policies.LatestN(KEEP)
         self._orbax = ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
+            path,
+            preservation_policy=policy,
             cleanup_tmp_directories=writes,
         )
 

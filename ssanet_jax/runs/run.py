@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True
     except (TypeError, ValueError) as error:
         raise UserError(f'config.model: {error}') from error
     if pretrained:
-        _load_backbone(model.backbone, config.model.backbone, source)
+        _load_backbone(cast(nnx.Module, model.backbone), config.model.backbone, source)
     return model
 
 
@@ -78,7 +79,9 @@ def _load_backbone(backbone: nnx.Module, name: str, source: str) -> None:
         raise UserError(f'config.model.pretrained={source}: {error}') from error
     theirs = run.config.model.backbone
     problems = [] if theirs == name else [f'it is {theirs}, not {name}']
-    set_weights(backbone, get_weights(run.model.backbone), f'the backbone in {source}', problems=problems)
+    set_weights(
+        backbone, get_weights(cast(nnx.Module, run.model.backbone)), f'the backbone in {source}', problems=problems
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -182,7 +182,7 @@ def _cached_positions(num_images: int, seed: int, num_views: int) -> Callable[[i
     positions = np.empty((num_views, num_images), np.int64)  # of each image in each of these passes
     for view in range(num_views):
         in_pass = range(view * num_images, (view + 1) * num_images)
-        positions[view, [order[position] for position in in_pass]] = in_pass
+        positions[view, np.array([order[position] for position in in_pass])] = in_pass
     return lambda position: int(positions[position // num_images % num_views, order[position]])
 
 

@@ -114,12 +114,14 @@ def compute_losses(
     if 'image' in names:
         values['image'] = image_loss(outputs.image_logits)
     if 'parts' in names or 'ranking' in names:
+        assert outputs.scores is not None and outputs.part_logits is not None
         repeated = jnp.broadcast_to(labels[:, None], outputs.scores.shape)  # [B, M]
         if 'parts' in names:
             values['parts'] = cross_entropy(outputs.part_logits, repeated, loss.label_smoothing).sum(1).mean()
         if 'ranking' in names:
             values['ranking'] = ranking_loss(outputs.scores, cross_entropy(outputs.part_logits, repeated))
     if 'mac' in names:
+        assert outputs.aligned_boxes is not None and outputs.part_features is not None
         count = outputs.aligned_boxes.shape[1]
         values['mac'] = mac_loss(outputs.part_features[:, :count], loss.mac_temperature, loss.mac_reduction)
     if 'scale_mining' in names:
@@ -184,14 +186,16 @@ def make_train_step(
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch, state.step)
         # The optimizer expects every group. The update of a frozen one is zero and unused: the compiler drops it.
         whole = {**gradients, **jax.tree.map(jnp.zeros_like, frozen)}
-        updates, opt = optimizer.update(whole, state.opt, state.params)
-        updates, _ = split_groups(updates, stage)
+        every_update: Any
+        every_update, opt = optimizer.update(whole, state.opt, state.params)
+        updates, _ = split_groups(every_update, stage)
         for group in trained:
             metrics[f'gradient_norm/{group}'] = optax.tree.norm(gradients[group])
             metrics[f'update_norm/{group}'] = optax.tree.norm(updates[group])
             metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
             metrics[f'learning_rate/{group}'] = stage.train[group] * rate(state.step)
-        params = {**frozen, **optax.apply_updates(trained, updates)}
+        changed: Any = optax.apply_updates(trained, updates)
+        params = {**frozen, **changed}
         state = TrainState(params, stats, opt, state.step + 1)
         # With the shardings of the input, or the next step would compile again.
         shardings = sharding.state_shardings(state, mesh, config.mesh.shard_heads)

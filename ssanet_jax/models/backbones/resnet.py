@@ -7,7 +7,6 @@ symmetric, and BatchNorm has torch's defaults.
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from ssanet_jax.models.backbones.layers import conv, pointwise
 from ssanet_jax.models.backbones.layers import torch_batch_norm as norm
 from ssanet_jax.models.backbones.remat import remat_if
 
-_POOL_PADDING = ((1, 1), (1, 1))
 _CENTRE = 0.5  # symmetric padding keeps the first cell centered on the first pixel, at every resolution
 
 
@@ -160,7 +158,7 @@ class ResNet(nnx.Module):
         levels = []
         x = jax.nn.relu(conv_norm(self.stem, self.stem_norm, images))
         if self.pool:
-            x = nnx.max_pool(x, (3, 3), (2, 2), cast(Any, _POOL_PADDING))  # annotated as a string in Flax
+            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for index, stage in enumerate(self.stages):
             dilated = self.dilated and index == len(self.stages) - 1
             blocks = [remat_if(self.remat, block) for block in stage]
