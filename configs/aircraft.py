@@ -11,7 +11,7 @@ torchvision's file. `--config.data.level=family` or `manufacturer` trains the co
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssanet_jax.configs import common
 
 
 def get_config() -> ConfigDict:

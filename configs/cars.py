@@ -12,7 +12,7 @@ is lowered after 30 epochs. `resnet50.pth` is torchvision's file. `stanford_cars
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssanet_jax.configs import common
 
 
 def get_config() -> ConfigDict:

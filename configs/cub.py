@@ -29,7 +29,7 @@ reports 88.5 % on 200 classes; we have not trained it. It needs a GPU and torchv
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssanet_jax.configs import common
 from ssanet_jax.training.stages import stage
 
 

@@ -20,7 +20,7 @@ tell the bird from the pieces of other birds around it.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssanet_jax.configs import common
 from ssanet_jax.training.stages import stage
 
 

@@ -14,7 +14,7 @@ The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jp
 
 from ml_collections import ConfigDict
 
-from configs import cub
+from ssanet_jax.configs import cub
 
 
 def get_config() -> ConfigDict:

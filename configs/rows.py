@@ -22,9 +22,9 @@ def get_config(choice: str) -> ConfigDict:
         raise UserError(f'configs/rows.py:{choice} names no row: give BASE/ROW, such as demo:ablation/op')
     name, _, variant = base.partition(':')
     try:
-        module = importlib.import_module(f'configs.{name}')
+        module = importlib.import_module(f'ssanet_jax.configs.{name}')
     except ModuleNotFoundError as error:
-        if error.name != f'configs.{name}':
+        if error.name != f'ssanet_jax.configs.{name}':
             raise
         raise UserError(f'there is no configs/{name}.py: give BASE/ROW, such as demo:ablation/op') from None
     if variant and not inspect.signature(module.get_config).parameters:

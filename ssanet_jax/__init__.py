@@ -7,7 +7,7 @@
         print(prediction.label, prediction.score)
 
 The names below are stable. They are imported when they are first used: `import ssanet_jax` imports no JAX and starts
-no device. `losses` and `parallel` are `ssanet_jax.models.losses` and `ssanet_jax.distributed.sharding`.
+no device. `losses` and `parallel` are `ssanet_jax.models.losses` and `ssanet_jax.distributed.candidate_map`.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = '0.1.0'
 
 if TYPE_CHECKING:
-    from ssanet_jax.distributed import sharding as parallel
+    from ssanet_jax.distributed import candidate_map as parallel
     from ssanet_jax.errors import UnreadableImage, UserError
     from ssanet_jax.evaluation.prediction import Evidence, Prediction
     from ssanet_jax.factory import create_model, list_backbones
@@ -38,7 +38,7 @@ __all__ = [
     'parallel',
 ]
 
-_MODULES = {'losses': 'ssanet_jax.models.losses', 'parallel': 'ssanet_jax.distributed.sharding'}
+_MODULES = {'losses': 'ssanet_jax.models.losses', 'parallel': 'ssanet_jax.distributed.candidate_map'}
 _HOMES = {
     'Evidence': 'ssanet_jax.evaluation.prediction',
     'Features': 'ssanet_jax.predictor',

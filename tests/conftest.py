@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from commands import ROOT, train_command
 
-sys.path.insert(0, str(ROOT))  # for configs/, which no package holds
+sys.path.insert(0, str(ROOT))  # for `from configs import common`
 
 # Set before JAX is imported, and inherited by the commands that tests start.
 _CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'ssanet_jax' / 'tests'

@@ -23,7 +23,7 @@ ROI_SAMPLES = 2  # sampling points per bin and axis of RoIAlign
 
 # (boxes [B, R, 4], images or maps [B, ...], weights) -> (maps [B, R, s, s, C], new BatchNorm statistics)
 RegionFunction = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-# Wraps such a function so that its boxes are distributed over devices (`distributed.sharding.candidate_map`).
+# Wraps such a function so that its boxes are distributed over devices (`distributed.candidate_map`).
 MapCandidates = Callable[[RegionFunction], RegionFunction]
 
 

@@ -162,7 +162,7 @@ class SSANet(nnx.Module):
           active: the groups that take part, that is, those trained so far. The logits of an untrained head would be
             noise, so they are neither computed nor summed.
           training: whether to compute the features and logits of all M proposals, for the losses.
-          map_candidates: distributes the regions over devices (`distributed.sharding.candidate_map`).
+          map_candidates: distributes the regions over devices (`distributed.candidate_map`).
         """
         features = self.extract_features(images, active=active, training=training, map_candidates=map_candidates)
         return self.classify(features, active=active)
