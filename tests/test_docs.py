@@ -82,8 +82,8 @@ def resolves(dotted: str) -> bool:
 
 @functools.cache
 def configurations() -> tuple[ConfigDict, ...]:
-    names = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem != 'rows')
-    return tuple(importlib.import_module(f'configs.{name}').get_config() for name in names)
+    names = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'rows'))
+    return tuple(importlib.import_module(f'ssanet_jax.configs.{name}').get_config() for name in names)
 
 
 def is_field(path: str) -> bool:
@@ -164,7 +164,7 @@ def test_configurations_exist(document):
     for name, variant in set(CONFIGURATION.findall(read(document))):
         if f'configs/{name}.py' in FILES_OF_OTHERS:
             continue
-        module = importlib.import_module(f'configs.{name}')
+        module = importlib.import_module(f'ssanet_jax.configs.{name}')
         if variant and not variant.isupper():
             assert module.get_config(variant), f'configs/{name}.py:{variant}'
 
