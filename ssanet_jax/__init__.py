@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ssanet_jax.distributed import candidate_map as parallel
     from ssanet_jax.errors import UnreadableImage, UserError
     from ssanet_jax.evaluation.prediction import Evidence, Prediction
-    from ssanet_jax.factory import create_model, list_backbones
+    from ssanet_jax.factory import create_model
     from ssanet_jax.models import losses
+    from ssanet_jax.models.backbones.registry import list_backbones
     from ssanet_jax.predictor import Features, Predictor, load
 
 __all__ = [
@@ -47,7 +48,7 @@ _HOMES = {
     'UnreadableImage': 'ssanet_jax.errors',
     'UserError': 'ssanet_jax.errors',
     'create_model': 'ssanet_jax.factory',
-    'list_backbones': 'ssanet_jax.factory',
+    'list_backbones': 'ssanet_jax.models.backbones.registry',
     'load': 'ssanet_jax.predictor',
 }
 

@@ -4,14 +4,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.backbones.registry import BACKBONES
 from ssanet_jax.models.ssanet import SSANet
 from ssanet_jax.runs.run import build_model
-
-
-def list_backbones() -> list[str]:
-    """The names that `create_model` and `config.model.backbone` take."""
-    return sorted(BACKBONES)
 
 
 def create_model(
@@ -26,7 +20,7 @@ def create_model(
     """Builds SSANet, a Flax NNX module `images uint8 [B, image_size, image_size, 3] -> Outputs`.
 
     Args:
-      backbone: one of `list_backbones()`.
+      backbone: one of `ssanet_jax.list_backbones()`.
       num_classes: N.
       pretrained: weights of the backbone: a `.pth`, `.pt` or `.safetensors` file, 'package:NAME',
         'hub:OWNER/NAME' (such as 'hub:timm/resnet50.tv_in1k'), the work directory of a run, or 'none'.

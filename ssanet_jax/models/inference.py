@@ -1,4 +1,4 @@
-"""Optimization of a trained network for prediction: values that depend on its weights alone are precomputed."""
+"""Optimization of a trained network for prediction: values that depend only on its weights are precomputed."""
 
 from typing import cast
 

@@ -31,7 +31,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def list_backbones() -> list[str]:
-    """The names that `build_backbone` knows, sorted."""
+    """The names of the available backbones, sorted."""
     return sorted(BACKBONES)
 
 
