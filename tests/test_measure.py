@@ -99,7 +99,7 @@ def moved(config):
     assert config.dir == 'elsewhere'
     return load(config)
 runs.load_dataset = moved
-module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+module.load_run = lambda path, **options: dataclasses.replace(load_run(path, **options), active=frozenset(
     ['backbone', 'image_classifier']))
 """
     done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, changes))

@@ -88,7 +88,7 @@ def learning_curves_chart(
     axes.grid(axis='y', color=_PLACEHOLDER['rule'], linewidth=1)
     _style_axes(axes)
     axes.tick_params('y', length=0, pad=8)
-    axes.tick_params('x', pad=6)
+    axes.tick_params('x', pad=8)
     axes.set_xlabel('epoch', color=_PLACEHOLDER['soft'], fontsize=12)
     first_epoch = 0.0
     for number, (name, epochs) in enumerate(stages, 1):
@@ -114,7 +114,7 @@ def learning_curves_chart(
             axes.plot(x, y, color=color, linestyle=style.linestyle, linewidth=style.width, gid='curve')
             for epoch, value in line:
                 tooltip = printable(f'{_HOVER}{name}, epoch {epoch:g}: {value:.4g}')
-                axes.plot(epoch, value, color=color, marker='o', markersize=5, markeredgewidth=0, gid=tooltip)
+                axes.plot(epoch, value, color=color, marker='o', markersize=6, markeredgewidth=0, gid=tooltip)
     return _to_svg(figure, title, 'curves')
 
 

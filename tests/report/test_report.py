@@ -68,7 +68,7 @@ def test_a_finished_run(workdir):
         assert row[2:7] == [str(stage['steps']), *shown, f'{stage["accuracy"]:.4f}']
     assert 'Evaluated again' not in page.text, 'the accuracy is that of the training'
     # Learning curves: a point for each evaluation and each epoch.
-    history = [json.loads(line) for path in workdir.glob('*/history.jsonl') for line in path.open()]
+    history = [json.loads(line) for path in workdir.glob('*/history.jsonl') for line in path.read_text().splitlines()]
     evaluations = [line for line in history if line['kind'] == 'evaluation']
     content = (workdir / 'report.html').read_text()
     assert content.count('<title>prediction, epoch ') == len(evaluations) == 3
@@ -143,7 +143,7 @@ def moved(config):
     assert config.dir == 'elsewhere'
     return load(config)
 runs.load_dataset = moved
-module.load_run = lambda path: dataclasses.replace(load_run(path), active=frozenset(
+module.load_run = lambda path, **options: dataclasses.replace(load_run(path, **options), active=frozenset(
     ['backbone', 'image_classifier']))
 """
     done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=changes)
