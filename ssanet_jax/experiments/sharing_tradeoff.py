@@ -71,7 +71,7 @@ class ModeRow:
 
 @dataclasses.dataclass(frozen=True)
 class SharingResult:
-    """What `measure_sharing` found."""
+    """The result of `measure_sharing`."""
 
     rows: tuple[ModeRow, ...]
     baseline_accuracy: float | None  # of global pooling; None if the run trained no image classifier
@@ -108,7 +108,8 @@ def candidate_modes(run: Run) -> list[SharingMode]:
     A run trained without dilation is not dilated: that would be another, slower network.
     """
     dilations = (True, False) if trained_mode(run).dilated else (False,)
-    modes = [SharingMode(sharing, dilated) for sharing in ('image', 'part') for dilated in dilations]
+    shared: tuple[Sharing, ...] = ('image', 'part')
+    modes = [SharingMode(sharing, dilated) for sharing in shared for dilated in dilations]
     return [*modes, SharingMode('none')]
 
 
@@ -172,7 +173,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
         for name, seconds in _time_predictions(predict, images, rounds).items():
             milliseconds[name][str(batch)] = 1e3 * seconds / batch
 
-    assert evaluation is not None  # batch_size is one of the timed batches
+    assert evaluation is not None  # one of the timed batches is the evaluation's
     rows = []
     for mode in candidate_modes(run):
         name = str(mode)

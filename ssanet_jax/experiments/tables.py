@@ -1,8 +1,7 @@
-"""Every row of the paper's tables as a change to a configuration.
+"""Every row of the paper's tables, as a change of a configuration of full SSANet.
 
-A configuration says how SSANet is trained on some data; a row leaves parts of it out or puts a baseline in their
-place, and keeps the rest: data, backbone, optimiser, epochs. `configs/rows.py` gives each row to
-`ssanet_jax.main`, and `ssanet_jax.ablate` trains whole tables.
+A row removes parts of the network or replaces them by a baseline, and keeps data, backbone, optimizer and epochs.
+`configs/rows.py` makes each row a configuration for `ssanet_jax.main`; `ssanet_jax.ablate` trains whole tables.
 """
 
 import itertools
@@ -18,38 +17,38 @@ from ssanet_jax.models.groups import BASELINE, GROUPS
 BACKBONE = ('backbone', 'image_classifier')
 PARTS = (*BACKBONE, 'proposals', 'part_classifier')
 
-# With SGD the pace of a linear head grows with the squared length of what it reads, so that its rate has to fall
-# with that: here against DSM, which reads S averages a part.
+# Learning rates of the heads relative to DSM, which takes S averages per part. With SGD the speed of learning of a
+# linear head grows with the squared length of its input, so its learning rate must fall accordingly.
 SGD_RATES = {'gap': 5.0, 'gmp': 2.5, 'spp': 0.1, 'fpn': 5.0, 'dsm_fixed': 1.0, 'dsm_1': 5.0, 'concat': 5.0}
 
 
 class Row(NamedTuple):
     """One network of a table."""
 
-    name: str  # of its folder, and in configs/rows.py
-    title: str  # as the paper prints it, without the backbone
+    name: str  # the name of its folder, and in configs/rows.py
+    title: str  # as in the paper, without the backbone
     change: Callable[[ConfigDict], None]
-    paper: float | None = None  # top-1 in percent on CUB-200-2011 with ResNet-50, where the paper has it
-    against: str | None = None  # the row that it is compared with
+    paper: float | None = None  # the paper's top-1 in percent on CUB-200-2011 with ResNet-50, if it gives one
+    against: str | None = None  # the name of the row to compare with
 
 
 class PaperTable(NamedTuple):
-    """Rows that are trained and read together."""
+    """Rows that are trained and compared with each other."""
 
     title: str
     rows: tuple[Row, ...]
 
 
 def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: bool = True) -> None:
-    """Leaves of a configuration what trains these groups.
+    """Reduces a configuration to these groups.
 
-    A stage goes with the groups that it was the first to train: without oriented pooling there is no stage for it.
-    What trains groups that others have trained before (the last of the three stages) stays.
+    A stage is removed if none of the groups that it was the first to train remains, such as the stage of oriented pooling
+    without oriented pooling. A stage that only trains groups of earlier stages (the last of the three) stays.
 
     Args:
       config: changed in place.
-      groups: those that remain.
-      head: a baseline of `models/heads.py` that takes the place of scale mining.
+      groups: the remaining groups.
+      head: a baseline of `models/heads.py` that replaces scale mining.
       mac: whether the alignment loss remains.
     """
     config.model.part_head = head
@@ -58,42 +57,42 @@ def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: b
         config.loss.weights.mac = 0.0
     sgd = config.optimizer.name == 'sgd'
     stages, known = [], set()
-    for row in config.stages:
-        row = row.copy_and_resolve_references()
-        new = set(row.train) - known
+    for stage in config.stages:
+        stage = stage.copy_and_resolve_references()
+        new = set(stage.train) - known
         known |= new
-        train = {group: rate for group, rate in row.train.items() if group in groups}
-        if head != 'none' and 'scale_mining' in row.train:
-            train[BASELINE] = row.train.scale_mining * (SGD_RATES[head] if sgd else 1)
+        train = {group: factor for group, factor in stage.train.items() if group in groups}
+        if head != 'none' and 'scale_mining' in stage.train:
+            train[BASELINE] = stage.train.scale_mining * (SGD_RATES[head] if sgd else 1)
             new.add(BASELINE)
         if train and (not new or new & set(train)):
-            row.train = ConfigDict(train)
-            stages.append(row)
+            stage.train = ConfigDict(train)
+            stages.append(stage)
     config.stages = tuple(stages)
 
 
 def nts_net(config: ConfigDict) -> None:
-    """NTS-Net: no alignment of any kind; image and parts side by side, trained with all the rest from the start."""
+    """NTS-Net: the features of image and parts are concatenated, without alignment; all groups train at once."""
     keep(config, PARTS, 'concat', mac=False)
-    rate = next(row.learning_rate * row.train[BASELINE] for row in config.stages if BASELINE in row.train)
-    config.stages = tuple(row for row in config.stages if set(row.train) != {BASELINE})
-    first = next(row for row in config.stages if 'backbone' in row.train)
+    rate = next(stage.learning_rate * stage.train[BASELINE] for stage in config.stages if BASELINE in stage.train)
+    config.stages = tuple(stage for stage in config.stages if set(stage.train) != {BASELINE})
+    first = next(stage for stage in config.stages if 'backbone' in stage.train)
     first.train[BASELINE] = first.train.get(BASELINE, rate / first.learning_rate)
 
 
 def set_fields(config: ConfigDict, **fields: Any) -> None:
-    """Sets fields by their dotted names, with `__` for the dot."""
+    """Sets fields by their dotted names, with `__` in place of the dot."""
     config.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
 
 
 def one_stage(config: ConfigDict) -> None:
     """All groups at once, each at its first rate, for as many epochs as the backbone trains in all stages."""
-    long = [row for row in config.stages if 'backbone' in row.train]
-    row = long[0].copy_and_resolve_references()
+    backbone_stages = [stage for stage in config.stages if 'backbone' in stage.train]
+    joint = backbone_stages[0].copy_and_resolve_references()
     rates = {group: stage.learning_rate * f for stage in reversed(config.stages) for group, f in stage.train.items()}
-    row.name, row.epochs = 'one_stage', sum(stage.epochs for stage in long)
-    row.train = ConfigDict({group: rate / row.learning_rate for group, rate in rates.items()})
-    config.stages = (row,)
+    joint.name, joint.epochs = 'one_stage', sum(stage.epochs for stage in backbone_stages)
+    joint.train = ConfigDict({group: rate / joint.learning_rate for group, rate in rates.items()})
+    config.stages = (joint,)
 
 
 def _with(*groups: str, **kwargs: Any) -> Callable[[ConfigDict], None]:
@@ -113,7 +112,7 @@ _NTS = Row('nts', 'NTS-Net', nts_net, 87.5, 'backbone')
 
 
 def _variants(field: str, values: Sequence[Any], default: Any, papers: Sequence[float | None] = ()) -> tuple[Row, ...]:
-    """Rows of full SSANet that differ in one field, compared with its default."""
+    """Rows of full SSANet with different values of one field, compared with its default."""
     short = field.split('__')[-1].removeprefix('num_')
     name = lambda value: f'{short}_{value}'
     return tuple(
@@ -174,7 +173,7 @@ TABLES: dict[str, PaperTable] = {
     'sharing': PaperTable(
         'What the regions share',
         (
-            # A crop of 'none' fills a map of 7 x 7 at the backbone's own stride.
+            # Crops of 'none' make a 7 x 7 map at the undilated stride of the backbone.
             Row('sharing_none', 'none', _set(model__sharing='none', model__output_stride=0), 88.5, 'sharing_image'),
             Row('sharing_part', 'part', _set(model__sharing='part'), None, 'sharing_image'),
             Row('sharing_image', 'image', _set(model__sharing='image')),
@@ -185,18 +184,18 @@ ROWS: dict[str, Row] = {row.name: row for table in TABLES.values() for row in ta
 
 
 def row_config(config: ConfigDict, name: str) -> ConfigDict:
-    """The configuration of a row; the one given is left as it is.
+    """The configuration of a row; the given one is not changed.
 
     Args:
-      config: of full SSANet.
+      config: a configuration of full SSANet.
       name: a key of `ROWS`.
 
     Raises:
-      UserError: there is no such row, or the configuration trains no SSANet.
+      UserError: the row does not exist, or the configuration does not train all groups of SSANet.
     """
     if name not in ROWS:
-        raise UserError(f'there is no row {name!r}: choose from {", ".join(ROWS)}')
-    trained = {group for row in config.stages for group in row.train}
+        raise UserError(f'no row {name!r}: choose from {", ".join(ROWS)}')
+    trained = {group for stage in config.stages for group in stage.train}
     missing = [group for group in GROUPS if group not in trained]
     if missing:
         raise UserError(f'config.stages never train {missing[0]}: give a configuration of full SSANet')

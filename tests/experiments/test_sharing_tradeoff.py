@@ -1,4 +1,4 @@
-"""One set of weights in every way to share features, held against networks that are built so from the start."""
+"""One set of weights in every sharing mode, compared with networks that are built in that mode."""
 
 import dataclasses
 from collections import Counter
@@ -82,7 +82,7 @@ def answers(networks, state, images):
 
 
 @pytest.mark.slow
-def test_every_way_answers_as_a_network_that_was_built_so(config):
+def test_every_mode_predicts_as_a_network_built_in_it(config):
     trained = built(**ALL['image, dilated'], crop_size=WIDE_CROPS)
     trained.eval()
     config.model.output_stride = 4
@@ -99,7 +99,7 @@ def test_every_way_answers_as_a_network_that_was_built_so(config):
     expected = answers(networks, nnx.split(trained)[1], images)
     truth = expected['part']['sum']
     agree = [np.mean(expected[name]['sum'] == truth) for name in ALL]
-    assert len(set(truth.tolist())) > 3 and sorted(agree)[-2] < 1, 'the ways must differ for this to show anything'
+    assert len(set(truth.tolist())) > 3 and sorted(agree)[-2] < 1, 'the modes must differ for the test to be meaningful'
 
     dataset = dataclasses.replace(dataset, test=Relabelled(dataset.test, truth))
     result = measure_sharing(a_run(config, trained), dataset, rounds=1).to_json()
@@ -123,7 +123,7 @@ def test_every_way_answers_as_a_network_that_was_built_so(config):
 
 
 @pytest.mark.slow
-def test_a_way_that_does_not_fit_is_a_row_and_no_end(config):
+def test_an_unsupported_mode_is_a_row_with_a_problem(config):
     config.model.part_head = 'fpn'
     config.data.eval_batch_size = 1
     model = build_model(config, CLASSES, pretrained=False)
@@ -160,7 +160,7 @@ def crowded(config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_way_without_room_costs_no_other_row(crowded):
+def test_a_mode_without_memory_does_not_affect_other_rows(crowded):
     run, dataset, full = crowded
     full.append('none')
     result = measure_sharing(run, dataset, rounds=1, batch_size=4).to_json()
@@ -175,7 +175,7 @@ def test_a_way_without_room_costs_no_other_row(crowded):
         measure_sharing(run, dataset, rounds=1, batch_size=4)
 
 
-def test_undilated_runs_are_not_dilated(config):
+def test_modes_of_dilated_and_undilated_runs(config):
     abstract = nnx.eval_shape(lambda: built(sharing='part', crop_size=WIDE_CROPS))
     run = a_run(config, abstract)
     assert candidate_modes(run) == [SharingMode('image'), SharingMode('part'), SharingMode('none')]
@@ -184,7 +184,7 @@ def test_undilated_runs_are_not_dilated(config):
     assert [str(way) for way in candidate_modes(dilated)] == list(ALL)
 
 
-def test_the_weights_are_the_same_and_the_run_stays_as_it_is(config):
+def test_weights_are_shared_and_the_run_is_not_changed(config):
     config.model.output_stride = 4
     model = build_model(config, CLASSES, pretrained=False)
     run = a_run(config, model)
@@ -199,7 +199,7 @@ def test_the_weights_are_the_same_and_the_run_stays_as_it_is(config):
     assert run.config.model.crop_size == WIDE_CROPS
 
 
-def test_crops_that_do_not_fit_are_named(config):
+def test_wrong_crop_sizes_are_reported(config):
     config.model.crop_size = 60
     run = a_run(config, build_model(config, CLASSES, pretrained=False))
     with pytest.raises(UserError, match='crop_size must be a multiple of 8'):
@@ -207,14 +207,14 @@ def test_crops_that_do_not_fit_are_named(config):
     assert with_mode(run, SharingMode('none')).model.crop_size == CROPS
 
 
-def test_a_run_without_parts_is_refused(config):
+def test_a_run_without_parts_is_rejected(config):
     run = a_run(config, None, {'backbone', 'image_classifier'})
     with pytest.raises(UserError, match='has no parts'):
         measure_sharing(run, None)
 
 
-def test_answers_are_counted_one_by_one():
-    """By hand: four images, the last one unreadable, another one mere padding."""
+def test_predictions_are_counted_per_image():
+    """By hand: four images, the last one unreadable, and one of padding."""
     answer = lambda *classes: lambda images: Answer(jnp.eye(3)[jnp.array(classes)])
     predict = {'own': answer(0, 1, 2, 0, 0), 'other': answer(1, 1, 1, 0, 0)}
     batch = {

@@ -1,4 +1,4 @@
-"""Stages that several runs have in common: when they are the same, and that taking one over changes nothing."""
+"""Stages that several runs share: when they are identical, and that reusing one changes nothing."""
 
 import dataclasses
 import itertools
@@ -26,15 +26,15 @@ def identity(name, index=0, **changes):
     return stage_identity(config, index)
 
 
-def test_heads_share_the_parts_that_they_read():
+def test_heads_share_the_training_of_the_parts():
     sharing = ('mac', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'op', 'dsm', 'ssanet', 'orientation_exact')
     assert all(identity(name) == identity('mac') for name in sharing)
-    # None of these leads to the same parts.
+    # Each of these trains other parts.
     apart = ('backbone', 'parts', 'mac', 'nts', 'mac_0.1', 'parts_3', 'sharing_part')
     assert all(identity(a) != identity(b) for a, b in itertools.combinations(apart, 2))
 
 
-def test_from_where_they_differ_nothing_is_shared():
+def test_nothing_is_shared_after_the_first_difference():
     assert identity('dsm', 1) == identity('ssanet', 1)
     assert identity('dsm', 1) != identity('features_flat', 1)
     assert identity('gmp', 1) != identity('spp', 1) != identity('dsm', 1)
@@ -45,7 +45,7 @@ def test_from_where_they_differ_nothing_is_shared():
     [
         ({'data.dir': 'elsewhere'}, True),
         ({'mesh.shape': '1x1'}, True),
-        ({'model.alpha': 1.1}, True),  # nothing has several scales yet
+        ({'model.alpha': 1.1}, True),  # no group with several scales is active yet
         ({'loss.weights.oriented_pooling': 3.0}, True),
         ({'seed': 1}, False),
         ({'data.flip': False}, False),
@@ -54,11 +54,11 @@ def test_from_where_they_differ_nothing_is_shared():
         ({'model.nms_iou': 0.3}, False),
     ],
 )
-def test_settings_that_decide(changes, same):
+def test_settings_that_matter(changes, same):
     assert (identity('dsm', **changes) == identity('dsm')) == same
 
 
-def test_without_parts_no_weight_of_theirs_decides():
+def test_without_parts_their_loss_weights_do_not_matter():
     assert identity('backbone', **{'loss.weights.mac': 0.1}) == identity('backbone')
 
 
@@ -77,7 +77,7 @@ def images(finished_run):
 
 
 @pytest.mark.slow
-def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tmp_path):
+def test_a_reused_stage_equals_a_trained_one(finished_run, rows, images, tmp_path):
     _, config = rows
     console = Console(quiet=True)
     assert reuse_stages(config, tmp_path / 'taken', [finished_run.workdir], images) == ['scale_mining']
@@ -95,7 +95,7 @@ def test_a_stage_taken_over_is_as_good_as_trained(finished_run, rows, images, tm
     chex.assert_trees_all_equal(*networks)
 
 
-def test_only_runs_on_the_same_images_and_settings(finished_run, rows, images, tmp_path):
+def test_only_runs_with_the_same_images_and_settings_are_reused(finished_run, rows, images, tmp_path):
     full, _ = rows
     assert reuse_stages(full, tmp_path / 'a', [finished_run.workdir], 'other images') == []
     full.data.interpolation = 'bicubic'  # the donor's weights asked for bilinear
@@ -103,8 +103,8 @@ def test_only_runs_on_the_same_images_and_settings(finished_run, rows, images, t
     assert not (tmp_path / 'a').exists() and not (tmp_path / 'b').exists()
 
 
-def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_path):
-    """Linked by an attempt that never claimed the directory, a stage may be one of other settings."""
+def test_a_claimed_run_is_kept_and_leftovers_are_removed(finished_run, rows, images, tmp_path):
+    """A stage linked by an attempt that never claimed the directory may have other settings."""
     full, _ = rows
     (tmp_path / 'oriented_pooling').mkdir()
     full.loss.weights.mac = 0.25
@@ -117,7 +117,7 @@ def test_a_claimed_run_stays_and_leftovers_go(finished_run, rows, images, tmp_pa
     assert (tmp_path / 'scale_mining').is_dir() and not list((tmp_path / 'scale_mining').iterdir())
 
 
-def test_unfinished_stages_are_left(finished_run, rows, images, tmp_path):
+def test_unfinished_stages_are_not_reused(finished_run, rows, images, tmp_path):
     full, _ = rows
     other = tmp_path / 'other'
     (other / 'scale_mining').mkdir(parents=True)

@@ -33,52 +33,52 @@ def test_every_row_can_be_trained(name, base):
     check_settings(config)
     last = len(config.stages) - 1
     assert active_groups(config.stages, last) == TRAINED.get(name, set(GROUPS))
-    for index, row in enumerate(config.stages):
-        assert stage_losses(active_groups(config.stages, index), row.train, config.loss.weights), row.name
+    for index, stage in enumerate(config.stages):
+        assert stage_losses(active_groups(config.stages, index), stage.train, config.loss.weights), stage.name
     assert (config.model.part_head != 'none') == (BASELINE in TRAINED.get(name, ()))
     assert (config.loss.weights.mac > 0) == (name not in ('parts', 'nts'))
 
 
-def test_the_configuration_stays_as_it_was():
+def test_the_base_configuration_is_not_changed():
     base = cub.get_config()
     for name in ROWS:
         row_config(base, name)
     assert base == cub.get_config()
 
 
-def test_stages_go_with_the_groups_that_they_were_the_first_to_train():
+def test_stages_without_their_new_groups_are_removed():
     names = lambda row: [stage.name for stage in row_config(cub.get_config(), row).stages]
     assert names('ssanet') == ['heads', 'scale_mining', 'oriented_pooling', 'part_tuning']
     assert names('dsm') == names('mac') == names('backbone') == ['heads', 'scale_mining', 'part_tuning']
     assert names('op') == names('ssanet')
 
 
-def test_a_head_takes_the_place_of_scale_mining():
+def test_a_head_replaces_scale_mining():
     full, fixed = cub.get_config(), row_config(cub.get_config(), 'dsm_fixed')
     for before, after in zip(full.stages, [*fixed.stages[:2], None, fixed.stages[2]]):
         if after is not None:
             assert after.train.get(BASELINE) == before.train.get('scale_mining')
     assert fixed.loss.weights.part_head == full.loss.weights.scale_mining
-    # Under SGD at a rate that suits the length of what it reads; under AdamW, which has its own measure, at the same.
+    # With SGD its learning rate depends on the length of its input; with AdamW, which adapts by itself, it does not.
     assert row_config(cub.get_config(), 'spp').stages[0].train[BASELINE] < full.stages[0].train.scale_mining
     assert row_config(demo.get_config(), 'spp').stages[0].train[BASELINE] == 1
 
 
-def test_nts_net_trains_all_at_once():
+def test_nts_net_trains_all_groups_at_once():
     config = row_config(demo.get_config('ablation'), 'nts')
-    assert [set(row.train) for row in config.stages] == [PARTS | {BASELINE}]
+    assert [set(stage.train) for stage in config.stages] == [PARTS | {BASELINE}]
     assert config.model.part_head == 'concat'
 
 
 def test_one_stage_trains_each_group_at_its_first_rate():
     full, one = demo.get_config(), row_config(demo.get_config(), 'one_stage')
-    (row,) = one.stages
-    assert row.epochs == full.stages[0].epochs + full.stages[2].epochs
-    rate = {group: row.learning_rate * factor for group, factor in row.train.items()}
+    (stage,) = one.stages
+    assert stage.epochs == full.stages[0].epochs + full.stages[2].epochs
+    rate = {group: stage.learning_rate * factor for group, factor in stage.train.items()}
     assert rate['oriented_pooling'] == pytest.approx(2e-3) and rate['backbone'] == rate['scale_mining'] == 4e-3
 
 
-def test_rows_are_compared_with_rows_that_are_there():
+def test_rows_are_compared_with_existing_rows():
     for table in TABLES.values():
         names = [row.name for row in table.rows]
         assert len(set(names)) == len(names)

@@ -1,13 +1,13 @@
-"""Turns and medians, by a clock that is wound by hand."""
+"""The order of calls and the medians, with a fake clock."""
 
 import pytest
 
 from ssanet_jax.experiments import timing
 
 
-def test_the_median_of_second_calls(monkeypatch):
+def test_median_of_second_calls(monkeypatch):
     now, order = [0.0], []
-    # The first call of all is not counted, nor that of each turn.
+    # The warm-up and the first call of each round are not counted.
     took = {'quick': iter([90, 7, 1, 8, 2, 3, 9]), 'slow': iter([80, 8, 5, 4, 70, 9, 6])}
 
     def work(name):
