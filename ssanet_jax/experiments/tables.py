@@ -42,8 +42,8 @@ class PaperTable(NamedTuple):
 def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: bool = True) -> None:
     """Reduces a configuration to these groups.
 
-    A stage is removed if none of the groups that it was the first to train remains, such as the stage of oriented pooling
-    without oriented pooling. A stage that only trains groups of earlier stages (the last of the three) stays.
+    A stage is removed if none of the groups that it was the first to train remains: without oriented pooling, its stage
+    is removed. A stage that only trains groups of earlier stages (the last of the three) stays.
 
     Args:
       config: changed in place.
