@@ -1,4 +1,4 @@
-"""Compiled programs as XLA prints them, written by hand."""
+"""Hand-written programs in the format of XLA's compiled HLO."""
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -32,7 +32,7 @@ ENTRY %main (p: f32[64]) -> f32[64] {
   %g1 = bf16[32]{0} fusion(%done), kind=kCustom, calls=%first_piece
   %g2 = bf16[32]{0} fusion(%g1), kind=kCustom, calls=%second_piece
   %loop = f32[4]{0} while(%q), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
-  %alone = f32[2]{0} all-reduce(%p), channel_id=11, replica_groups={{0},{1},{2},{3}}, to_apply=%add
+  %single = f32[2]{0} all-reduce(%p), channel_id=11, replica_groups={{0},{1},{2},{3}}, to_apply=%add
   ROOT %use = f32[64]{0} add(%done, %done), metadata={op_name="all-reduce-done(x)"}
 }
 """

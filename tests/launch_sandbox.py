@@ -1,4 +1,4 @@
-"""The scripts of launch/ without cloud or cluster: their PATH holds nothing but stand-ins, which log their calls."""
+"""Runs the scripts of launch/ without cloud or cluster: their PATH contains only stubs, which log their calls."""
 
 import os
 import shlex
@@ -19,39 +19,41 @@ TRAIN = ['-m', 'ssanet_jax.main', CONFIG, DIR, FLAG]
 TPU = {'PROJECT': 'birds', 'ZONE': 'us-west4-a', 'BUCKET': 'birds-runs', 'POLL': '0'}
 GOOD = [CONFIG, '--workdir=shared/run']
 
-# A tool that writes its name and arguments to the log, as a shell would need them, and then does as it is told.
-STAND_IN = """#!/bin/bash
+# A tool that logs its name and arguments, quoted for the shell, and then runs the given commands.
+STUB = """#!/bin/bash
 printf -v line '%q ' "${{0##*/}}" "$@"; printf '%s\\n' "${{line% }}" >>"$LOG"
-{does}
+{commands}
 """
 
 
 class Sandbox:
-    """A folder of stand-ins that is the whole PATH, and the log of their calls."""
+    """A folder of stubs that is the whole PATH, and the log of their calls."""
 
     def __init__(self, folder: Path):
         self.folder, self.bin, self.log = folder, folder / 'bin', folder / 'log'
         self.bin.mkdir()
         self.log.touch()
 
-    def tool(self, name: str, does: str = '') -> Path:
+    def tool(self, name: str, commands: str = '') -> Path:
+        """Adds a stub that logs its call and then runs the commands."""
         path = self.bin / name
-        path.write_text(STAND_IN.format(does=does))
+        path.write_text(STUB.format(commands=commands))
         path.chmod(0o755)
         return path
 
     def real(self, *names: str) -> None:
+        """Adds real tools."""
         for name in names:
             (self.bin / name).symlink_to(shutil.which(name))
 
     def copy_repository(self) -> None:
-        """As far as a script asks for it."""
+        """Copies the files of the repository that the scripts read."""
         shutil.copytree(LAUNCH, self.folder / 'launch')
         (self.folder / 'ssanet_jax').mkdir()
         (self.folder / 'ssanet_jax/main.py').touch()
 
     def start(self, script: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
-        path = LAUNCH / script  # or a copy of one that lies elsewhere
+        path = LAUNCH / script  # or a copy of a script in another folder
         if cwd == ROOT and path.is_relative_to(ROOT):
             path = path.relative_to(ROOT)
         environment = {'PATH': str(self.bin), 'LOG': str(self.log), 'HOME': str(self.folder), **variables}
@@ -64,7 +66,9 @@ class Sandbox:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever pytest was started with
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # pytest may ignore it
         )
 
     def run(self, script: str, *arguments: str, **variables) -> subprocess.CompletedProcess:
@@ -87,5 +91,5 @@ def read_commands(text: str) -> list[list[str]]:
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, 'it did not happen in time'
+        assert time.monotonic() < until, 'the condition was not met in time'
         time.sleep(0.05)

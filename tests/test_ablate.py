@@ -101,7 +101,7 @@ def test_finished_runs_are_left_alone(table):
 
 @pytest.mark.slow
 def test_rows_share_what_they_have_in_common(tmp_path):
-    """Two orientations of the same parts: the second row trains oriented pooling and what follows it alone."""
+    """Two orientations of the same parts: the second row trains only oriented pooling and the stages after it."""
     root = tmp_path / 'runs'
     done = ablate(f'--workdir={root}', '--table=orientation', '--seeds=1')
     assert done.returncode == 0, done.stderr

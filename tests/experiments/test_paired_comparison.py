@@ -57,8 +57,8 @@ def test_differences_that_never_vary_say_nothing_of_the_scatter():
 
 def test_too_few_runs_to_compare():
     assert compare_seeds({0: 1.0}, {1: 1.0}) is None
-    alone = compare_seeds({0: 2.0}, {0: 1.0})
-    assert alone.difference.mean == 1 and not alone.significant and math.isnan(alone.p)
+    single = compare_seeds({0: 2.0}, {0: 1.0})
+    assert single.difference.mean == 1 and not single.significant and math.isnan(single.p)
 
 
 @pytest.mark.parametrize('seed', range(5))

@@ -232,7 +232,7 @@ def test_predictions_are_counted_per_image():
 
 
 class Answer:
-    """Outputs of a network with logits alone."""
+    """Outputs of a network with only logits."""
 
     def __init__(self, logits):
         self.image_logits = self.logits = logits

@@ -1,4 +1,4 @@
-"""The sandbox that every script starts in."""
+"""The sandbox in which every script is started."""
 
 import pytest
 from launch_sandbox import Sandbox

@@ -1,4 +1,4 @@
-"""Every script: sound shell, full help, a dry run that prints all and runs nothing, errors of one line."""
+"""All scripts: shellcheck, complete help, dry runs that print every command and run none, one-line errors."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 from commands import ROOT
 from launch_sandbox import BASH, CONFIG, DIR, FLAG, GOOD, LAUNCH, SCRIPTS, TPU, TRAIN, read_commands
 
-COMMON = 'common.bash'  # what the scripts read
+COMMON = 'common.bash'  # sourced by the scripts
 
 
 @pytest.mark.parametrize('script', [*SCRIPTS, COMMON])
@@ -36,7 +36,7 @@ def test_parses_is_executable_and_strict(script):
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_help_says_every_variable(script, sandbox):
+def test_help_lists_every_variable(script, sandbox):
     done = sandbox.run(script, '--help')
     assert done.returncode == 0 and not done.stderr
     assert f'launch/{script}' in done.stdout and 'Variables' in done.stdout and 'Example' in done.stdout
@@ -48,7 +48,7 @@ def test_help_says_every_variable(script, sandbox):
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_help_works_from_everywhere(script, sandbox):
+def test_help_works_in_every_folder(script, sandbox):
     expected = sandbox.run(script, '--help').stdout
     for folder, name in (
         (sandbox.folder, str(LAUNCH / script)),
@@ -92,7 +92,7 @@ SBATCH = ['sbatch', '--nodes=2', '--gpus-per-node=8', '--ntasks-per-node=8', '--
 SBATCH += ['--partition=gpu', '--account=me']
 SLURM = {'NODES': '2', 'GPUS_PER_NODE': '8', 'CPUS_PER_TASK': '6', 'TIME_LIMIT': '2:00:00', 'PARTITION': 'gpu'}
 
-# script and step -> (variables, the commands it would run)
+# script and step -> (variables, the commands that a dry run prints)
 DRY_RUNS = {
     'local.sh': ({'PORT': '4321'}, [[*LOCAL, '--process_id=0'], [*LOCAL, '--process_id=1']]),
     'multi_gpu.sh': ({}, [COUNT, ['python3', *TRAIN]]),
@@ -117,7 +117,7 @@ DRY_RUNS = {
 
 
 @pytest.mark.parametrize('case', DRY_RUNS)
-def test_dry_run_prints_all_and_runs_nothing(case, sandbox):
+def test_dry_run_prints_every_command_and_runs_none(case, sandbox):
     script, _, step = case.partition(' ')
     step = [step] if step in ('create', 'install', 'run', 'delete') else []
     variables, expected = DRY_RUNS[case]
@@ -129,7 +129,7 @@ def test_dry_run_prints_all_and_runs_nothing(case, sandbox):
     assert read_commands(done.stdout) == expected
     assert sandbox.calls() == []
 
-    for tool in sandbox.bin.iterdir():  # and without any of them
+    for tool in sandbox.bin.iterdir():  # the same without any of the tools
         tool.unlink()
     assert sandbox.run(script, *step, '--dry_run', CONFIG, DIR, FLAG, **variables).stdout == done.stdout
 
@@ -140,7 +140,7 @@ def default_python() -> str:
 
 EVERY = {script: (GOOD, TPU if script == 'tpu_vm.sh' else {}) for script in SCRIPTS}
 
-# Name -> (script, arguments, variables, words that the line must hold)
+# Name -> (script, arguments, variables, words that the message must contain)
 ERRORS = {
     **{f'{s}: no config': (s, GOOD[1:], v, ['--config=', '--help']) for s, (_, v) in EVERY.items()},
     **{f'{s}: no workdir': (s, GOOD[:1], v, ['--workdir=', '--help']) for s, (_, v) in EVERY.items()},
@@ -188,7 +188,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize('case', ERRORS)
-def test_errors_are_one_line_and_nothing_was_begun(case, sandbox):
+def test_errors_are_one_line_and_nothing_is_started(case, sandbox):
     script, arguments, variables, words = ERRORS[case]
     if 'NO' in variables:
         sandbox.tool('nvidia-smi', 'exit 9' if variables['NO'] else '')
@@ -204,7 +204,7 @@ def test_errors_are_one_line_and_nothing_was_begun(case, sandbox):
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_only_from_the_root(script, sandbox):
+def test_scripts_start_only_in_the_root(script, sandbox):
     sandbox.folder.joinpath('configs').mkdir()
     sandbox.folder.joinpath('configs/demo.py').touch()
     done = sandbox.run(script, *GOOD, cwd=sandbox.folder, **EVERY[script][1])

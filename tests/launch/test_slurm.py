@@ -1,4 +1,4 @@
-"""slurm.sbatch: it submits itself as the variables say, and goes back into the queue before its time is over."""
+"""slurm.sbatch: it submits itself with the given options, and is requeued before its time limit."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ def test_slurm_submits_itself(sandbox):
     assert sandbox.calls()[1:] == [['sbatch', '--nodes=3', 'launch/slurm.sbatch', CONFIG, DIR, FLAG]]
 
 
-def test_slurm_runs_a_copy_that_lies_elsewhere(sandbox):
+def test_slurm_runs_a_copy_from_another_folder(sandbox):
     spool = sandbox.folder / 'slurm_script'
     shutil.copy(LAUNCH / 'slurm.sbatch', spool)
     sandbox.tool('srun', 'exit 4')
@@ -26,13 +26,13 @@ def test_slurm_runs_a_copy_that_lies_elsewhere(sandbox):
     assert sandbox.calls()[-1][0] == 'srun' and sandbox.calls()[-1][-len(TRAIN) :] == TRAIN
 
     calls = len(sandbox.calls())
-    done = sandbox.run(str(spool), CONFIG, DIR, FLAG, cwd=sandbox.folder, **variables)  # sent off from another folder
+    done = sandbox.run(str(spool), CONFIG, DIR, FLAG, cwd=sandbox.folder, **variables)  # submitted from another folder
     assert done.returncode == 2 and len(sandbox.calls()) == calls
     assert re.fullmatch(r'error: .*start this from the root of the repository\n', done.stderr), done.stderr
 
 
 def test_slurm_options_of_script_and_variables_agree():
-    # The defaults in the comment are those of the directives, and one task goes to each GPU.
+    # The defaults in the comment are those of the directives, with one task per GPU.
     text = (LAUNCH / 'slurm.sbatch').read_text()
     options = dict(re.findall(r'^#SBATCH --([\w-]+)=(\S+)$', text, re.MULTILINE))
     assert options['ntasks-per-node'] == options['gpus-per-node']
@@ -45,10 +45,10 @@ def test_slurm_options_of_script_and_variables_agree():
         assert re.search(rf'^#   {variable} .*\({options[option]}\)$', text, re.MULTILINE), variable
     assert '\n#SBATCH --requeue\n' in text
     directives = [m.start() for m in re.finditer('^#SBATCH', text, re.MULTILINE)]
-    assert max(directives) < text.index('set -euo pipefail')  # sbatch reads none after the first command
+    assert max(directives) < text.index('set -euo pipefail')  # sbatch ignores directives after the first command
 
 
-def test_slurm_job_goes_back_into_the_queue_before_its_time_is_over(sandbox):
+def test_slurm_job_is_requeued_before_its_time_limit(sandbox):
     sandbox.real('sleep')
     sandbox.tool('scontrol')
     sandbox.tool('srun', 'sleep 2; exit 5')
@@ -58,4 +58,4 @@ def test_slurm_job_goes_back_into_the_queue_before_its_time_is_over(sandbox):
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
     assert ['scontrol', 'requeue', '77'] in sandbox.calls()
-    assert process.returncode == 5  # it still waited for the tasks
+    assert process.returncode == 5  # it waited for the tasks

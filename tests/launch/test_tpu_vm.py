@@ -1,4 +1,4 @@
-"""tpu_vm.sh: it does what the slice still lacks, and the training on a worker outlives its connection."""
+"""tpu_vm.sh: it performs only the missing steps, and the training on a worker survives the loss of the connection."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import sys
 import pytest
 from launch_sandbox import CONFIG, DIR, TPU, Sandbox, wait_until
 
-# Answers with the next state of the files `queued` and `node`, whose last line stays; `ssh` ends as file `ssh` says.
+# Prints the next line of the files `queued` and `node`, repeating the last; `ssh` exits with the next line of `ssh`.
 FAKE_GCLOUD = """
 next() {
   [[ -f $1 ]] || return 0
@@ -32,7 +32,7 @@ STEPS = {
 }
 FULL = ['copy', 'install', 'run']
 
-# Name -> (step, answers: queued states, node states, exit codes of the training; what was done; exit code)
+# Name -> (step, queued states, node states, exit codes of the training, expected steps, expected exit code)
 SLICES = {
     'fresh': (
         [],
@@ -66,7 +66,7 @@ SLICES = {
 
 
 @pytest.mark.parametrize('case', SLICES)
-def test_tpu_does_what_is_missing(case, sandbox):
+def test_tpu_performs_the_missing_steps(case, sandbox):
     step, queued, node, codes, expected, code = SLICES[case]
     for name, answers in (('queued', queued), ('node', node), ('ssh', codes)):
         (sandbox.folder / name).write_text('\n'.join(map(str, answers)) + '\n')
@@ -81,7 +81,7 @@ def test_tpu_does_what_is_missing(case, sandbox):
     assert ('error: ' in done.stderr) == (code == 2)
 
 
-def test_tpu_stops_where_gcloud_cannot_say(sandbox):
+def test_tpu_stops_if_gcloud_fails(sandbox):
     (sandbox.folder / 'broken').touch()
     sandbox.tool('git')
     sandbox.tool('gcloud', FAKE_GCLOUD)
@@ -92,7 +92,7 @@ def test_tpu_stops_where_gcloud_cannot_say(sandbox):
 
 @pytest.fixture
 def worker(sandbox) -> Sandbox:
-    """The copied repository on a worker, with a training that takes a while and ends with 3."""
+    """The copied repository on a worker, with a training that takes two seconds and exits with 3."""
     sandbox.copy_repository()
     sandbox.real('nohup', 'setsid', 'bash', 'rm', 'tail', 'sleep')
     python = sandbox.tool('python', 'echo begins; sleep 2; echo ends; exit 3')
@@ -105,11 +105,11 @@ def on_worker(worker: Sandbox, *flags: str) -> subprocess.Popen:
     return worker.start('tpu_vm.sh', 'on_worker', 'run', *flags, cwd=worker.folder)
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='what a TPU worker runs: setsid and tail --pid are of Linux')
-def test_worker_outlives_its_connection_and_is_joined(worker):
+@pytest.mark.skipif(sys.platform != 'linux', reason='setsid and tail --pid exist only on Linux')
+def test_training_survives_its_connection_and_can_be_reattached(worker):
     first = on_worker(worker, CONFIG, DIR)
     wait_until(lambda: (worker.folder / 'run.pid').exists() and len(worker.calls()) == 1)
-    os.killpg(first.pid, signal.SIGKILL)  # the connection, with all that hangs on it
+    os.killpg(first.pid, signal.SIGKILL)  # the connection and all its processes
     first.communicate()
 
     other = on_worker(worker, CONFIG, '--workdir=shared/other')
@@ -121,11 +121,11 @@ def test_worker_outlives_its_connection_and_is_joined(worker):
     assert worker.calls() == [['python', '-m', 'ssanet_jax.main', CONFIG, DIR]]  # started once
 
     on_worker(worker, CONFIG, DIR).communicate(timeout=30)
-    assert len(worker.calls()) == 2  # what has ended is started again
+    assert len(worker.calls()) == 2  # a finished training is started again
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='what a TPU worker runs')
-def test_worker_installs_what_is_missing(sandbox):
+@pytest.mark.skipif(sys.platform != 'linux', reason='TPU workers run Linux')
+def test_worker_installs_only_missing_tools(sandbox):
     sandbox.copy_repository()
     sandbox.real('bash', 'mkdir')
     for name in ('mountpoint', 'gcsfuse', 'curl', 'sudo', 'apt-get'):
