@@ -1,0 +1,1 @@
+"""Data sets: readers, decoding, transforms and the input pipeline."""

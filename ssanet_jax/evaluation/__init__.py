@@ -1,0 +1,1 @@
+"""Accuracy, robustness, key points and drawings of a trained network."""

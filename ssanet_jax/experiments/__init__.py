@@ -1,0 +1,1 @@
+"""The paper's tables: rows, series of runs and comparisons."""

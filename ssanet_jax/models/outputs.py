@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ssanet_jax.models.heads import Regions
 
@@ -49,4 +50,4 @@ class Outputs(NamedTuple):
         active = [head for head in heads if head is not None]
         if not active:
             return self.image_logits
-        return sum(active)
+        return jnp.asarray(sum(active))

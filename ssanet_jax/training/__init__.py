@@ -1,0 +1,1 @@
+"""Stages, the compiled step, the training loop and the feature cache."""

@@ -158,7 +158,8 @@ class ResNet(nnx.Module):
         levels = []
         x = jax.nn.relu(conv_norm(self.stem, self.stem_norm, images))
         if self.pool:
-            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            # Flax's annotation of `padding` leaves out tuples.
+            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for index, stage in enumerate(self.stages):
             dilated = self.dilated and index == len(self.stages) - 1
             blocks = [remat_if(self.remat, block) for block in stage]
