@@ -1,4 +1,4 @@
-"""gke.yaml: every field is known and right, and a slip of the pen is noticed."""
+"""gke.yaml: every field is known and correct, and typing errors are detected."""
 
 import copy
 import re
@@ -8,8 +8,8 @@ import yaml
 from commands import ROOT
 from launch_sandbox import LAUNCH
 
-# Which fields an object may have, and which it must (!), as in the schemas of JobSet v1alpha2 and Kubernetes.
-# An API server refuses or drops what it does not know, so that a slip of the pen would go unnoticed.
+# Optional and required (!) fields of each object, as in the schemas of JobSet v1alpha2 and Kubernetes. An API server may
+# drop unknown fields silently, so that a typing error would go unnoticed.
 FIELDS = {
     '': 'apiVersion! kind! metadata! spec!',
     'metadata': 'name! annotations labels namespace',
@@ -106,9 +106,9 @@ def problems(jobset: dict) -> list[str]:
     check(job['completionMode'] == 'Indexed', 'completion mode')
     check(all(isinstance(v.get('value', ''), str) for v in variables.values()), 'values are text')
 
-    # What starts again: everything, and only what may go better the next time.
+    # All pods restart together, and only after failures that may not occur again.
     policy = jobset['spec']['failurePolicy']
-    check(job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never', 'no pod starts again alone')
+    check(job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never', 'no pod restarts by itself')
     check(policy['maxRestarts'] > 0 and policy['restartStrategy'] == 'BlockingRecreate', 'restarts')
     (bad_input,) = job['podFailurePolicy']['rules']
     codes = {'containerName': container['name'], 'operator': 'In', 'values': [2]}
@@ -116,7 +116,7 @@ def problems(jobset: dict) -> list[str]:
     rules = [(rule['action'], rule['onJobFailureReasons']) for rule in policy['rules']]
     check(rules == [('FailJobSet', ['PodFailurePolicy'])], 'bad input ends the set')
 
-    # What it runs, and on which volumes.
+    # The command and its volumes.
     command = container['command']
     check(command[:3] == ['python', '-m', 'ssanet_jax.main'], 'command')
     flags = dict(flag.removeprefix('--').split('=', 1) for flag in command[3:])
