@@ -8,8 +8,8 @@ import yaml
 from commands import ROOT
 from launch_sandbox import LAUNCH
 
-# Optional and required (!) fields of each object, as in the schemas of JobSet v1alpha2 and Kubernetes. An API server may
-# drop unknown fields silently, so that a typing error would go unnoticed.
+# Optional and required (!) fields of each object, as in the schemas of JobSet v1alpha2 and Kubernetes. An API server
+# may drop unknown fields silently, so that a typing error would go unnoticed.
 FIELDS = {
     '': 'apiVersion! kind! metadata! spec!',
     'metadata': 'name! annotations labels namespace',
