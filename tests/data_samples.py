@@ -1,4 +1,4 @@
-"""What the tests of data sets are fed with."""
+"""Inputs for tests of data sets."""
 
 import pathlib
 import zlib
@@ -12,7 +12,7 @@ REAL = pathlib.Path(__file__).parents[1] / '../shared/data'
 
 
 def real_folder(name: str) -> pathlib.Path:
-    """A folder of real data, or a skip with the reason."""
+    """Returns a folder of real data, or skips the test."""
     if not (REAL / name).is_dir():
         pytest.skip(f'needs the real {name} in ../shared/data')
     return REAL / name
@@ -37,18 +37,18 @@ def make_config(**fields) -> ml_collections.ConfigDict:
 
 
 def write_image(path: pathlib.Path, height=24, width=32, mode='RGB') -> np.ndarray:
-    """Writes a smooth image that its name determines; returns what was drawn."""
+    """Writes a smooth image, determined by its name, and returns its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = np.random.default_rng(zlib.crc32(path.name.encode())).integers(40, 215, 3)
+    color = np.random.default_rng(zlib.crc32(path.name.encode())).integers(40, 215, 3)
     ramp = np.linspace(-40, 40, width)[None, :, None]
-    pixels = np.broadcast_to(colour + ramp, (height, width, 3)).astype(np.uint8)
+    pixels = np.broadcast_to(color + ramp, (height, width, 3)).astype(np.uint8)
     image = Image.fromarray(pixels)
     image.convert(mode).save(path, quality=95)
     return np.array(image.convert(mode).convert('RGB'))
 
 
 class ArraySource:
-    """Images in memory: pixel values encode the position, label and place."""
+    """A source of random images in memory."""
 
     def __init__(self, count: int, height: int = 24, width: int = 24):
         rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
 
 
 def shuffled_indices(num_images: int, seed: int) -> grain.MapDataset:
-    """The infinite order of training, common to all processes: indices of images, permuted anew in each pass."""
+    """The infinite order of training, common to all processes: image indices, in a new permutation per pass."""
     return grain.MapDataset.range(num_images).seed(seed).shuffle().repeat()
 
 

@@ -1,4 +1,4 @@
-"""FGVC-Aircraft on a tiny copy."""
+"""FGVC-Aircraft, on a tiny data set."""
 
 import numpy as np
 import pytest

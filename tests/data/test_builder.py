@@ -1,4 +1,4 @@
-"""What a prepared copy stores: small images byte for byte, large ones at the size the network needs."""
+"""The stored copy of a data set: small images byte for byte, large ones at the size that the network needs."""
 
 import io
 

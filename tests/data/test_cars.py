@@ -1,4 +1,4 @@
-"""Stanford Cars: a tiny copy with images, and the real annotation files."""
+"""Stanford Cars: a tiny data set with images, and the real annotation files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""CUB: annotations, preparation, errors; on a tiny copy and on real files."""
+"""CUB: annotations, the stored copy and errors, on a tiny data set and on real files."""
 
 import csv
 import subprocess
@@ -298,7 +298,7 @@ def test_boxes_end_where_their_image_ends(config, cub_folder):
 
 @pytest.mark.slow
 def test_real_boxes_lie_in_their_images(real):
-    """Of the published ones three overrun by more than a pixel."""
+    """Three published boxes extend beyond their image by more than a pixel."""
     folder, data = real
     published = {f'images/{path}': key for key, (path,) in _table(folder / 'images.txt').items()}
     boxes = _table(folder / 'bounding_boxes.txt')

@@ -1,4 +1,4 @@
-"""Validation images held out of the training set."""
+"""Holding out validation images."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _dataset(labels, names=('a', 'b', 'c')):
 
 
 def _places(dataset, part):
-    """Where the images of a subset stand in the source, found by their pixels."""
+    """Positions of a subset's images in the source, found by their pixels."""
     whole = {dataset.train[i]['image'].tobytes(): i for i in range(len(dataset.train))}
     return [whole[part[i]['image'].tobytes()] for i in range(len(part))]
 

@@ -1,4 +1,4 @@
-"""A user's own folders of images."""
+"""Folders and CSV files of the user's own images."""
 
 import collections
 import os
@@ -44,7 +44,7 @@ def test_train_and_test_folders(root, config):
 
 
 def test_names_that_are_not_utf8(root, config):
-    """Linux takes any bytes for a name, such as the é of older archives; Python shows them as surrogates."""
+    """File names on Linux may be any bytes, such as é in Latin-1, which Python represents as surrogates."""
     latin, utf8 = os.fsdecode(b'\xe9ta.jpg'), 'été.jpg'
     for file in ('train/owl/1.jpg', f'train/owl/{utf8}', 'test/owl/2.jpg'):
         write_image(root / file)
@@ -193,7 +193,7 @@ def test_a_broken_link_is_listed_and_then_reported(root, config):
 
 @pytest.fixture
 def table(root, config):
-    """Writes lines to the CSV file that the config names; the folder has the images 0 to 9."""
+    """Returns a function that writes the configured CSV file; the folder has the images 0 to 9."""
     for i in range(10):
         write_image(root / f'shots/{i}.jpg')
     config.csv = 'birds.csv'

@@ -1,4 +1,4 @@
-"""Decoding: every kind of file ends as the same uint8 RGB picture, or as one readable error."""
+"""Decoding: every format gives the same uint8 RGB image, or a readable error."""
 
 import io
 import resource

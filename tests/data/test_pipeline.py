@@ -1,4 +1,4 @@
-"""Batches: what is in them, in which order, and that a resumed stream goes on exactly."""
+"""Batches: their contents and order, and the exact continuation of a resumed stream."""
 
 import itertools
 import json
@@ -62,7 +62,7 @@ def test_epochs_are_permutations_also_when_they_do_not_fill_their_last_batch(cou
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(8, 30), processes=st.integers(1, 4), share=st.integers(1, 2), batch=st.integers(0, 3))
 def test_processes_share_the_batches_of_one(count, processes, share, batch):
-    """All processes together read the batches that one alone would, augmentation included."""
+    """All processes together read the same augmented batches as a single process."""
     source, size = ArraySource(count), processes * share
     config = make_config(batch_size=size, eval_batch_size=size, scale_min=0.5, num_workers=0)
     start = batch * size
@@ -235,7 +235,7 @@ def test_fields_that_make_no_sense(field, value):
 
 
 class _Broken(ArraySource):
-    """Some images cannot be read."""
+    """A source in which some images cannot be read."""
 
     def __init__(self, count, broken):
         super().__init__(count)
@@ -330,7 +330,7 @@ def test_two_real_processes_share_an_epoch():
 
 
 def test_colour_jitter_against_pillow():
-    """Brightness, contrast and saturation as Pillow's ImageEnhance has them, up to rounding."""
+    """Brightness, contrast and saturation agree with Pillow's ImageEnhance, up to rounding."""
     image = ArraySource(1, 20, 20).images[0] // 3 + 80  # far from 0 and 255: Pillow clips after each step
     color_jitter = transforms.ColorJitter(0.3)
     out = color_jitter.random_map({'image': image}, np.random.default_rng(5))['image']

@@ -1,4 +1,4 @@
-"""The drawn birds: determinism, labels, and that classes differ in their small parts and nowhere else."""
+"""toy_birds: determinism and labels; classes differ in their small parts only."""
 
 import collections
 import itertools
@@ -92,7 +92,7 @@ def test_bird_and_keypoints_lie_inside():
 
 
 def distances(keypoints, size=128):
-    """[size, size, 4], of each pixel's centre from each key point."""
+    """Distances [size, size, 4] of the center of each pixel from each key point."""
     centres = np.stack(np.mgrid[:size, :size], axis=-1) + 0.5
     return np.linalg.norm(centres[:, :, None] - keypoints[:, :2], axis=-1)
 

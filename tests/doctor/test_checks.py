@@ -1,4 +1,4 @@
-"""What the doctor looks for: each defect planted in a miniature of a published set and found."""
+"""The doctor's checks: each finds a defect planted in a small copy of a published data set."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ SOOTY = 'images/003.Sooty_Albatross/bird_{}.jpg'.format
 
 
 def findings(listing: Listing) -> dict:
-    """What -> finding, of all checks."""
+    """{title: finding} of all checks."""
     report = run_checks(listing, scan_images(listing, num_workers=2))
     return {finding.title: finding for found in report.values() for finding in found}
 
@@ -33,7 +33,7 @@ def of_level(found: dict, level: str) -> set:
 
 
 def write_photograph(path, seed: int, height=64, width=80, **options) -> np.ndarray:
-    """Writes a smooth picture unlike any with another seed."""
+    """Writes a smooth image that differs from those of other seeds."""
     cells = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
     pixels = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def test_counts_of_a_whole_set(cub_folder):
 
 
 def made_listing(root, labels: dict[str, list[int]], classes=2) -> Listing:
-    """Listing whose images exist: label of each image of each split."""
+    """A listing with these labels in each split, and its images on disk."""
     records = []
     for split, values in labels.items():
         for number, label in enumerate(values):

