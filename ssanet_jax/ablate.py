@@ -1,10 +1,10 @@
-"""Trains the rows of one of the paper's tables with several seeds, and prints what they say together.
+"""Trains the rows of one of the paper's tables with several seeds, and prints means and paired comparisons.
 
     python -m ssanet_jax.ablate --config=configs/demo.py:ablation --table=3 --seeds=5
 
-Runs what is missing, so that the same command goes on after a kill, and one with more seeds adds to it. Rows that
-begin alike share their first stages. The same command started a second time on the machine takes the seeds that
-the first does not work on. docs/experiments.md tells the tables.
+Trains only the runs that are missing: the same command resumes after a kill, and more seeds add to the table. Rows
+with the same first stages share them. The same command started a second time on the machine takes the seeds that the
+first is not working on. docs/experiments.md lists the tables.
 """
 
 import json

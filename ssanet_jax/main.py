@@ -2,9 +2,9 @@
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 
-A run that was killed goes on when the same command is given again, on any number of devices or processes.
-Several processes (hosts) that train together are given the same command each, and find each other through
-SLURM, a Cloud TPU, or --coordinator, --processes and --process_id.
+A run that was killed resumes when the same command is run again, on any number of devices or processes.
+To train with several processes (hosts), start the same command in each; they find each other through SLURM, a Cloud
+TPU, or --coordinator, --processes and --process_id.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run; by default runs/ and the name of the configuration, such as runs/cub_paper.'
 )
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate what the folder holds.'
+    'mode', 'train', ['train', 'evaluate'], 'Train all stages, or only evaluate the run in --workdir.'
 )
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of process 0, where several train together.')
-_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of these processes.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to train with several processes.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
 flags.mark_flag_as_required('config')
 
 
@@ -41,8 +41,8 @@ def main() -> None:
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         check_overrides(workdir, config, overrides.keys())
-    work = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
-    results = work(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
+    run = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
+    results = run(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
     if processes.is_primary_process():
         print(f'accuracy {results.accuracy:.4f} on {results.examples} images')
 

@@ -1,4 +1,4 @@
-"""Measures a trained run beyond its accuracy: robustness, parts against key points, ways to share.
+"""Measures a trained run beyond its accuracy: robustness, parts against key points, ways to share features.
 
     python -m ssanet_jax.measure --workdir=runs/cub
 
@@ -8,7 +8,7 @@ on reduced images) and `keypoints.json` (its Figure 4, for data with key points)
     python -m ssanet_jax.measure --workdir=runs/cub --only=sharing
 
 prints accuracy and latency of the same weights for each `config.model.sharing`, and writes `sharing.json`.
-docs/experiments.md says what each number is.
+docs/experiments.md explains each number.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,17 +28,19 @@ from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
-_ONLY = flags.DEFINE_enum('only', None, list(MEASUREMENTS), 'Measure nothing else; by default all but sharing.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
+_ONLY = flags.DEFINE_enum('only', None, list(MEASUREMENTS), 'Measure only this; by default all but sharing.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
 _BATCH = flags.DEFINE_integer(
-    'batch', None, "Images a call for --only=sharing; by default the run's evaluation batch.", lower_bound=1
+    'batch', None, "Images per call for --only=sharing; by default the run's evaluation batch.", lower_bound=1
 )
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of timing for --only=sharing; the median counts.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 5, 'Rounds of timing for --only=sharing; the median is reported.', lower_bound=1
+)
 
 
 def main() -> None:
-    """Measures what was asked for; the last line on stdout sums it up."""
+    """Runs the measurements; the last line on stdout is a summary."""
     workdir = Path(_WORKDIR.value)
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     dataset = dataset_of(run, workdir)
