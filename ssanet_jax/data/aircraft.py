@@ -18,12 +18,9 @@ from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _EXPECTED = 'the extracted fgvc-aircraft-2013b folder (the one that holds data/)'
-# Level -> (file of class names, number of classes).
-_LEVELS = {
-    'variant': ('variants.txt', 100),
-    'family': ('families.txt', 70),
-    'manufacturer': ('manufacturers.txt', 30),
-}
+# By `config.data.level`.
+NUM_CLASSES = {'variant': 100, 'family': 70, 'manufacturer': 30}
+_CLASS_FILES = {'variant': 'variants.txt', 'family': 'families.txt', 'manufacturer': 'manufacturers.txt'}
 # The bottom rows of every image name its photographer, and are to be cropped before use (README of the data set).
 # Photographers have favorite aircraft, so the banner would leak the label.
 _BANNER = 20
@@ -41,7 +38,7 @@ def read(config: Any) -> listing.Listing:
     level = config.get('level') or 'variant'
     root = listing.find_dataset_root(listing.require_dir(config, _EXPECTED), ['variants.txt'], _EXPECTED)
     class_names, records = read_records(root, level)
-    file, expected = _LEVELS[level]
+    file, expected = _CLASS_FILES[level], NUM_CLASSES[level]
     count = str(len(class_names))
     if len(class_names) != expected:
         count += f' of {expected}'
@@ -71,9 +68,9 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
     Raises:
       UserError: the level is unknown, or a file is missing or malformed.
     """
-    if level not in _LEVELS:
-        raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(_LEVELS)}')
-    names = tuple(line for _, line in _lines(root / _LEVELS[level][0]))
+    if level not in NUM_CLASSES:
+        raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(NUM_CLASSES)}')
+    names = tuple(line for _, line in _lines(root / _CLASS_FILES[level]))
     label_of = {name: label for label, name in enumerate(names)}
     boxes = _read_boxes(root / 'images_box.txt')
     records = []

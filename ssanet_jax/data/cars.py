@@ -26,7 +26,7 @@ _TEST_LABELS = 'cars_test_annos_withlabels.mat'
 _DEVKITS = ('devkit', 'car_devkit/devkit', 'car_devkit', '.')
 _IMAGES = ('cars_{split}/cars_{split}', 'cars_{split}')
 _BOX = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2')
-_CLASSES = 196
+NUM_CLASSES = 196
 _ORIGIN = 'a mirror of Stanford Cars (its own download has been dead since 2023)'
 
 
@@ -43,9 +43,9 @@ def read(config: Any) -> listing.Listing:
     root = listing.find_dataset_root(listing.require_dir(config, _EXPECTED), markers, _EXPECTED)
     class_names, records = read_records(root)
     name = 'Stanford Cars'
-    if len(class_names) != _CLASSES:
-        name += f' ({len(class_names)} of {_CLASSES} classes)'
-    published = dict(classes=_CLASSES, train=8144, test=8041)
+    if len(class_names) != NUM_CLASSES:
+        name += f' ({len(class_names)} of {NUM_CLASSES} classes)'
+    published = dict(classes=NUM_CLASSES, train=8144, test=8041)
     return listing.Listing('cars', name, root, class_names, records, published=published, origin=_ORIGIN)
 
 

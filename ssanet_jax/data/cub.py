@@ -17,7 +17,7 @@ from ssanet_jax.data import listing
 from ssanet_jax.errors import UserError
 
 _EXPECTED = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
-_CLASSES = 200
+NUM_CLASSES = 200
 _IMAGES = 11788
 # In the order of parts/parts.txt. Left and right are from the bird's point of view.
 _PARTS = (
@@ -44,7 +44,7 @@ def read(config: Any) -> listing.Listing:
         class_names,
         records,
         keypoint_names=_PARTS,
-        published=dict(classes=_CLASSES, train=5994, test=5794),
+        published=dict(classes=NUM_CLASSES, train=5994, test=5794),
         origin='CUB_200_2011.tgz, at https://www.vision.caltech.edu/datasets/cub_200_2011',
     )
 
@@ -110,8 +110,8 @@ def _readable(class_name: str) -> str:
 
 
 def _name(classes: int, images: int) -> str:
-    if classes < _CLASSES:
-        return f'CUB-{classes} ({classes} of {_CLASSES} classes, official split)'
+    if classes < NUM_CLASSES:
+        return f'CUB-{classes} ({classes} of {NUM_CLASSES} classes, official split)'
     if images < _IMAGES:
         return f'CUB-200-2011 ({images} of {_IMAGES} images, official split)'
     return 'CUB-200-2011'

@@ -54,3 +54,15 @@ def load_dataset(config: Any) -> Dataset:
         dataset = builder.build_dataset(read_listing(config), config)
     fraction = config.get('validation', 0)
     return hold_out_validation(dataset, fraction, config.get('split_seed', 0)) if fraction else dataset
+
+
+def published_num_classes(config: Any) -> int | None:
+    """Number of classes of a complete data set, without reading it; None if the name is unknown or has no such number.
+
+    Args:
+      config: the ``data`` section of a configuration.
+    """
+    if config.name == 'aircraft':
+        return aircraft.NUM_CLASSES.get(config.get('level') or 'variant')
+    counts = {'toy_birds': len(toy_birds.CLASS_NAMES), 'cub': cub.NUM_CLASSES, 'cars': cars.NUM_CLASSES}
+    return counts.get(config.name)

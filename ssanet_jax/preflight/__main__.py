@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssanet_jax import cli
+from ssanet_jax.data.registry import published_num_classes
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.preflight import compilation, formatting
@@ -45,16 +46,13 @@ _LARGEST = flags.DEFINE_boolean(
 _JSON = flags.DEFINE_string('json', None, 'File to write the numbers of the report to.')
 flags.mark_flag_as_required('config')
 
-NUM_CLASSES = {'toy_birds': 16, 'cub': 200, 'cars': 196, 'aircraft': 100}
-AIRCRAFT_NUM_CLASSES = {'variant': 100, 'family': 70, 'manufacturer': 30}  # by config.data.level
-
 
 def main() -> None:
     """Prints the report; the last line on stdout is the verdict."""
     config = _CONFIG.value
     topology = parse_topology(_TOPOLOGY.value)
     file = _writable(_JSON.value)
-    num_classes = published_num_classes(config, _NUM_CLASSES.value)
+    num_classes = choose_num_classes(config, _NUM_CLASSES.value)
     check_settings(config)
     name, batch = (
         ('config.data.batch_size', config.data.batch_size) if _BATCH.value is None else ('--batch', _BATCH.value)
@@ -76,21 +74,20 @@ def main() -> None:
         sys.exit(1)
 
 
-def published_num_classes(config: ConfigDict, given: int | None) -> int:
-    """The number of classes: the given one, or that of the published data set.
+def choose_num_classes(config: ConfigDict, given: int | None) -> int:
+    """The number of classes: as given, or that of the published data set.
 
     Raises:
-      UserError: it is not positive, or the data set has no published number.
+      UserError: it is less than 1, or the data set has no fixed number.
     """
     if given is not None:
         if given < 1:
             raise UserError(f'--classes={given}: give at least one class')
         return given
-    if config.data.name == 'aircraft' and config.data.get('level') in AIRCRAFT_NUM_CLASSES:
-        return AIRCRAFT_NUM_CLASSES[config.data.level]
-    if config.data.name not in NUM_CLASSES:
+    published = published_num_classes(config.data)
+    if published is None:
         raise UserError(f'config.data.name={config.data.name} has no fixed number of classes: give --classes')
-    return NUM_CLASSES[config.data.name]
+    return published
 
 
 def check_batch(config: ConfigDict, batch: int, name: str, topology: Topology, devices: Sequence[jax.Device]) -> None:

@@ -11,7 +11,7 @@ from commands import run_each, run_python
 from configs import common
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.preflight.__main__ import published_num_classes
+from ssanet_jax.preflight.__main__ import choose_num_classes
 from ssanet_jax.runs.run import build_model
 
 HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
@@ -144,9 +144,9 @@ def test_number_of_classes():
     config = common.get_config()
     for name, num_classes in (('cub', 200), ('cars', 196), ('toy_birds', 16), ('aircraft', 100)):
         config.data.name = name
-        assert published_num_classes(config, None) == num_classes
+        assert choose_num_classes(config, None) == num_classes
     config.data.level = 'family'
-    assert published_num_classes(config, None) == 70 and published_num_classes(config, 7) == 7
+    assert choose_num_classes(config, None) == 70 and choose_num_classes(config, 7) == 7
     config.data.name = 'folder'
     with pytest.raises(UserError, match='give --classes'):
-        published_num_classes(config, None)
+        choose_num_classes(config, None)
