@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -18,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
@@ -236,7 +236,7 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
             cure = 'extract the archive again' if listing.origin else 'restore the file or remove it from the list'
             raise UserError(f'{path} is listed but missing: {cure}')
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / 'lock'):
+    with filelock.FileLock(folder / 'lock', fallback_to_soft=False):  # the system releases it if the process dies
         builder = make()
         if not builder.data_path.exists():
             # Remains of a killed run: nobody writes here, since this process holds the lock.
@@ -255,14 +255,6 @@ def _write(builder: _RecordBuilder) -> None:
             builder.download_and_prepare()
     finally:
         tfds.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds an exclusive lock, which the operating system releases when the process ends."""
-    with open(path, 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _fingerprint(listing: Listing, side: int | None) -> str:

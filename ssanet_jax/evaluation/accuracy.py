@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from ssanet_jax.distributed import processes, sharding
@@ -43,8 +44,7 @@ def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable
       active: the groups that contribute to the outputs.
       mesh: the devices; those along its candidate axis share the regions of each image.
     """
-    model.eval()
-    graph, _, _ = split_model(model)
+    graph, _, _ = split_model(nnx.view(model, use_running_average=True, raise_if_not_found=False))
 
     @jax.jit
     def predict(params, stats, images):
