@@ -98,13 +98,26 @@ def rename_fields(config: ConfigDict, overrides: Collection[str]) -> None:
       config: the file's configuration, with the overrides of the command line.
       overrides: paths of the overrides, such as 'data.color_jitter', which take precedence over the file.
     """
-    with config.unlocked():
-        for section, aliases in FIELDS.items():
-            for old in aliases.keys() & config.get(section, {}).keys():
-                alias = aliases[old]
-                if f'{section}.{alias.name}' not in overrides:
-                    config[section][alias.name] = alias.convert(config[section][old], config)
-                del config[section][old]
+    for section, aliases in FIELDS.items():
+        _rename(config.get(section, ConfigDict()), aliases, config, _overridden(overrides, section))
+    stages = config.get('stages', ())
+    for index, stage in enumerate(stages):
+        paths = f'stages[{index}]', f'stages[{index - len(stages)}]'
+        _rename(stage, STAGE_FIELDS, config, _overridden(overrides, *paths))
+
+
+def _overridden(overrides: Collection[str], *paths: str) -> set[str]:
+    """The fields of one section, which has several paths if it is a stage, that the command line sets."""
+    return {field for section, _, field in (override.rpartition('.') for override in overrides) if section in paths}
+
+
+def _rename(section: ConfigDict, aliases: Mapping[str, Alias], config: ConfigDict, overridden: Collection[str]) -> None:
+    with section.unlocked():
+        for old in aliases.keys() & section.keys():
+            alias = aliases[old]
+            if alias.name not in overridden:
+                section[alias.name] = alias.convert(section[old], config)
+            del section[old]
 
 
 _OVERRIDE = re.compile(r'(--?(?:no)?config\.)(\w+)(\[-?\d+\])?\.(\w+)(=.*)?', re.DOTALL)

@@ -16,6 +16,17 @@ from ssanet_jax.runs.run import active_groups
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
 SCHEDULES = ('step', 'cosine', 'constant')
+FIELDS = (
+    'name',
+    'epochs',
+    'learning_rate',
+    'train',
+    'schedule',
+    'milestones',
+    'warmup_epochs',
+    'freeze_batch_norm',
+    'cache',
+)
 
 
 def stage(
@@ -98,6 +109,8 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
 
 def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]:
     """What is wrong with a stage, and the cure, in words that continue 'stage NAME ...'."""
+    if unknown := [field for field in stage if field not in FIELDS]:
+        yield f'has an unknown field {unknown[0]!r}: choose from {", ".join(FIELDS)}'
     groups = *GROUPS, BASELINE
     if unknown := [group for group in stage.train if group not in groups]:
         yield f'trains {unknown[0]!r}, which is not a group: choose from {", ".join(groups)}'

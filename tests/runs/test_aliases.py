@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ROOT
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.predictor import Predictor
-from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, upgrade_arguments, upgrade_config
+from ssanet_jax.runs.aliases import FIELDS, STAGE_FIELDS, rename_fields, upgrade_arguments, upgrade_config
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training.evaluate import evaluate_run
@@ -132,3 +133,15 @@ def test_a_config_file_may_use_old_names(tmp_path):
     command = [sys.executable, '-c', program, f'--config={file}', '--config.model.num_parts=5']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == '0.25 5 False\n', done.stderr
+
+
+@pytest.mark.parametrize('path', ['stages[1]', 'stages[-1]'])
+def test_stages_of_a_config_file_may_use_old_names(path):
+    new = lambda: stage('one', epochs=1, learning_rate=0.1, train=dict(backbone=1))
+    config = ConfigDict({'stages': (new(), new())})
+    for one in config.stages:
+        one.rate, one.statistics = 1e-4, 'running'
+    config.lock()
+    rename_fields(config, [f'{path}.learning_rate', 'stages[0].epochs'])
+    assert [one.learning_rate for one in config.stages] == [1e-4, 0.1]  # the override of the second one wins
+    assert all(one.freeze_batch_norm and one.keys() == new().keys() for one in config.stages)

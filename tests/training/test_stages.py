@@ -36,6 +36,10 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
         ((new_stage(train=dict(backbone=1, bakbone=1)),), "'bakbone', which is not a group: choose from backbone"),
         ((new_stage(train={}),), "'first' trains nothing"),
         ((new_stage(name='fine'), new_stage(epochs=0)), "'first' has 0 epochs"),
+        (
+            (ConfigDict({**new_stage(), 'speed': 2}),),
+            "'first' has an unknown field 'speed': choose from name, epochs, learning_rate, ",
+        ),
         ((new_stage(schedule='stairs'),), "'stairs': choose from step, cosine, constant"),
         (
             (new_stage(name='results.json'),),
@@ -53,6 +57,10 @@ def test_a_good_table_passes():
     table = (new_stage(), new_stage(name='second', train=dict.fromkeys(GROUPS, 1), schedule='cosine'))
     for name in ('sgd', 'adamw'):
         stages.check_stages(table, optimizer(name))
+
+
+def test_the_fields_of_a_stage():
+    assert tuple(sorted(new_stage())) == tuple(sorted(stages.FIELDS))
 
 
 def test_an_unknown_optimiser_is_refused():
