@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.data import listing
+from ssanet_jax.data.images import IMAGE_SUFFIXES
 from ssanet_jax.errors import UserError
 
 _EXPECTED = 'a folder with one subfolder of images per class, or with two such folders, train and test'
-_EXTENSIONS = {'.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 _TRAIN_SHARE = 0.8
 # Names of splits, of folders and in CSV files, in lower or upper case.
 _SPLITS = {'train': 'train', 'test': 'test', 'val': 'val', 'valid': 'val', 'validation': 'val'}
@@ -147,14 +147,14 @@ def _list_images(root: pathlib.Path, parent: pathlib.Path, skipped_files: list[s
         if folder.name.startswith('.'):
             continue
         if not folder.is_dir():
-            if folder.suffix.lower() in _EXTENSIONS:  # an image outside the class folders
+            if folder.suffix.lower() in IMAGE_SUFFIXES:  # an image outside the class folders
                 skipped_files.append(relative(folder))
             continue
         paths = []
         for path in folder.rglob('*'):
             if any(part.startswith('.') for part in path.relative_to(folder).parts):
                 continue
-            if path.suffix.lower() in _EXTENSIONS:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
                 paths.append(relative(path))
             elif not path.is_dir():
                 skipped_files.append(relative(path))

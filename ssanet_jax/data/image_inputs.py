@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssanet_jax.data.images import decode_image, from_pillow
+from ssanet_jax.data.images import IMAGE_SUFFIXES, decode_image, from_pillow
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
 ImageInput = str | os.PathLike[str] | np.ndarray | Image.Image
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Path]:
@@ -34,13 +33,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
             raise UserError(f'{path} does not exist: give images or folders of images')
         if path.is_dir():
             # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
-            found = (file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+            found = (file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
             files += sorted(file for file in found if file.parent.resolve() != excluded)
         else:
             files.append(path)
     if not files:
         where = ', '.join(map(str, paths)) or 'the arguments'
-        raise UserError(f'no image ({", ".join(SUFFIXES)}) in {where}: give images or folders')
+        raise UserError(f'no image ({", ".join(IMAGE_SUFFIXES)}) in {where}: give images or folders')
     return files
 
 

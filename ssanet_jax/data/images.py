@@ -14,6 +14,7 @@ from ssanet_jax.errors import UnreadableImage
 # The pipeline runs one decoder per thread; more threads inside OpenCV would compete with them.
 cv2.setNumThreads(0)
 
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')  # of files in folders
 # Pillow reads many more formats; for some of them (EPS) it starts other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A tiny file can declare any number of pixels. Pillow warns above this limit.

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.data import folder, pipeline
+from ssanet_jax.data.image_inputs import find_images
+from ssanet_jax.data.images import IMAGE_SUFFIXES
 from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UnreadableImage, UserError
 
@@ -318,3 +320,12 @@ def test_more_images_hardly_move_the_draw(root):
     after = {record.path: record.split for record in folder.read_records(root)[1]}
     moved = [path for path, split in before.items() if after[path] != split]
     assert len(moved) <= 5 and len(after) == 105
+
+
+def test_every_image_that_trains_can_be_predicted(tmp_path):
+    files = [tmp_path / name / f'{name}{suffix}' for name in 'ab' for suffix in IMAGE_SUFFIXES]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    records = folder.read_records(tmp_path)[1]
+    assert sorted(tmp_path / record.path for record in records) == find_images([tmp_path]) == sorted(files)
