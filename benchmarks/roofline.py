@@ -36,7 +36,7 @@ MATRIX, COPY, BFLOAT16 = 'matrix product, float32', 'copy', 'matrix product, bfl
 
 @dataclasses.dataclass(frozen=True)
 class Settings(sharing.Settings):
-    """What is compared, and with what."""
+    """The sizes of the comparison."""
 
     side: int = setting(0, 'Side of the matrices; 0: 2048 on a CPU, 8192 elsewhere.', minimum=0)
     copied: int = setting(0, 'Size of the array that is copied, MiB; 0: 256 on a CPU, 1024 elsewhere.', minimum=0)

@@ -1,6 +1,8 @@
-"""All fields of a configuration with their defaults, and the usual tables of stages.
+"""The fields of a configuration that all data sets share, with their defaults, and the usual tables of stages.
 
-The defaults are the paper's settings for CUB-200-2011: `configs/cub.py:paper`. The other files change some of them.
+The defaults are the paper's settings for CUB-200-2011: `configs/cub.py:paper`. The other files change some of them,
+and add the fields of single data sets: `level` of aircraft, and `train_count`, `test_count`, `size`, `distractors` and
+`seed` of toy_birds.
 """
 
 from collections.abc import Mapping

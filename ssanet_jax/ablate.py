@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def print_tables(title: str, found: dict[str, list[RowResult]]) -> None:
-    """One table a figure, with the paper's accuracy beside ours."""
+    """Prints one table per metric, with the paper's accuracy beside ours."""
     console = Console(highlight=False, markup=False)
     metrics = {metric.name: metric for metric in METRICS}
     for name, results in found.items():

@@ -1,4 +1,4 @@
-"""The --config file of a command: where it is, and what is wrong with it in one line."""
+"""The --config file of a command: finds it, and reports its errors in one line."""
 
 import re
 import traceback
@@ -65,7 +65,7 @@ def check_content() -> None:
 
 
 def explain(argv: list[str], error: Exception) -> str | None:
-    """What is wrong with the --config file, if the error arose there."""
+    """The problem with the --config file, if the error arose there."""
     if isinstance(error, OSError):
         files = ' '.join(_values(argv)[-1:])
         return f'{files} is not a valid configuration file: {error.__cause__ or error}'

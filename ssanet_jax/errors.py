@@ -9,4 +9,4 @@ class UserError(Exception):
 
 
 class UnreadableImage(UserError):
-    """A file that is no image, or a damaged one. Training skips it, evaluation counts it as an error."""
+    """A file that is damaged or not an image. Training skips it, evaluation counts it as an error."""

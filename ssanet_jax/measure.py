@@ -124,10 +124,10 @@ def _keypoints_line(result: dict[str, Any]) -> str:
 
 
 def _sharing_table(result: dict[str, Any]) -> Table:
-    """Below, why a way does not fit; the times are those of one image, by images a call."""
+    """The times are those of one image, by images per call. The caption says why a way does not fit."""
     bare = result['global_pooling']
     title = f'{result["dataset"]}, stage {result["stage"]}: {result["examples"]} test images; {result["device"]}'
-    notes = ['* as trained; ms of one image by images a call, and how many times those of global pooling']
+    notes = ['* as trained; ms of one image by images per call, and how many times those of global pooling']
     table = Table(title=title)
     headings = [heading for batch in bare['milliseconds'] for heading in (f'ms at {batch}', 'times')]
     for heading in ('way to share', 'crops', 'accuracy', 'points', *headings):

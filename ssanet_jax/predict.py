@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
             lines.write(json.dumps(json_line(prediction, _TOP.value)) + '\n')
             prediction.save(out / pictures[Path(str(prediction.path))])
             progress.advance(task)
-    print(f'{len(files) - len(unreadable)} images recognised: see {out}')
+    print(f'{len(files) - len(unreadable)} images recognized: see {out}')
     if unreadable:
         raise UserError(
             f'{len(unreadable)} of {len(files)} images cannot be read and were left out: {"; ".join(unreadable[:3])}'

@@ -53,7 +53,7 @@ class _Input(NamedTuple):
 
 
 class _Response(NamedTuple):
-    """What the device computes for a batch."""
+    """The results for a batch, computed on the devices."""
 
     outputs: Outputs
     probabilities: jax.Array  # [B, N]
@@ -61,7 +61,7 @@ class _Response(NamedTuple):
 
 
 class Predictor:
-    """A trained network as a function of photos.
+    """Predicts classes and parts of photos with a trained network.
 
     Args:
       model: the network; it stays as it is.
@@ -186,7 +186,12 @@ class Predictor:
         return _Input(network_input(pixels, self.config.data), pixels.shape[:2], path)
 
     def _predictions(self, batch: Sequence[_Input], response: Any) -> Iterator[Prediction]:
-        """Args: response: a `_Response` on the host, with NumPy arrays in place of JAX's."""
+        """Converts the results for a batch to predictions.
+
+        Args:
+          batch: the inputs, without the padding of the batch.
+          response: a `_Response` on the host, with NumPy arrays in place of JAX's.
+        """
         outputs, terms = response.outputs, response.terms
         scaled = 'scale_mining' in self.active
         for i, given in enumerate(batch):
@@ -217,7 +222,15 @@ class Predictor:
     def _evidence(
         self, index: int, logits: np.ndarray, parts: np.ndarray, image: np.ndarray, bias: np.ndarray
     ) -> Evidence:
-        """Args: index: of the predicted class; logits `[N]` and their terms `[K, N]`, `[N]`, `[N]`."""
+        """Compares each term of the logits for the predicted class with that for the runner-up.
+
+        Args:
+          index: index of the predicted class.
+          logits: `[N]`, the sum of the terms.
+          parts: `[K, N]`, the terms of the parts.
+          image: `[N]`, the term of the image.
+          bias: `[N]`, the biases of the heads that read parts.
+        """
         order = np.argsort(-logits, kind='stable')
         others = order[order != index]
         second = int(others[0]) if len(others) else index

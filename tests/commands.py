@@ -45,7 +45,7 @@ json.dump(codes, sys.stdout)
 
 
 class Ended(NamedTuple):
-    """What became of a command."""
+    """The outcome of a command."""
 
     code: int
     stdout: str
@@ -89,7 +89,7 @@ def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, befo
     """Runs a command on the arguments of each case, a process each.
 
     Args:
-      module: of the command.
+      module: the module of the command.
       cases: {name: arguments}.
       folder: for the outputs.
       before: Python that changes something of it; see `changed`.

@@ -1,4 +1,4 @@
-"""What all tests share: compiled programs kept between runs, a tiny configuration, one trained run."""
+"""Shared by all tests: compiled programs kept between runs, a tiny configuration, one trained run."""
 
 import os
 import shutil

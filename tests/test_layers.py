@@ -139,7 +139,7 @@ def test_configurations_import_little():
     modules = find_modules(ROOT, PACKAGE)
     for path in sorted((ROOT / 'configs').glob('[!_]*.py')):
         targets = {target for _, target in find_imports(path, f'configs.{path.stem}', modules, PACKAGE)}
-        assert targets <= allowed | {PACKAGE}, path  # the package stands for its other configurations
+        assert targets <= allowed | {PACKAGE}, path  # importing the package means its other configurations
 
 
 @pytest.mark.parametrize(

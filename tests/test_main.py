@@ -144,7 +144,7 @@ def make_folders(tmp: Path) -> None:
 
 @pytest.fixture(scope='module')
 def cases(tmp_path_factory) -> dict[str, Case]:
-    """What became of every case."""
+    """The outcome of every case."""
     tmp = tmp_path_factory.mktemp('main')
     make_folders(tmp)
     commands, workdirs = {}, {}
@@ -208,7 +208,7 @@ module.loop.train = train
 
 
 def test_importing_the_loop_starts_no_backend():
-    """Otherwise flags such as the platform, and multi-process initialisation, would come too late."""
+    """Otherwise flags such as the platform, and multi-process initialization, would come too late."""
     backends = (
         'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; '
         'print(len(xla_bridge._backends)); '

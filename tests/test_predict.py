@@ -27,7 +27,7 @@ def predict(*arguments):
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory, finished_run):
-    """Nine test images as files, one of them in a sub-folder, one wider than high, and one that is no image."""
+    """Nine test images as files, one of them in a sub-folder, one wider than high, and one that is not an image."""
     folder = tmp_path_factory.mktemp('photos')
     test = load_dataset(load_run(finished_run.workdir).config.data).test
     (folder / 'more').mkdir()

@@ -40,5 +40,5 @@ def get_config():
         ),
         stage('part_tuning', epochs=1, learning_rate=0.005, train=parts, schedule='constant'),
     )
-    config.checkpoint_steps = 3  # of 8 steps an epoch
+    config.checkpoint_steps = 3  # of 8 steps per epoch
     return config

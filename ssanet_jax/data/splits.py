@@ -36,9 +36,9 @@ def hold_out_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset
 
     Args:
       dataset: a data set without validation examples.
-      fraction: of each class, in (0, 1). At least one image of a class stays in the training split; at least one is
-        held out if the class has two or more.
-      seed: of the draw. The draw of a class depends on this seed and the class's name only.
+      fraction: share of each class, in (0, 1). At least one image of a class stays in the training split; at least
+        one is held out if the class has two or more.
+      seed: the seed of the draw. The draw of a class depends on this seed and the class's name only.
 
     Raises:
       UserError: the fraction is out of range, or no class has two images.

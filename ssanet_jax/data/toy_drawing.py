@@ -288,7 +288,7 @@ def draw_forms(
     forms differ.
 
     Args:
-      forms: of beak, crown, wing and tail, each in 0..3.
+      forms: the forms of beak, crown, wing and tail, each in 0..3.
       rng: source of randomness.
       size: side of the image, in pixels.
       distractors: number of parts of other birds in the background.

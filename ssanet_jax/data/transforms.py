@@ -24,7 +24,7 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str 
 
     Args:
       image: uint8 [H, W, 3].
-      height, width: of the result, in pixels.
+      height, width: the size of the result, in pixels.
       interpolation: how images are enlarged, a key of `INTERPOLATIONS`.
 
     Returns:
@@ -203,7 +203,7 @@ class RandomErasing(grain.transforms.RandomMap):
     """Fills a random rectangle with noise (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020).
 
     Attributes:
-      probability: of erasing, in [0, 1); 0 turns it off.
+      probability: the probability of erasing, in [0, 1); 0 turns it off.
     """
 
     probability: float

@@ -101,7 +101,7 @@ def gather(numbers: Iterable[int]) -> list[int]:
     """Collects the numbers of all processes.
 
     Args:
-      numbers: of this process, each 0 or more.
+      numbers: the numbers of this process, each 0 or more.
 
     Returns:
       The numbers of all processes, sorted, without duplicates.

@@ -6,11 +6,13 @@ Decodes every image once, and prints a table of problems with a cure for each. T
 errors, 1 if there are errors, and 2 if the data set cannot be listed. Errors are missing or unreadable images, counts
 that differ from the published ones, classes without training images, labels out of range, boxes outside their image,
 and the same image in train and test or in two classes. Grayscale images, boxes that extend beyond their image, a
-subset of the classes, skipped files, near duplicates, tiny images and imbalanced classes are reported as warnings or
-notes, which do not change the exit code.
+subset of the classes, skipped files, duplicates within a class, near duplicates, tiny images and imbalanced classes are
+reported as warnings or notes, which do not change the exit code. The last line is 'ok: ...', or 'N problems: ...' with
+the number of errors.
 
-`--fix_list=FILE` also writes the files that have errors, one path per line, relative to the folder: those to replace,
-and for an image in both train and test the copy in train, which is the one to remove.
+`--fix_list=FILE` also writes the files that have errors, one path per line, relative to the folder: those to replace;
+for an image in both train and test the copy in train, which is the one to remove; and for an image in two classes all
+copies, of which the one with the right class is the one to keep.
 """
 
 import io
@@ -87,7 +89,7 @@ def _listing(**fields) -> Listing:
     """Lists the data set as training does.
 
     Args:
-      fields: of ``config.data``.
+      fields: the fields of ``config.data``.
 
     Raises:
       UserError: the folder does not hold the data set; the message names this command's flags.
@@ -143,7 +145,7 @@ def write_fix_list(file: Path, paths: Iterable[str]) -> None:
 
     Args:
       file: the file to write.
-      paths: of files in the data set. Those with line breaks in their names are omitted.
+      paths: paths of files in the data set. Those with line breaks in their names are omitted.
 
     Raises:
       UserError: the file cannot be written.

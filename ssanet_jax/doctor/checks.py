@@ -40,7 +40,7 @@ class Finding:
     examples: tuple[str, ...]
     """One line per occurrence; not empty."""
     cure: str
-    """What the user can do about it."""
+    """How the user can fix it."""
     files: tuple[str, ...] = ()
     """Files to replace or remove, relative to the data set's root."""
 

@@ -24,7 +24,7 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-      accuracy: of the prediction, the sum of the fused heads.
+      accuracy: accuracy of the prediction, the sum of the fused heads.
       examples: number of images.
       heads: accuracy of each head.
       unreadable: positions of the images that could not be read; they count as wrong.
@@ -91,7 +91,7 @@ def evaluate(
 
     Args:
       count_correct: from `make_count_correct`. With several processes it must be a `jax.jit` function.
-      params, stats: of the model, on the devices of the mesh.
+      params, stats: the model's parameters and statistics, on the devices of the mesh.
       batches: from `pipeline.eval_batches`.
       mesh: the devices.
     """

@@ -37,10 +37,10 @@ def draw_parts(
     Args:
       image: uint8 `[H, H, 3]`, RGB, the network's input.
       boxes: `[K, 4]`, `(y0, x0, y1, x1)` in pixels of the input; they may reach outside.
-      scales: of each part, the side chosen by scale mining as a multiple of the proposal's; empty without scale mining.
+      scales: `[K]`, the side chosen by scale mining as a multiple of the proposal's; empty without scale mining.
       caption: a line below the picture.
-      side: of the picture, pixels.
-      orientations: of each part, the orientation chosen by oriented pooling, a key of `QUARTER_TURNS`. It is drawn as
+      side: side of the picture, pixels.
+      orientations: each part's orientation chosen by oriented pooling, a key of `QUARTER_TURNS`. It is drawn as
         an arrow: to the right for horizontal, down for vertical, and the opposite way for the reversed orientations.
       proposals: `[K, 4]`, the parts before scale mining, drawn dashed.
       keypoints: `[P, 3]`, (y, x, visible), pixels of the input. The visible ones are drawn as dots, and the centers of
@@ -71,7 +71,16 @@ def draw_parts(
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8) -> np.ndarray:
-    """Arranges pictures of one size row by row on a white sheet."""
+    """Arranges pictures of one size row by row on a white sheet.
+
+    Args:
+      pictures: uint8 `[h, w, 3]` each, at least one.
+      columns: pictures per row.
+      gap: pixels between the pictures and around them.
+
+    Returns:
+      uint8 `[H, W, 3]`.
+    """
     height, width, _ = pictures[0].shape
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
@@ -83,7 +92,11 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture in the format of the path's suffix (.png, .jpg).
+    """Writes a picture in the format of the path's suffix (.png, .jpg).
+
+    Args:
+      path: the file; its folder is created if needed.
+      picture: uint8 `[H, W, 3]`, RGB.
 
     Raises:
       UserError: the file cannot be written.

@@ -24,7 +24,15 @@ def text_size(text: str, font_size: int) -> tuple[int, int]:
 
 
 def draw_text(picture: np.ndarray, text: str, y: int, x: int, font_size: int, color: Color) -> None:
-    """Draws a line into an RGB picture in place, its upper left corner at (y, x)."""
+    """Draws a line of text into a picture, in place.
+
+    Args:
+      picture: uint8 `[H, W, 3]`, RGB; changed in place.
+      text: one line.
+      y, x: the upper left corner of the text, in pixels of the picture.
+      font_size: in pixels.
+      color: RGB.
+    """
     canvas = Image.fromarray(picture)
     ImageDraw.Draw(canvas).text((x, y), text, fill=color, font=_font(font_size))
     picture[:] = np.asarray(canvas)

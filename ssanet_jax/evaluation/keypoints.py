@@ -105,7 +105,16 @@ class _AnnotationSource:
 
 
 def annotations_in_input_pixels(example: Mapping[str, Any], data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Key points and box of an example in pixels of the network's input; see `annotated_batches`."""
+    """Converts the annotations of an example to pixels of the network's input.
+
+    Args:
+      example: an example of a data set with key points: `'image'`, `'keypoints'`, `'box'` (see `dataset.Source`).
+      data: the `data` section of a config.
+
+    Returns:
+      Key points, float32 `[P, 3]`, (y, x, visible), where a point outside of the crop is not visible; and the box,
+      float32 `[4]`, `(y0, x0, y1, x1)`, not clipped.
+    """
     shape = example['image'].shape[:2]
     points = to_input_pixels(example['keypoints'][:, :2], shape, data)
     inside = ((points >= 0) & (points <= data.image_size)).all(-1)

@@ -1,4 +1,4 @@
-"""What a network found in one image."""
+"""The prediction for one image."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssanet_jax.evaluation.drawing import draw_parts, save_picture
 
-# What oriented pooling chooses from, in the order of `oriented_features`.
+# The orientations that oriented pooling chooses from, in the order of `oriented_features`.
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
 
 
@@ -34,7 +34,7 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network found in one image. Boxes are `(y0, x0, y1, x1)`; K is 0 for a network without parts."""
+    """The prediction for one image. Boxes are `(y0, x0, y1, x1)`; K is 0 for a network without parts."""
 
     label: str  # name of the predicted class
     class_index: int

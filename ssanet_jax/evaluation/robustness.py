@@ -25,7 +25,7 @@ class RobustnessResult:
       drop: percentage points lost against the original images.
       examples: number of images.
       unreadable: positions of the images that could not be read.
-      seed: of the random angles.
+      seed: the seed of the random angles.
     """
 
     accuracy: dict[str, float]
@@ -117,7 +117,7 @@ def evaluate_robustness(
       classify: images, uint8 `[B, S, S, 3]` on the devices of the mesh -> classes, integers `[B]`, or logits `[B, N]`.
       batches: from `pipeline.eval_batches`. Each image counts once; an unreadable image counts as wrong.
       mesh: the devices.
-      seed: of the random angles, in [0, 2**32).
+      seed: the seed of the random angles, in [0, 2**32).
     """
 
     def count(params, stats, batch):

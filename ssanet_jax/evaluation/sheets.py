@@ -14,10 +14,10 @@ def parts_sheet(
     """Draws images with their parts (Figure 6); the caption gives the prediction, and the truth if it differs.
 
     Args:
-      predictions: of the images, at least one.
-      labels: index of the true class of each.
+      predictions: the prediction for each image; at least one.
+      labels: index of the true class of each image.
       columns: images per row.
-      side: of each picture, pixels.
+      side: side of each picture, pixels.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
@@ -42,7 +42,7 @@ def keypoints_sheet(
 
     Args:
       predictions, labels, side: as for `parts_sheet`.
-      keypoints: of each image, `[P, 3]`, (y, x, visible) in pixels of the input
+      keypoints: the key points of each image, `[P, 3]`, (y, x, visible) in pixels of the input
         (`keypoints.annotations_in_input_pixels`).
 
     Returns:
@@ -57,7 +57,7 @@ def keypoints_sheet(
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """At most `count` of `total` positions at even distances, so that nobody picks the images to show."""
+    """At most `count` of `total` positions at even distances, so that the images shown are not hand-picked."""
     return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 

@@ -95,6 +95,13 @@ def aligned_scale(shift: jax.Array, scales: int) -> jax.Array:
     """The candidate that a shift r pairs with the central filter: `((S - 1) / 2 - r) mod S`.
 
     Row r of the circulant matrix (Eq. 6) pairs candidate n with filter (n + r) mod S.
+
+    Args:
+      shift: int32 `[B, K]`, in 0..S-1.
+      scales: S.
+
+    Returns:
+      int32 `[B, K]`, index of the candidate.
     """
     return ((scales - 1) // 2 - shift) % scales
 

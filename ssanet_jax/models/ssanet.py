@@ -160,7 +160,7 @@ class SSANet(nnx.Module):
         Args:
           images: uint8 `[B, image_size, image_size, 3]`, RGB.
           active: the groups that take part, that is, those trained so far. The logits of an untrained head would be
-            noise, so they are neither computed nor summed.
+            noise, so they are neither computed nor summed. The logits of the image classifier are always computed.
           training: whether to compute the features and logits of all M proposals, for the losses.
           map_candidates: distributes the regions over devices (`distributed.candidate_map`).
         """

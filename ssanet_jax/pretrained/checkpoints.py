@@ -26,7 +26,7 @@ _INTERPOLATIONS = ('bilinear', 'bicubic')
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointInfo:
-    """What is known of a checkpoint besides its weights."""
+    """Facts about a checkpoint besides its weights."""
 
     architecture: str
     """As its publisher calls it, such as 'tf_efficientnet_lite0'."""

@@ -18,7 +18,7 @@ _MARK = object()
 
 
 class ReadableFile(Protocol):
-    """What `pickletools` needs of a file."""
+    """The part of a file object that `pickletools` uses."""
 
     def read(self, count: int, /) -> bytes: ...
     def readline(self) -> bytes: ...

@@ -22,16 +22,16 @@ class ReportInputs:
       settings: the run's configuration, in its original order.
       run: the run with its network.
       dataset: the run's data set.
-      predictions: of the run's network for the test images.
+      predictions: the predictions of the run's network for the test images.
       result: `results.json`; None while the training is not finished.
       stage_results: `evaluation.json` of each finished stage.
       steps: number of steps done in each stage that has started.
-      best_step: of a training in progress, the step of the network that is best on the validation images so far; None
+      best_step: while training, the step of the network that is best on the validation images so far; None
         if the network is that of the newest checkpoint.
       measurements: the files that `ssanet_jax.measure` wrote, by name ('robustness', 'keypoints', 'sharing').
       curves: None if the run has no history.
       damaged_histories: what the curves lack, in words.
-      similarity: of the aligned parts; None without oriented pooling or with too few test images.
+      similarity: the similarity of the aligned parts; None without oriented pooling or with too few test images.
     """
 
     workdir: Path

@@ -188,7 +188,8 @@ def confused_pair_images(
     has the highest probability.
 
     Args:
-      pairs, predictions: of the run.
+      pairs: the run's confused pairs of classes.
+      predictions: the run's predictions for the test set.
       dataset: the data set that was predicted.
       data: the `data` section of the run's config.
 

@@ -20,7 +20,7 @@ class Section:
     """A section of the report.
 
     Attributes:
-      id: of the HTML element: letters, digits and hyphens.
+      id: the id of the HTML element: letters, digits and hyphens.
       title: its heading and its entry in the table of contents.
       template: file in `templates/` that shows `content`.
       content: the data that the template shows, or a string to be shown instead of it.
@@ -53,7 +53,7 @@ def render_report(title: str, header: object, sections: Sequence[Section], foote
     """The whole page. Every text is escaped; its Content-Security-Policy forbids scripts and requests.
 
     Args:
-      title: of the page.
+      title: the title of the page.
       header: a `run_sections.Header`.
       sections: in their order.
       footer: the last line.

@@ -18,7 +18,7 @@ MEASURE_AGAIN = 'delete it, or measure again'
 
 
 class FieldCheck(NamedTuple):
-    """What the value of a field must be: in words for the error message, and as a function."""
+    """A requirement on the value of a field: in words for the error message, and as a function."""
 
     description: str
     is_valid: Callable[[Any], bool]

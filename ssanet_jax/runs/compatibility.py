@@ -100,7 +100,7 @@ def _differences(a: Any, b: Any, path: str = '') -> set[str]:
     Args:
       a: the settings of a run.
       b: the settings given now.
-      path: of both, in the whole configuration.
+      path: the path of both trees in the whole configuration.
     """
     if isinstance(a, dict) and isinstance(b, dict):
         # A field that a run of an earlier version lacks was off.

@@ -17,7 +17,7 @@ from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
 
 LOCK_FILE = '.lock'
-# What a file system without locks answers, such as some network file systems.
+# The errors of a file system without locks, such as some network file systems.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 

@@ -1,4 +1,4 @@
-"""What a stage of training works with."""
+"""The context of a training stage."""
 
 import dataclasses
 from pathlib import Path
@@ -46,7 +46,7 @@ class StageContext:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Passes end within a step where the batch size does not divide the number of images."""
+        """Steps per epoch. Epochs end within a step if the batch size does not divide the number of images."""
         return len(self.dataset.train) / self.config.data.batch_size
 
     @property

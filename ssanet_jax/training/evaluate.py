@@ -96,9 +96,9 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
 
 
 def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: Console) -> RunEvaluation:
-    """The accuracy on the test images of the network that validation images selected.
+    """Evaluates, on the test images, the network selected on the validation images.
 
-    The result is kept in `test.json`: a run looks at its test images once.
+    The result is kept in `test.json`: a run is evaluated on its test images only once.
     """
     path = workdir / 'test.json'
     result = read_result(path, RunEvaluation, TRAIN_AGAIN)

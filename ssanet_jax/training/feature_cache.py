@@ -193,7 +193,7 @@ def _to_host(array: jax.Array) -> np.ndarray:
 
 
 def _cache_key(context: StageContext, state: TrainState, layout: FeatureLayout, num_processes: int) -> dict[str, Any]:
-    """What features depend on: those with another key are of no use.
+    """The key of a cache. Features stored under another key are discarded.
 
     Groups that train are left out: features do not depend on them (`check_stages`), and a resumed stage starts with
     other weights than it computed its features with.

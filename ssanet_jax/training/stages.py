@@ -108,7 +108,7 @@ def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
 
 
 def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]:
-    """What is wrong with a stage, and the cure, in words that continue 'stage NAME ...'."""
+    """Yields each problem of a stage with its cure, worded to follow 'stage NAME ...'."""
     if unknown := [field for field in stage if field not in FIELDS]:
         yield f'has an unknown field {unknown[0]!r}: choose from {", ".join(FIELDS)}'
     groups = *GROUPS, BASELINE

@@ -22,7 +22,7 @@ from ssanet_jax.training.stages import learning_rate, make_optimizer, split_grou
 
 
 class Loss(NamedTuple):
-    """What a loss needs and what its gradient reaches."""
+    """The groups that a loss requires and those that it trains."""
 
     needs: frozenset[str]  # groups that must have been trained, or be in training
     trains: frozenset[str]  # groups that get a gradient

@@ -1,15 +1,18 @@
-"""What is due after each step of a stage: fetching metrics, an evaluation, a checkpoint."""
+"""When a stage fetches metrics, evaluates and saves a checkpoint."""
 
 import dataclasses
 
 from ssanet_jax.data.pipeline import num_steps
 
-FETCH_STEPS = 20  # steps between two fetches of metrics, so that the host seldom waits for the devices
+FETCH_STEPS = 20  # steps between two fetches of metrics, so that the host rarely waits for the devices
 
 
 @dataclasses.dataclass(frozen=True)
 class Triggers:
-    """Tells what is due after a step. Steps count from 1 within the stage; resuming does not restart the count."""
+    """Decides after each step whether to fetch metrics, evaluate or save a checkpoint.
+
+    Steps count from 1 within the stage; resuming does not restart the count.
+    """
 
     num_images: int  # images per epoch
     batch_size: int

@@ -43,7 +43,7 @@ def test_lossless_kinds_are_exact(kind):
 def test_jpeg_has_pillows_pixels(options):
     data = _encode(Image.fromarray(_smooth()), 'JPEG', quality=90, **options)
     expected = np.array(Image.open(io.BytesIO(data)))
-    # The two libraries may round a colour conversion differently.
+    # The two libraries may round a color conversion differently.
     np.testing.assert_allclose(_decode(data).astype(int), expected.astype(int), atol=2)
 
 

@@ -357,7 +357,7 @@ def test_random_erasing_fills_one_rectangle():
         if changed.any():
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             box = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert box.mean() > 0.95  # noise is 7 in all three colours now and then
+            assert box.mean() > 0.95  # noise is 7 in all three colors now and then
             shares.append(box.size / changed.size)
     assert 70 < len(shares) < 130
     assert 0.01 < min(shares) < 0.06 and 0.2 < max(shares) < 0.36

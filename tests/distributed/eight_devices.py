@@ -51,7 +51,7 @@ def check_steps(config, size=8, shapes=SHAPES, stages=(0, 1, 2)):
             places = jax.tree.map(lambda x: x.sharding, state)
             state, metrics = train_step(state, sharding.shard_batch(batch_of(size), mesh))
             for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True):
-                assert leaf.sharding.is_equivalent_to(place, leaf.ndim)  # or the next step would compile anew
+                assert leaf.sharding.is_equivalent_to(place, leaf.ndim)  # or the next step would compile again
             found = jax.device_get((metrics, state))
             if expected is None:
                 expected = found

@@ -64,7 +64,7 @@ def test_without_parts_their_loss_weights_do_not_matter():
 
 @pytest.fixture
 def rows(finished_run):
-    """What trained the finished run, and the same without oriented pooling."""
+    """The configuration of the finished run, and the same without oriented pooling."""
     full = load_run(finished_run.workdir).config
     full.stages = tuple(ConfigDict(row) for row in full.stages)
     return full, row_config(full, 'dsm')

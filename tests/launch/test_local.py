@@ -8,7 +8,7 @@ import time
 import pytest
 from launch_sandbox import CONFIG, DIR, FLAG, GOOD, TRAIN, Sandbox, wait_until
 
-# What `python -m ssanet_jax.main` is replaced by: it notes its id and that of a child, then does as its case says.
+# Replaces `python -m ssanet_jax.main`: it records its id and that of a child, then does as its case says.
 FAKE_TRAINING = """
 [[ $1 == -c ]] && exit 0
 id=${@: -1}; id=${id##*=}

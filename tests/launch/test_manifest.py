@@ -86,7 +86,7 @@ def problems(jobset: dict) -> list[str]:
     check(pod['nodeSelector']['cloud.google.com/gke-tpu-accelerator'] == 'tpu-v5-lite-podslice', 'accelerator')
     topology = [int(side) for side in pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x')]
     chips = container['resources']['limits']['google.com/tpu']
-    check(len(topology) == 2 and chips in (1, 4, 8), 'chips a host')  # of v5e
+    check(len(topology) == 2 and chips in (1, 4, 8), 'chips per host')  # of v5e
     check(container['resources']['requests']['google.com/tpu'] == chips, 'requests and limits')
     hosts = topology[0] * topology[1] // chips
     check(jobs['replicas'] == 1, 'one slice')

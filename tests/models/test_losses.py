@@ -218,7 +218,7 @@ def test_ranking_is_zero_when_the_order_is_right_by_the_margin():
     part_losses = np.array([[0.1, 0.5, 0.9, 2.0]], np.float32)
     scores = np.array([[3.0, 2.0, 1.0, 0.0]], np.float32)
     assert losses.ranking_loss(scores, part_losses) == 0
-    # Half a margin misses 1/2 on each of the three neighbouring pairs and nothing on the others.
+    # Half a margin misses 1/2 on each of the three neighboring pairs and nothing on the others.
     np.testing.assert_allclose(losses.ranking_loss(scores / 2, part_losses), 1.5)
 
 

@@ -86,7 +86,7 @@ def _train(config, workdir):
 
 @pytest.mark.slow
 def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monkeypatch):
-    config.data.validation = 0.25  # 3 of 12 images a class
+    config.data.validation = 0.25  # 3 of 12 images per class
     seen = []
     original = accuracy.evaluate
     sizes = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
@@ -100,7 +100,7 @@ def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monk
         assert results.stages[name].accuracy == best and results.stages[name].split == 'validation'
     assert 'test accuracy' not in text and 'validation accuracy' in text
 
-    # A second start measures nothing anew.
+    # A second start evaluates nothing again.
     again, _ = _train(config, tmp_path / 'run')
     assert again == results and len(seen) == 5
 

@@ -1,4 +1,4 @@
-"""What is set on the command line when a run is only evaluated: taken, or refused with a cure, but never ignored."""
+"""Overrides on the command line when a run is only evaluated: applied, or refused with a cure, but never ignored."""
 
 import pytest
 from commands import run_each
@@ -44,7 +44,7 @@ def test_what_has_nothing_to_do_with_sharing_names_no_such_command(tiny_config, 
 
 
 def test_only_what_was_typed_counts(tiny_config, workdir):
-    """A configuration file of other defaults is no wish."""
+    """Defaults of a configuration file that differ from the run are not refused."""
     config = changed(tiny_config, {'model.sharing': 'part', 'model.num_parts': 1})
     check_overrides(workdir, config, [])
     with pytest.raises(UserError, match=r'another config\.model\.num_parts,'):

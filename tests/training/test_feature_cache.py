@@ -141,7 +141,7 @@ def test_an_interrupted_description_goes_on_where_it_was(setting, monkeypatch, t
     assert again.read <= 128 - 32  # of 16 batches at least four were there
     whole = Setting(tmp_path_factory.mktemp('whole'), setting.config)
     chex.assert_trees_all_equal(resumed, list(whole.cached()))
-    # Whole now: nothing is read any more, not even for a run that begins anew.
+    # Whole now: nothing is read any more, not even for a run that starts again.
     assert list(setting.cached(Counted(setting.dataset.train, 0)))
 
 
@@ -166,7 +166,7 @@ def test_groups_that_train_may_have_moved(tmp_path, tiny_config):
 
 @pytest.mark.parametrize('group', ['backbone', 'proposals', 'scale_mining'])
 def test_another_network_describes_again(setting, group):
-    """As after a run of the same settings whose stage before was trained anew."""
+    """As after a run of the same settings whose previous stage was trained again."""
     before = list(setting.cached())
     setting.params = {**setting.params, group: jax.tree.map(lambda x: 1.1 * x, setting.params[group])}
     again = Counted(setting.dataset.train, 1000)

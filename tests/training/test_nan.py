@@ -1,4 +1,4 @@
-"""A run whose loss is no longer finite stops with one line, and what was good stays."""
+"""A run whose loss is no longer finite stops with one line, and keeps its last good checkpoint."""
 
 import jax
 import numpy as np

@@ -106,7 +106,7 @@ def test_killed_at_any_byte_it_goes_on_to_the_same_lines(checkpoint, tmp_path, m
     path = tmp_path / 'killed' / 'history.jsonl'
     run(path.parent)
     written = path.read_bytes()
-    # What was written before the checkpoint is there; of the rest, any beginning.
+    # Lines written before the checkpoint are complete; of the rest, any beginning.
     safe = sum(len(text) + 1 for text in written.splitlines() if json.loads(text)['step'] <= checkpoint)
     if checkpoint == 10:  # the last checkpoint comes before the last evaluation
         safe = written.rindex(b'\n', 0, -1) + 1

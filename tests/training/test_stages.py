@@ -1,4 +1,4 @@
-"""The table of stages: what it refuses, its learning rates, and its optimiser against SGD written out."""
+"""The table of stages: what it refuses, its learning rates, and its optimizer against SGD written out."""
 
 import math
 

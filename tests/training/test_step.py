@@ -300,7 +300,7 @@ def test_each_loss_by_hand(smoothing):
         'parts': cross_entropy(outputs.part_logits, repeated, smoothing).sum(1).mean(),
         'mac': losses.mac_loss(
             outputs.part_features[:, :K], 0.5
-        ),  # the parts that recognise, not those that are only ranked
+        ),  # the parts that classify, not those that are only ranked
         'ranking': ranking_by_loops(outputs.scores, cross_entropy(outputs.part_logits, repeated)),
         'scale_mining': cross_entropy(outputs.scale_logits, labels, smoothing).mean(),
         'oriented_pooling': cross_entropy(outputs.oriented_logits, labels, smoothing).mean(),

@@ -23,7 +23,8 @@ class Level(NamedTuple):
 class Backbone(Protocol):
     """A Flax NNX module that maps normalized images to feature maps.
 
-    BatchNorm, if the family has it, is switched by `train()` and `eval()`, as in every NNX module.
+    BatchNorm, if the family has it, is switched by `train()` and `eval()`, as in every NNX module. `mean`, `std` and
+    `interpolation` must be attributes of the class: `pretrained.checkpoints` reads them without building the network.
     """
 
     num_features: int  # channels of the last map
@@ -68,7 +69,7 @@ def is_dilated(output_stride: int, stride: int) -> bool:
       stride: the backbone's usual stride in pixels.
 
     Raises:
-      ValueError: `output_stride` is none of 0, `stride` and `stride / 2`.
+      ValueError: `output_stride` is not 0, `stride` or `stride / 2`.
     """
     if output_stride not in (0, stride, stride // 2):
         raise ValueError(f'output_stride must be {stride} or {stride // 2}; got {output_stride}')

@@ -33,7 +33,7 @@ def shared_statistics(axes: Sequence[str], counted: jax.Array) -> Iterator[None]
     Args:
       axes: names of the mesh axes over which the batch is sharded.
       counted: `[n]`, 1 for each real example of this device's shard and 0 for padding. If the shard of a layer has
-        m * n examples, each entry stands for m of them.
+        m * n examples, each entry represents m of them.
     """
     token = _SHARED.set((axes, counted))
     try:

@@ -85,7 +85,7 @@ def test_the_packages_of_the_larger_ones_fit(number):
 
 
 # Filter size, stride of the first block, expansion, and by number of the model: channels out, repeats.
-# Number 3 is none of the published: Lite0 with one block a stage, two in the last but one.
+# Number 3 is not a published model: it is Lite0 with one block per stage, and two in the last but one.
 STAGES = (
     (3, 1, 1, (16, 16, 16, 16), (1, 1, 1, 1)),
     (3, 2, 6, (24, 24, 24, 24), (2, 3, 3, 1)),
