@@ -1,8 +1,6 @@
 """The ablate command, on the tiny configuration."""
 
-import fcntl
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, run_each
+
+from ssanet_jax.runs.workdir import lock_workdir
 
 CONFIG = Path(__file__).with_name('tiny_config.py')
 
@@ -114,13 +114,8 @@ def test_rows_share_what_they_have_in_common(tmp_path):
 @pytest.mark.slow
 def test_a_seed_in_other_hands_is_left_alone(table, tmp_path):
     root = tmp_path / 'runs'
-    (root / 'seed0').mkdir(parents=True)
-    directory = os.open(root / 'seed0', os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+    with lock_workdir(root / 'seed0'):
         done = ablate(f'--workdir={root}', '--table=4', '--seeds=1')
-    finally:
-        os.close(directory)
     assert done.returncode == 0 and 'seed 0 is left to the process that works on it' in done.stderr
     assert done.stdout.splitlines()[-1].startswith('0 of 3 runs')
 

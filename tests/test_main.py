@@ -7,7 +7,7 @@ import pytest
 from commands import Ended, run_each, run_python
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
-from ssanet_jax.runs.workdir import claim_workdir
+from ssanet_jax.runs.workdir import LOCK_FILE, claim_workdir
 
 TINY = '--config=tests/tiny_config.py'
 CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
@@ -62,7 +62,10 @@ CASES = {
     'even S': ([TINY, '--config.model.num_scales=4'], ['config.model', 'scales must be odd', '4']),
     'K above M': ([TINY, '--config.model.num_parts=5'], ['num_parts must lie between 1 and num_proposals = 3', '5']),
     'too many proposals': ([TINY, '--config.model.num_proposals=1000'], ['proposals must be at most 516', '1000']),
-    'no weights for this backbone': ([TINY, '--config.model.pretrained=w.pth'], ["'resnet_tiny'", "'none'"]),
+    'no weights for this backbone': (
+        [TINY, '--config.model.pretrained=w.pth'],
+        ["'resnet_tiny'", 'config.model.pretrained=none'],
+    ),
     'unknown backbone': ([TINY, '--config.model.backbone=vgg'], ["'vgg'", 'choose one of', 'resnet_tiny']),
     'patches that do not tile': ([TINY, '--config.model.patch=4'], ['config.model', 'do not tile']),
     'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
@@ -77,10 +80,10 @@ CASES = {
     ),
     'batch larger than the set': (
         [TINY, '--config.data.batch_size=65'],
-        ['62 training images', '65', 'lower config.data.batch_size'],
+        ['62 training images', '65', 'reduce config.data.batch_size'],
     ),
     'empty batch': ([TINY, '--config.data.batch_size=0'], ['config.data.batch_size = 0', 'at least one']),
-    'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'raise resize']),
+    'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'increase resize']),
     'tiny birds': ([TINY, '--config.data.size=8'], ['size', 'at least 32', '8']),
     'unknown set': ([TINY, '--config.data.name=dogs'], ["'dogs'", 'config.data.name', 'toy_birds']),
     'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
@@ -116,7 +119,8 @@ class Case(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    paths = [folder] if folder.is_file() else folder.rglob('*')
+    """Every file of a folder except the lock, which a refused command may leave."""
+    paths = [folder] if folder.is_file() else [path for path in folder.rglob('*') if path.name != LOCK_FILE]
     return {str(path): path.read_bytes() if path.is_file() else b'' for path in paths}
 
 

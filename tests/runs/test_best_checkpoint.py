@@ -93,10 +93,10 @@ def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monk
     monkeypatch.setattr(evaluate, 'evaluate', sizes)
     results, text = _train(config, tmp_path / 'run')
     assert '18 training, 6 validation and 7 test images' in text
-    assert [result['examples'] for result in seen] == [6, 6, 6, 6, 7]  # three epochs, one epoch, the end
-    assert results.accuracy == seen[-1]['accuracy'] and results.examples == 7
+    assert [result.examples for result in seen] == [6, 6, 6, 6, 7]  # three epochs, one epoch, the end
+    assert results.accuracy == seen[-1].accuracy and results.examples == 7
     for name, evaluations in (('one', seen[:3]), ('two', seen[3:4])):
-        best = max(result['accuracy'] for result in evaluations)
+        best = max(result.accuracy for result in evaluations)
         assert results.stages[name].accuracy == best and results.stages[name].split == 'validation'
     assert 'test accuracy' not in text and 'validation accuracy' in text
 

@@ -32,7 +32,7 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(type(out), 'write_text', full)
-    with pytest.raises(UserError, match=r'cannot write .*report.html \(No space left on device\): make room'):
+    with pytest.raises(UserError, match=r'cannot write .*report.html \(No space left on device\): free some space'):
         write_out(out, 'second')
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ['report.html'] and out.read_text() == 'first'
@@ -61,7 +61,9 @@ def test_paths_where_no_file_can_be(tmp_path):
     with pytest.raises(UserError, match='is a folder: give the name of a file'):
         check_out(tmp_path)
     for function in (check_out, lambda out: write_out(out, 'text')):
-        with pytest.raises(UserError, match=r'cannot write .*taken/page \(.*\): make room, or give another --out'):
+        with pytest.raises(
+            UserError, match=r'cannot write .*taken/page \(.*\): free some space, or give another --out'
+        ):
             function(taken / 'page')
     check_out(tmp_path / 'new/page')
     assert [path.name for path in (tmp_path / 'new').iterdir()] == [] and taken.read_text() == 'text'
