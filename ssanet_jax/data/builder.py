@@ -107,7 +107,7 @@ class _ArrayRecordSource:
         example['file'] = example['file'].decode(errors='surrogateescape')
         example['label'] = np.int32(example['label'])
         image = decode_image(example['image'], example['file'])
-        example['image'] = image[: max(image.shape[0] - example.pop('crop_bottom'), 0)]
+        example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
         if not example['image'].size:
             raise UnreadableImage(
                 f'{example["file"]} is empty after cropping its bottom rows: remove it from the data set'
@@ -127,7 +127,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes the images and annotations of any `Listing`."""
 
     name = 'records'
-    VERSION = tfds.core.Version('3.0.0')
+    VERSION = tfds.core.Version('2.0.0')
     # Nothing is downloaded. Without this, TFDS looks for a checksum file next to this module, for which it imports
     # a package (importlib_resources) that it does not require.
     url_infos: ClassVar[dict[str, Any]] = {}
@@ -142,7 +142,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             'image': tfds.features.Image(shape=(None, None, 3)),
             'label': tfds.features.ClassLabel(num_classes=len(self._listing.class_names)),
             'file': tfds.features.Text(),
-            'crop_bottom': np.int32,  # rows to crop when the image is read
+            'cut_bottom': np.int32,  # rows to crop when the image is read; renaming it would invalidate all copies
         }
         first = self._listing.records[0]
         if first.box is not None:
@@ -175,7 +175,7 @@ class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 'label': record.label,
                 # As bytes, since a file name need not be UTF-8.
                 'file': record.path.encode(errors='surrogateescape'),
-                'crop_bottom': image.crop_bottom,
+                'cut_bottom': image.crop_bottom,
             }
             if record.box is not None:
                 example['box'] = record.box * np.float32(image.scale)

@@ -1,6 +1,8 @@
 """The stored copy of a data set: small images byte for byte, large ones at the size that the network needs."""
 
 import io
+import json
+import pathlib
 
 import cv2
 import numpy as np
@@ -106,3 +108,32 @@ def test_another_size_is_another_copy(listing, config, tmp_path):
     config.resize = 24  # no part of what is stored now
     builder.build_dataset(listing, config)
     assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3
+
+
+FINGERPRINTS = {
+    (True, None): '42c043537dfbc686',
+    (True, 448): '25985080bb9266ea',
+    (False, None): '135a3d0a8d0e9aee',
+    (False, 448): '98b2b3e213662bfd',
+}
+
+
+@pytest.mark.parametrize('annotated, side', FINGERPRINTS)
+def test_copies_of_released_versions_are_found(annotated, side):
+    """A changed fingerprint makes every user copy all images again: change it only with the stored bytes."""
+    box, points = np.float32([20, 40, 100, 120]), np.float32([[60, 80, 1], [0, 0, 0]])
+    annotations = (box, points) if annotated else (None, None)
+    records = [
+        Record('a/1.jpg', 0, 'train', *annotations, 1700000000000000000),
+        Record('b/2.jpg', 1, 'test', *annotations, 5),
+    ]
+    listing = Listing('set', 'Set', pathlib.Path('/data/set'), ('a', 'b'), records)
+    assert builder._fingerprint(listing, side) == FINGERPRINTS[annotated, side]
+    assert builder._digest(records).startswith('909c5b1d7481d125')
+
+
+def test_the_stored_fields_are_those_of_released_versions(listing, config):
+    builder.build_dataset(listing, config)
+    (features,) = pathlib.Path(config.prepared_dir).glob('set-*/records/2.0.0/features.json')
+    fields = json.loads(features.read_text())['featuresDict']['features']
+    assert set(fields) == {'image', 'label', 'file', 'cut_bottom', 'box', 'keypoints'}
