@@ -65,7 +65,13 @@ class ModeRow:
 
     def to_json(self) -> dict[str, Any]:
         """The row in `sharing.json`."""
-        header = {'way': str(self.mode), **self.mode._asdict(), 'crop_size': self.crop_size, 'trained': self.trained}
+        header = {
+            'way': str(self.mode),
+            'sharing': self.mode.sharing,
+            'dilate': self.mode.dilated,
+            'crop_size': self.crop_size,
+            'trained': self.trained,
+        }
         return header | ({'problem': self.problem} if self.result is None else dataclasses.asdict(self.result))
 
 

@@ -13,6 +13,7 @@ from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments import sharing_tradeoff
 from ssanet_jax.experiments.sharing_tradeoff import (
+    ModeRow,
     SharingMode,
     candidate_modes,
     measure_sharing,
@@ -182,6 +183,19 @@ def test_modes_of_dilated_and_undilated_runs(config):
     assert trained_mode(run) == SharingMode('part')
     dilated = a_run(config, nnx.eval_shape(lambda: built(output_stride=4)))
     assert [str(way) for way in candidate_modes(dilated)] == list(ALL)
+
+
+def test_the_fields_of_sharing_json_keep_their_names():
+    """Files of released versions and the scripts that read them have these names."""
+    row = ModeRow(SharingMode('image', dilated=True), None, True, None, 'too large').to_json()
+    assert row == {
+        'way': 'image, dilated',
+        'sharing': 'image',
+        'dilate': True,
+        'crop_size': None,
+        'trained': True,
+        'problem': 'too large',
+    }
 
 
 def test_weights_are_shared_and_the_run_is_not_changed(config):
