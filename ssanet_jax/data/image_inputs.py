@@ -33,7 +33,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
             raise UserError(f'{path} does not exist: give images or folders of images')
         if path.is_dir():
             # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
-            found = (file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = (file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
             files += sorted(file for file in found if file.parent.resolve() != excluded)
         else:
             files.append(path)
