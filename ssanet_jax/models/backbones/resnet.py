@@ -116,8 +116,9 @@ class ResNet(nnx.Module):
           output_stride: half of the usual stride makes the last stage dilated instead of strided; 0 is the usual one.
         """
         usual_strides = strides
-        self.dilated = is_dilated(output_stride, (4 if pool else 2) * math.prod(strides))
-        if self.dilated:
+        # `dilated` is the backbone's; a subclass may halve its stride without dilating a stage.
+        self.dilated = self.last_stage_dilated = is_dilated(output_stride, (4 if pool else 2) * math.prod(strides))
+        if self.last_stage_dilated:
             strides = (*strides[:-1], 1)
         self.stem = conv(3, widths[0], stem_size, 2, dtype, rngs)
         self.stem_norm = norm(widths[0], dtype, rngs)
@@ -129,7 +130,7 @@ class ResNet(nnx.Module):
             stage = []
             for index in range(count):
                 first = index == 0
-                dilated = self.dilated and number == last and first
+                dilated = self.last_stage_dilated and number == last and first
                 stage.append(block(channels, width, stride if first else 1, dtype, rngs, dilated))
                 channels = width * block.expansion
             stages.append(nnx.List(stage))
@@ -161,7 +162,7 @@ class ResNet(nnx.Module):
             # Flax's annotation of `padding` leaves out tuples.
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for index, stage in enumerate(self.stages):
-            dilated = self.dilated and index == len(self.stages) - 1
+            dilated = self.last_stage_dilated and index == len(self.stages) - 1
             blocks = [remat_if(self.remat, block) for block in stage]
             undilated = 1 if dilated else len(blocks)  # the first block of a dilated stage handles its own dilation
             for block in blocks[:undilated]:

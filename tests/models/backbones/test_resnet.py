@@ -80,6 +80,17 @@ def test_tiny_resnet_can_be_resized_and_trains():
     assert np.isfinite(norms).all() and any(norms)
 
 
+def test_half_the_stride_of_tiny_resnet_dilates_no_stage():
+    """Only the final averaging changes its stride, whatever the number of blocks: the stages' maps stay the same."""
+    coarse, fine = (TinyResNet(nnx.Rngs(0), repeats=(2, 3), output_stride=stride) for stride in (0, 4))
+    coarse.eval(), fine.eval()
+    assert fine.dilated and not fine.last_stage_dilated and (coarse.stride, fine.stride) == (8, 4)
+    images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    for ours, theirs in zip(fine.pyramid(images)[:-1], coarse.pyramid(images)[:-1], strict=True):
+        np.testing.assert_array_equal(ours.map, theirs.map)
+    np.testing.assert_allclose(fine(images)[:, ::2, ::2], coarse(images), rtol=1e-6, atol=1e-6)
+
+
 def test_the_running_variance_is_unbiased():
     norm = BatchNorm(3, momentum=0.9, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(2, 2, 1, 3)).astype(np.float32)
