@@ -26,11 +26,13 @@ def create_model(
         'hub:OWNER/NAME' (such as 'hub:timm/resnet50.tv_in1k'), the work directory of a run, or 'none'.
       image_size: side of the input, pixels.
       seed: draws the random weights.
-      **settings: any other argument of `SSANet`, such as `num_parts` or `sharing`.
+      **settings: any other argument of `SSANet`, such as `num_parts`, `sharing`, or `mean` and `std`.
 
     Raises:
       UserError: settings that are unknown or do not fit together, or weights that cannot be read.
     """
+    # `build_model` reads the normalization from the data section of a configuration.
+    data = {name: settings.pop(name) for name in ('mean', 'std') if name in settings}
     model = dict(settings, backbone=backbone, pretrained=pretrained)
-    config = ConfigDict(dict(seed=seed, data=dict(image_size=image_size), model=model))
+    config = ConfigDict(dict(seed=seed, data=dict(image_size=image_size, **data), model=model))
     return build_model(config, num_classes)

@@ -295,6 +295,14 @@ def test_create_model():
         ssanet_jax.create_model('resnet_tiny', num_classes=3, num_partz=3)
 
 
+def test_create_model_with_another_normalization():
+    mean, std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
+    model = ssanet_jax.create_model('resnet_tiny', num_classes=3, image_size=SIDE, num_parts=2, mean=mean, std=std)
+    assert (model.mean, model.std) == (mean, std)
+    model = ssanet_jax.create_model('resnet_tiny', num_classes=3, image_size=SIDE, num_parts=2, mean=mean, std=None)
+    assert (model.mean, model.std) == (mean, model.backbone.std)
+
+
 def test_list_backbones():
     assert {'resnet50', 'efficientnet_lite0', 'convnext_tiny'} <= set(ssanet_jax.list_backbones())
 
