@@ -115,8 +115,6 @@ class _Tensor:
         data = self.storage.data
         if data is None:
             raise ValueError('a tensor whose storage was not read')
-        data = self.storage.data
-        assert data is not None  # read before any tensor is made
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
         # With a stride of 0, a few bytes could claim to be terabytes: every element must exist in the storage.
         if last >= data.size or int(np.prod(self.shape, dtype=object)) > data.size:
