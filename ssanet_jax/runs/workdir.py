@@ -1,13 +1,13 @@
 """A work directory: its lock, and the settings and data that it belongs to."""
 
 import contextlib
-import errno
+import fcntl
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 from ml_collections import ConfigDict
 
 from ssanet_jax.distributed import processes
@@ -17,8 +17,6 @@ from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
 
 LOCK_FILE = '.lock'
-# The errors of a file system without locks, such as some network file systems.
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 class WorkdirLocked(UserError):
@@ -30,7 +28,7 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of a work directory while the context is open.
 
     The primary process holds an OS lock on `workdir/.lock`, which the system releases when the process ends, even
-    if it is killed. The file itself stays. On a file system without locks a warning is logged instead.
+    if it is killed. The file itself stays. If the file system cannot lock it, a warning is logged instead.
 
     Args:
       workdir: created if it does not exist.
@@ -42,21 +40,23 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     if not processes.is_primary_process():
         yield
         return
-    # Not `fallback_to_soft`: a marker file would outlive a killed process and keep the next one out.
-    lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0, fallback_to_soft=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
+        descriptor = os.open(workdir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
+    try:
+        # Not `filelock`: it takes EACCES, which some network file systems give for every lock, for another process.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
         raise WorkdirLocked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
         logging.warning('%s cannot be locked (%s): make sure that no other run trains there', workdir, error.strerror)
     try:
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 def is_claimed(workdir: Path) -> bool:

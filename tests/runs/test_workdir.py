@@ -55,13 +55,16 @@ def test_a_killed_process_releases_its_lock(tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize('code', ['ENOSYS', 'ENOLCK', 'EIO', 'EPERM', 'EACCES', 'EBADF', 'ESTALE'])
+def test_a_file_system_without_locks_gives_a_warning(code, tmp_path, monkeypatch, caplog):
+    number = getattr(errno, code)
+
     def refuse(*_):
-        raise OSError(errno.ENOSYS, 'Function not implemented')
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr('fcntl.flock', refuse)
     with lock_workdir(tmp_path / 'run'):
-        assert 'cannot be locked (Function not implemented)' in caplog.text
+        assert f'cannot be locked ({os.strerror(number)})' in caplog.text
 
 
 def test_a_place_where_no_directory_can_be(tmp_path):
