@@ -24,8 +24,9 @@ from configs import common
 from ssanet_jax.distributed import sharding
 from ssanet_jax.experiments.timing import Log, Workload, no_log, time_interleaved
 from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.runs.run import active_groups, build_model
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.training.feature_cache import make_extract_features
 from ssanet_jax.training.step import TrainState, make_train_step
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.groups import BASELINE
+from ssanet_jax.models.groups import BASELINE, active_groups
 from ssanet_jax.runs.compatibility import MOVABLE
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.preprocessing import complete_preprocessing
-from ssanet_jax.runs.run import active_groups
 from ssanet_jax.training.step import stage_losses
 
 # Fields of config.model that have an effect only if one of these groups is active.

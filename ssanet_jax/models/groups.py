@@ -3,6 +3,10 @@
 Each group is an attribute of `SSANet`. A group is active once a stage has trained it.
 """
 
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
 GROUPS = (
     'backbone',  # images -> feature maps
     'proposals',  # scores of the anchor boxes, from which the parts are selected
@@ -12,3 +16,8 @@ GROUPS = (
     'oriented_pooling',  # Oriented Pooling (OP)
 )
 BASELINE = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
+
+
+def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
+    """The groups trained by the end of stage `index` of `config.stages`. Predictions do not use the others."""
+    return frozenset(group for stage in stages[: index + 1] for group in stage.train)

@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.preflight.chips import Topology, example
 from ssanet_jax.preflight.collectives import Collective, read_collectives
 from ssanet_jax.preflight.memory_traffic import hbm_bytes, kernel_cycles
-from ssanet_jax.runs.run import active_groups, build_model
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.training.step import TrainState, make_train_step
 
 # Keeps libtpu from looking for a TPU on this machine, claiming it, and logging that there is none.

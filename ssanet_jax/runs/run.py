@@ -1,7 +1,6 @@
 """Networks: built from a configuration, or loaded from a work directory."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,16 +12,12 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocessing
-
-
-def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
-    """The groups trained by the end of stage `index`. The others are random and take no part in predictions."""
-    return frozenset(group for stage in stages[: index + 1] for group in stage.train)
 
 
 def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True) -> SSANet:

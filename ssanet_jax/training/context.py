@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet
-from ssanet_jax.runs.run import active_groups
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.drawing import save_picture
 from ssanet_jax.evaluation.sheets import evenly, parts_sheet
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.best_checkpoint import BestCheckpoint
@@ -29,7 +30,7 @@ from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_net
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_json
 from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
-from ssanet_jax.runs.run import active_groups, build_model, load_run
+from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext

@@ -9,9 +9,8 @@ import optax
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import BASELINE, GROUPS
+from ssanet_jax.models.groups import BASELINE, GROUPS, active_groups
 from ssanet_jax.runs.aliases import STAGE_FIELDS, upgrade_fields
-from ssanet_jax.runs.run import active_groups
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')

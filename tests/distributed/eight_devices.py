@@ -17,8 +17,9 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map as mapped_over_candidates
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones.resnet import TinyResNet
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.runs.run import active_groups, build_model
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.training import loop
 from ssanet_jax.training.step import TrainState, make_train_step
 

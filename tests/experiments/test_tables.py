@@ -5,8 +5,7 @@ import pytest
 from configs import common, cub, demo, rows
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.tables import ROWS, TABLES, row_config
-from ssanet_jax.models.groups import BASELINE, GROUPS
-from ssanet_jax.runs.run import active_groups
+from ssanet_jax.models.groups import BASELINE, GROUPS, active_groups
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.step import stage_losses
 

@@ -20,11 +20,12 @@ from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
-from ssanet_jax.runs.run import active_groups, build_model, load_run
+from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir
 from ssanet_jax.training import feature_cache, loop
 from ssanet_jax.training import step as steps

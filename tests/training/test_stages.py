@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import GROUPS
-from ssanet_jax.runs.run import active_groups
+from ssanet_jax.models.groups import GROUPS, active_groups
 from ssanet_jax.training import stages
 from ssanet_jax.training.stages import stage
 

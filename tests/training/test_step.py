@@ -17,10 +17,10 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models import losses
-from ssanet_jax.models.groups import GROUPS
+from ssanet_jax.models.groups import GROUPS, active_groups
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import merge_model, split_model
-from ssanet_jax.runs.run import active_groups, build_model
+from ssanet_jax.runs.run import build_model
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.step import TrainState
 
