@@ -32,7 +32,7 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.runs.files import CONFIG_FILE
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.feature_file import FeatureFile, FeatureLayout, delete_other_files, features_path
-from ssanet_jax.training.step import TrainState, ranks_proposals, stage_losses
+from ssanet_jax.training.step import TrainState, needs_proposal_features, stage_losses
 
 _SYNC_BATCHES = 50  # a killed process loses at most as many
 _FEATURE_GROUPS = ('backbone', 'proposals', 'scale_mining')  # groups whose weights the features depend on
@@ -56,7 +56,9 @@ def cached_batches(context: StageContext, state: TrainState) -> Iterator[dict[st
       UserError: the disk is too small for the features, or the images cannot be read.
     """
     losses = stage_losses(context.active, context.stage.train, context.config.loss.weights)
-    extract_features = make_extract_features(context.model, context.active, ranks_proposals(losses), context.mesh)
+    extract_features = make_extract_features(
+        context.model, context.active, needs_proposal_features(losses), context.mesh
+    )
     one_image = jax.ShapeDtypeStruct((1, *(context.config.data.image_size,) * 2, 3), np.uint8)
     layout = FeatureLayout.of(jax.eval_shape(extract_features, state.params, state.stats, one_image))
     _compute_features(context, state, extract_features, layout)

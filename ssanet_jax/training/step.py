@@ -41,7 +41,7 @@ LOSSES = {
     'oriented_pooling': _loss('proposals', 'oriented_pooling', trains=('backbone', 'oriented_pooling')),
     'part_head': _loss('proposals', 'part_head', trains=('backbone', 'part_head')),
 }
-_ALL_PROPOSALS = {'parts', 'mac', 'ranking'}  # losses over all M proposals, not only the K parts
+_READ_PROPOSAL_FEATURES = {'parts', 'mac', 'ranking'}  # losses that read `Outputs.part_features`
 
 
 class TrainState(NamedTuple):
@@ -90,9 +90,9 @@ def stage_losses(active: Collection[str], trained: Collection[str], weights: Con
     }
 
 
-def ranks_proposals(losses: Collection[str]) -> bool:
+def needs_proposal_features(losses: Collection[str]) -> bool:
     """Whether any of these losses reads the features of all M proposals, not only of the K parts."""
-    return bool(_ALL_PROPOSALS & set(losses))
+    return bool(_READ_PROPOSAL_FEATURES & set(losses))
 
 
 def compute_losses(
@@ -164,7 +164,7 @@ def make_train_step(
     extract_features = partial(
         SSANet.extract_features,
         active=active,
-        training=ranks_proposals(weights),
+        training=needs_proposal_features(weights),
         map_candidates=partial(candidate_map, mesh=mesh),
     )
 
