@@ -97,8 +97,8 @@ def is_primary_process() -> bool:
     return jax.process_index() == 0
 
 
-def gather(numbers: Iterable[int]) -> list[int]:
-    """Collects the numbers of all processes.
+def gather_distinct(numbers: Iterable[int]) -> list[int]:
+    """Collects the distinct numbers of all processes.
 
     Args:
       numbers: the numbers of this process, each 0 or more.

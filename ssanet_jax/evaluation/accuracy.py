@@ -106,5 +106,5 @@ def evaluate(
     examples = int(counts.pop('examples'))
     heads = {name: int(value) / examples for name, value in counts.items()}
     return Evaluation(
-        accuracy=heads.pop('sum'), examples=examples, heads=heads, unreadable=processes.gather(unreadable)
+        accuracy=heads.pop('sum'), examples=examples, heads=heads, unreadable=processes.gather_distinct(unreadable)
     )

@@ -116,7 +116,7 @@ def _compute_features(
     if processes.is_primary_process():
         delete_other_files(directory, process.count)
     # Processes work on each batch together, so all go on from the one that has written least.
-    done = processes.gather([file.written // batch_bytes])[0]
+    done = min(processes.gather_distinct([file.written // batch_bytes]))
     if done < num_batches:
         _check_disk_space(directory, (num_batches - done) * batch_bytes * process.count, context.index)
         gigabytes = num_batches * batch_bytes * process.count / 1e9

@@ -174,7 +174,7 @@ def train_stage(context: StageContext) -> StageResult:
                 items = {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
                 checkpoints.save(step, items)
             if triggers.epoch_ends(step):
-                logger.log_unreadable(list_unreadable(context.dataset.train, processes.gather(skipped)))
+                logger.log_unreadable(list_unreadable(context.dataset.train, processes.gather_distinct(skipped)))
                 skipped.clear()
             if triggers.restart_clock(step):
                 logger.restart_clock(step)
