@@ -84,7 +84,7 @@ def _robustness_table(result: dict[str, Any]) -> Table:
 
 
 def _keypoints_table(result: dict[str, Any]) -> Table:
-    """Below, for each key point: in how many percent of the images it is nearest to part 1, 2, ..."""
+    """The last rows give, for each key point, the percentage of images in which it is nearest to part 1, 2, ..."""
     measured = result['boxes']
     title = f'{result["dataset"]}, stage {result["stage"]}: from parts to key points in {result["images"]} test images'
     table = Table(title=title)
@@ -106,7 +106,7 @@ def _keypoints_table(result: dict[str, Any]) -> Table:
 
 
 def _of_part(measured: dict[str, Any], part: int) -> list[float]:
-    """Its distance, where there are several parts."""
+    """The distance of one part; empty if there is only one part."""
     return measured['distance_of_part'][part : part + 1] if len(measured['distance_of_part']) > 1 else []
 
 

@@ -74,7 +74,7 @@ def run_python(
 
 
 def changed(module: str, before: str) -> tuple[str, str]:
-    """For `run_python`: a command, after Python that changes something of it, where `module` is the command's."""
+    """Arguments for `run_python` that run a command after Python code `before`, which may change its `module`."""
     start = (
         f'import importlib, inspect\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
         "if hasattr(module, '__path__'):\n    module = importlib.import_module(module.__name__ + '.__main__')\n"
@@ -86,16 +86,16 @@ def changed(module: str, before: str) -> tuple[str, str]:
 
 
 def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, before: str = '') -> dict[str, Ended]:
-    """Runs a command on the arguments of each case, a process each.
+    """Runs a command with the arguments of each case, one process per case.
 
     Args:
       module: the module of the command.
       cases: {name: arguments}.
-      folder: for the outputs.
-      before: Python that changes something of it; see `changed`.
+      folder: the folder for the outputs.
+      before: Python code that runs before the command; see `changed`.
 
     Returns:
-      {name: what became of it}.
+      {name: outcome}.
     """
     stems = {name: str(folder / f'case{number}') for number, name in enumerate(cases)}
     given = {'module': module, 'before': before, 'cases': {name: (cases[name], stems[name]) for name in cases}}

@@ -11,7 +11,7 @@ from commands import ROOT
 
 from ssanet_jax import cli
 
-# TensorStore knows no OSError: it says in words what was wrong, and Orbax raises that in threads of its own.
+# TensorStore does not raise OSError: the cause is in the message, and Orbax raises it in its own threads.
 MAINS = {
     'full': "lambda: open('/dev/full', 'w').write(100_000 * 'x')",
     'checkpoint': 'fail',

@@ -28,7 +28,7 @@ FLOORS = (
 )
 # Commands are above all floors, like the `__main__` of a package. Nothing imports a command.
 COMMANDS = ('main', 'predict', 'measure', 'ablate', 'export', 'app')
-# The data pipeline knows no network, though the floor of `models` is lower.
+# The data pipeline must not import networks, though the floor of `models` is lower.
 FORBIDDEN = {'data': ('models', 'pretrained')}
 # Configuration files are data: they may name stages and raise errors; configs/rows.py picks rows of the tables.
 CONFIGS_MAY_IMPORT = ('training.stages', 'errors', 'experiments.tables')

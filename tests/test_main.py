@@ -212,7 +212,7 @@ module.loop.train = train
 
 
 def test_importing_the_loop_starts_no_backend():
-    """Otherwise flags such as the platform, and multi-process initialization, would come too late."""
+    """A backend would ignore later flags, such as the platform, and multi-process initialization."""
     backends = (
         'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; '
         'print(len(xla_bridge._backends)); '

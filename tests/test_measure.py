@@ -90,7 +90,7 @@ def test_errors_are_one_line(workdir, tmp_path):
 
 
 def test_a_run_without_parts_and_data_that_moved(workdir):
-    """As a run with global pooling: no proposals, and robustness is all there is to measure."""
+    """Like a run with global pooling: without proposals, only robustness can be measured."""
     changes = """
 import dataclasses
 from ssanet_jax.runs import run as runs

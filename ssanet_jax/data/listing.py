@@ -78,7 +78,7 @@ def expand_home(path: str, field: str) -> pathlib.Path:
     """Replaces a leading ``~`` or ``~NAME`` by the user's home folder.
 
     Args:
-      path: as the user wrote it.
+      path: the path as the user wrote it.
       field: the setting that holds it, for the message, such as 'config.data.dir'.
 
     Raises:

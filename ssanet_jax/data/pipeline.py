@@ -56,7 +56,7 @@ def train_batches(
     Args:
       source: the training examples.
       data: the ``data`` section of a configuration.
-      seed: in [0, 2**32).
+      seed: the seed of the order and the augmentation, in [0, 2**32).
       epochs: passes over the source, at least 1.
       start: number of images that all processes together have consumed before, a multiple of the batch size. A
         resumed run gets exactly the batches that would have followed.

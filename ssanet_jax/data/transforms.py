@@ -143,8 +143,8 @@ class RandomCropFlip(grain.transforms.RandomMap):
     Attributes:
       size: side of the result, in pixels.
       flip: whether to flip.
-      scale_min: in (0, 1]. If it is below 1, the side of the crop is uniform in [scale_min, 1] x size, and the crop
-        is enlarged to ``size``.
+      scale_min: smallest crop, in (0, 1]. If it is below 1, the side of the crop is uniform in [scale_min, 1] x size,
+        and the crop is enlarged to ``size``.
       interpolation: how it is enlarged, a key of `INTERPOLATIONS`.
     """
 
@@ -173,7 +173,7 @@ class ColorJitter(grain.transforms.RandomMap):
     """Scales brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength].
 
     Attributes:
-      strength: in [0, 1); 0 turns it off.
+      strength: the largest relative change, in [0, 1); 0 turns it off.
     """
 
     strength: float

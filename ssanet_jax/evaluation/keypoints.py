@@ -17,7 +17,7 @@ from ssanet_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PartStatistics:
-    """Where the centers of the parts lie.
+    """Statistics of the centers of the parts.
 
     Attributes:
       distance: from the center of a part to the nearest visible key point, pixels of the input, mean over parts and

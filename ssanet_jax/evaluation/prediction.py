@@ -22,9 +22,9 @@ class Evidence:
     """
 
     runner_up: str  # name of the class with the second-highest score; empty if there is only one class
-    parts: tuple[float, ...]  # of each part, summed over the heads that read parts
-    image: float  # of the image as a whole, where it takes part in the prediction; else 0
-    bias: float  # of the biases of the heads that read parts
+    parts: tuple[float, ...]  # term of each part, summed over the heads that read parts
+    image: float  # term of the whole image, where it takes part in the prediction; else 0
+    bias: float  # term of the biases of the heads that read parts
 
     @property
     def total(self) -> float:
@@ -43,9 +43,9 @@ class Prediction:
     class_names: tuple[str, ...] = dataclasses.field(repr=False)
     boxes: np.ndarray  # float32 [K, 4], the parts, pixels of the source image after its EXIF orientation
     scales: np.ndarray  # float32 [K], side of each box over that of its proposal; [0] without scale mining
-    orientations: tuple[str, ...]  # of each part; empty without oriented pooling
+    orientations: tuple[str, ...]  # orientation of each part; empty without oriented pooling
     evidence: Evidence
-    path: str | None  # of the file; None for an image in memory
+    path: str | None  # path of the file; None for an image in memory
     image: np.ndarray = dataclasses.field(repr=False)  # uint8 [S, S, 3], the network's input
     input_boxes: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], `boxes` in pixels of that input
     input_proposals: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], the parts before scale mining

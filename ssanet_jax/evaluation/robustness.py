@@ -21,7 +21,7 @@ class RobustnessResult:
     """Accuracies under perturbations of the images.
 
     Attributes:
-      accuracy: in [0, 1], by name of the perturbation.
+      accuracy: accuracy in [0, 1], by name of the perturbation.
       drop: percentage points lost against the original images.
       examples: number of images.
       unreadable: positions of the images that could not be read.
@@ -93,7 +93,7 @@ def random_angles(seed: int, index: jax.Array) -> jax.Array:
     """Draws an angle for each image, uniform in [0, 360) degrees, from the seed and its position in the set.
 
     Args:
-      seed: in [0, 2**32).
+      seed: the seed, in [0, 2**32).
       index: int32 `[B]`, positions in the set.
 
     Returns:

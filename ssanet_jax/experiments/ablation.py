@@ -23,9 +23,9 @@ from ssanet_jax.training import loop
 
 
 class Ablation(NamedTuple):
-    """Where the runs of a configuration are stored: `root/seed<k>/<row>`."""
+    """The runs of a configuration, stored in `root/seed<k>/<row>`."""
 
-    config: ConfigDict  # of full SSANet
+    config: ConfigDict  # a configuration of full SSANet
     root: Path
 
     def seed_dir(self, seed: int) -> Path:
@@ -98,7 +98,7 @@ def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequ
       rows: the rows to measure.
       seed: the seed of their runs.
       names: keys of `measurements.MEASUREMENTS`.
-      console: for progress messages.
+      console: the console for progress messages.
     """
     for row in rows:
         workdir = ablation.workdir(row, seed)

@@ -25,8 +25,8 @@ CENTER = 'centre of the image'  # the baseline: photographers center the object
 class Options:
     """Settings of the measurements."""
 
-    seed: int = 0  # of the random angles
-    rounds: int = 5  # of timing
+    seed: int = 0  # seed of the random angles
+    rounds: int = 5  # rounds of timing
     batch_size: int | None = None  # images per timed call; None: the run's evaluation batch
 
 

@@ -31,7 +31,7 @@ GLOBAL_POOLING = 'global pooling'  # the baseline: the backbone with its image c
 
 
 class SharingMode(NamedTuple):
-    """Where the features of regions come from."""
+    """A way to compute the features of regions: how they are shared, and at which stride."""
 
     sharing: Sharing
     dilated: bool = False
@@ -49,7 +49,7 @@ class ModeResult:
     won: int  # images that this mode has right and the trained mode wrong
     lost: int  # the reverse
     difference: float  # accuracy minus that of the trained mode, percentage points
-    half_width: float  # of its 95 % interval, see `compare_images`
+    half_width: float  # half the width of its 95 % interval, see `compare_images`
     milliseconds: dict[str, float]  # per image, by images per call
 
 
@@ -80,7 +80,7 @@ class SharingResult:
     """The result of `measure_sharing`."""
 
     rows: tuple[ModeRow, ...]
-    baseline_accuracy: float | None  # of global pooling; None if the run trained no image classifier
+    baseline_accuracy: float | None  # accuracy of global pooling; None if the run trained no image classifier
     baseline_milliseconds: dict[str, float]
     examples: int
     unreadable: list[int]  # positions of images; they count as wrong
@@ -231,7 +231,10 @@ def _evaluate(predict: Mapping[str, Predict], own: str, dataset: Dataset, data: 
 
 
 def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[Any, jax.Array]]:
-    """For `evaluate`: right answers by (network, head), and those that only it or only `own` has."""
+    """Makes a function for `evaluate` that counts correct images by (network, head).
+
+    It also counts the images that only one of each network and `own` classifies correctly.
+    """
 
     def count(params, stats, batch):
         del params, stats  # each network has its own

@@ -98,7 +98,7 @@ def analyze(
         return result
 
     stages: list[StageReport] = []
-    tried: list[dict[int, float]] = []  # of each stage: batch -> bytes on a device
+    tried: list[dict[int, float]] = []  # one per stage: batch -> bytes per device
     for index, stage in enumerate(config.stages):
         result = compile_stage(index, batch)
         times = roofline(result, topology, config.model.dtype) if isinstance(result, CompiledStep) else None

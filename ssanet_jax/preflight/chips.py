@@ -119,7 +119,7 @@ class Topology(NamedTuple):
 
     name: str  # as the user gave it
     chip: Chip
-    shape: tuple[int, ...]  # of a TPU slice, or (number of GPUs,)
+    shape: tuple[int, ...]  # shape of a TPU slice, or (number of GPUs,)
 
     @property
     def devices(self) -> int:

@@ -65,7 +65,7 @@ def download_config(repository: str) -> dict[str, Any] | None:
     """Downloads the `config.json` of a repository, or reads it from the hub's cache.
 
     Args:
-      repository: as in `download_weights`.
+      repository: 'OWNER/NAME', or 'OWNER/NAME@REVISION'.
 
     Returns:
       The parsed file; None if there is none or it cannot be downloaded, in which case `download_weights` reports why.

@@ -38,7 +38,7 @@ def learning_curves(workdir: Path, stages: Sequence[Mapping[str, Any]]) -> Learn
       stages: the stages of its configuration, with `name` and `epochs`.
 
     Returns:
-      None if the run has no history, as runs of early versions.
+      The curves; None if the run has no history, as runs of early versions.
 
     Raises:
       UserError: a history cannot be read.

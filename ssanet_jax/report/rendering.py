@@ -55,7 +55,7 @@ def render_report(title: str, header: object, sections: Sequence[Section], foote
     Args:
       title: the title of the page.
       header: a `run_sections.Header`.
-      sections: in their order.
+      sections: the sections, in order.
       footer: the last line.
     """
     style = importlib.resources.files(_PACKAGE).joinpath('report.css').read_text()

@@ -58,7 +58,7 @@ _CHECKS = {
 class StageSummary:
     """The fields of a stage's `evaluation.json` that the report shows."""
 
-    accuracy: float  # of the prediction, the sum of the fused heads
+    accuracy: float  # accuracy of the prediction, the sum of the fused heads
     examples: int
     heads: Mapping[str, float]  # accuracy of each head
     steps: int

@@ -123,12 +123,12 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def checkpoint_dir(workdir: Path, stage: str) -> Path:
-    """Where a stage keeps its checkpoints."""
+    """The folder of a stage's checkpoints."""
     return workdir / stage / 'checkpoints'
 
 
 def best_dir(workdir: Path, stage: str) -> Path:
-    """Where a stage keeps the network that validation images selected."""
+    """The folder of the network that a stage selected on the validation images."""
     return workdir / stage / 'best'
 
 

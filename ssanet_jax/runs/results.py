@@ -30,7 +30,7 @@ class _JsonObject:
 class EvaluationResult(_JsonObject):
     """Accuracy of a network on one set of images."""
 
-    accuracy: float  # of the prediction, which sums the logits of all heads
+    accuracy: float  # accuracy of the prediction, which sums the logits of all heads
     examples: int  # number of images
     heads: dict[str, float]  # {head: accuracy}
     unreadable: list[str]  # one message per image that could not be read; such an image counts as wrong

@@ -71,7 +71,7 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
     Args:
       config: the configuration as given; the network's settings come from the run.
       workdir: the run's work directory. The result goes to its `evaluation.json`.
-      console: for progress.
+      console: the console for progress messages.
 
     Raises:
       UserError: there is no trained network, or the data has other classes.

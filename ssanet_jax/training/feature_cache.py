@@ -66,7 +66,7 @@ def cached_batches(context: StageContext, state: TrainState) -> Iterator[dict[st
 
 
 def folder(workdir: Path, stage: str) -> Path:
-    """Where a stage keeps its features while it trains."""
+    """The folder of a stage's features while it trains."""
     return workdir / stage / 'features'
 
 

@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     Args:
       config: the whole configuration.
       workdir: the run's work directory.
-      console: for progress.
+      console: the console for progress messages.
 
     Returns:
       The content of `workdir/results.json`.
@@ -215,10 +215,10 @@ def _stage_batches(
 
 
 def _initial_state(context: StageContext, optimizer: optax.GradientTransformation) -> tuple[TrainState, float]:
-    """Where a stage starts, and the seconds already spent on it.
+    """The state that a stage starts from, and the seconds already spent on it.
 
-    This is the stage's newest checkpoint if an earlier start left one; else the network of the previous stage; else
-    the network as it was built.
+    The state is the stage's newest checkpoint if an earlier start left one; else the network of the previous stage;
+    else the network as it was built.
     """
     config, workdir, stage, mesh = context.config, context.workdir, context.stage, context.mesh
     _, params, stats = split_model(context.model)

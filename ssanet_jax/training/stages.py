@@ -55,8 +55,8 @@ def stage(
       warmup_epochs: epochs of linear warm-up from zero.
       freeze_batch_norm: BatchNorm uses its running statistics and does not update them, also in groups that train.
         This protects a pretrained backbone from the noise of small batches.
-      cache: for a stage that trains only heads: number of augmented views per image whose features are computed once
-        and kept on disk (`training/feature_cache.py`); 0 computes features in every epoch.
+      cache: number of augmented views per image whose features are computed once and kept on disk, for a stage that
+        trains only heads (`training/feature_cache.py`); 0 computes features in every epoch.
       **old_names: fields under their names in earlier versions (`runs/aliases.py`), such as `rate`.
 
     Raises:
@@ -171,7 +171,7 @@ def make_optimizer(stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: fl
       stage: the stage.
       optimizer: the `config.optimizer` section. 'sgd' has momentum and adds the weight decay to
         the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
-      steps_per_epoch: for the learning rate schedule.
+      steps_per_epoch: converts epochs to steps in the learning rate schedule.
     """
     base = learning_rate(stage, steps_per_epoch)
 

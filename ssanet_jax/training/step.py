@@ -146,7 +146,7 @@ def make_train_step(
       stage: the stage. With a `cache`, batches hold `features` in place of `image`.
       active: groups trained by the end of this stage.
       config: the whole configuration (`loss`, `optimizer`, `mesh`).
-      steps_per_epoch: for the learning rate schedule.
+      steps_per_epoch: converts epochs to steps in the learning rate schedule.
       mesh: the devices that hold the state and the batches.
 
     Returns:

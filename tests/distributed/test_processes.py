@@ -1,4 +1,4 @@
-"""Several real processes over loopback: they train as one does, and none outlives another's death for long."""
+"""Several real processes over loopback train as one does; if one dies, the others end soon after."""
 
 import os
 import signal

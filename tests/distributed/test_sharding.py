@@ -17,7 +17,7 @@ from ssanet_jax.errors import UserError
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'shard_heads', 'memory', 'candidate_map', 'evaluation'])
 def test_on_eight_devices(case):
-    """As on one: see eight_devices.py, which needs a process of its own."""
+    """Eight devices compute the same as one: see eight_devices.py, which needs its own process."""
     path = (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))
     environment = os.environ | {
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
@@ -35,7 +35,7 @@ def test_on_eight_devices(case):
     [('auto', None, (8, 1)), ('auto', 32, (8, 1)), ('auto', 6, (4, 2)), ('auto', 1, (1, 8)), ('2x4', 32, (2, 4))],
 )
 def test_the_shape_of_the_mesh(shape, images, expected):
-    """As many devices as there are images go to the data; the others share each image's candidates."""
+    """The data axis gets as many devices as there are images; the others share the candidates of each image."""
     devices = [types.SimpleNamespace(process_index=0) for _ in range(8)]
     assert sharding._mesh_shape(devices, shape, images) == expected
 

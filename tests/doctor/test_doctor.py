@@ -55,7 +55,7 @@ def test_all_defects_are_found_at_once(photographs, tmp_path):
     with open(strange, 'wb') as file:
         file.write(b'no image')
 
-    # A terminal that knows no accents must not stop the report either.
+    # A terminal that cannot encode accents must not stop the report either.
     listed = tmp_path / 'fix.txt'
     listed.write_text('of an earlier run')
     done = doctor('--dataset=folder', f'--data_dir={photographs}', '--fix-list', listed, PYTHONIOENCODING='ascii')

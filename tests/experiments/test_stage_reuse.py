@@ -138,7 +138,7 @@ def test_a_run_of_an_earlier_version_is_another(finished_run, rows, images, tmp_
 
 @pytest.mark.slow
 def test_a_head_starts_as_it_was_built(finished_run, rows, tmp_path):
-    """The stage before knows nothing of it: the checkpoint has no such group."""
+    """The previous stage does not have the head: its checkpoint lacks the group."""
     full, _ = rows
     full.model.part_head = 'gap'
     model = build_model(full, 16)

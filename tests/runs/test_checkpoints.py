@@ -1,4 +1,4 @@
-"""Checkpoints: separate items, the way back from a damaged one, and what is said when there is none."""
+"""Checkpoints: separate items, fallback from a damaged one, and the error when there is none."""
 
 import gc
 import shutil

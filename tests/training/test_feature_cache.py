@@ -114,7 +114,7 @@ def test_a_resumed_stage_goes_on_in_the_same_order(setting):
 
 
 class Counted:
-    """A source that counts what is read of it, and breaks after so many."""
+    """A source that counts the examples read, and fails after `most` of them."""
 
     def __init__(self, source, most):
         self._source, self.most, self.read = source, most, 0
@@ -155,7 +155,7 @@ def test_statistics_make_another_network(setting):
 
 
 def test_groups_that_train_may_have_moved(tmp_path, tiny_config):
-    """As in a stage that trains scale mining on frozen parts, when it goes on from its own checkpoint."""
+    """Like a stage that trains scale mining on frozen parts and resumes from its own checkpoint."""
     tiny_config.stages[INDEX].update(cache=2, epochs=3)
     tiny_config.stages[INDEX].train = dict(scale_mining=0.1, image_classifier=1)
     check_stages(tiny_config.stages, tiny_config.optimizer)
@@ -167,7 +167,7 @@ def test_groups_that_train_may_have_moved(tmp_path, tiny_config):
 
 @pytest.mark.parametrize('group', ['backbone', 'proposals', 'scale_mining'])
 def test_another_network_describes_again(setting, group):
-    """As after a run of the same settings whose previous stage was trained again."""
+    """Like a run with the same settings whose previous stage was trained again."""
     before = list(setting.cached())
     setting.params = {**setting.params, group: jax.tree.map(lambda x: 1.1 * x, setting.params[group])}
     again = Counted(setting.dataset.train, 1000)
