@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -120,12 +121,15 @@ def _parse(argv: list[str]) -> list[str]:
     argv[:] = config_files.use_packaged_files(argv)
     config_files.check_exists(argv)
     try:
-        argv[:] = upgrade_arguments(argv, lambda: config_files.load(argv))
+        if config_files.is_given(argv):
+            argv[:] = upgrade_arguments(argv, lambda: config_files.load(argv))
         arguments = flags.FLAGS(argv)[1:]
         config_files.check_content()
         return arguments
-    except SystemExit:  # absl leaves with 1 after it has printed the help
-        sys.exit(0)
+    except SystemExit as error:
+        if _is_help(error):  # absl leaves with 1 after it has printed the help
+            sys.exit(0)
+        raise  # by the configuration file
     except UserError:
         raise  # of the configuration file itself
     except Exception as error:
@@ -137,6 +141,12 @@ def _parse(argv: list[str]) -> list[str]:
         if isinstance(error, (TypeError, ValueError)):
             raise UserError(f'a --config override has a value of the wrong type: {error}') from error
         raise
+
+
+def _is_help(error: SystemExit) -> bool:
+    """Whether one of absl's help flags ends the process."""
+    owners = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(isinstance(owner, (app.HelpFlag, app.HelpfullFlag, app.HelpXMLFlag)) for owner in owners)
 
 
 def _missing_flags(error: Exception) -> str | None:

@@ -43,6 +43,11 @@ def check_exists(argv: list[str]) -> None:
             raise UserError(f'there is no configuration file {path!r}: check --config')
 
 
+def is_given(argv: list[str]) -> bool:
+    """Whether the command line has a --config flag."""
+    return bool(_values(argv))
+
+
 def load(argv: list[str]) -> ConfigDict:
     """The configuration of the command line, without its overrides."""
     return config_flags.ConfigFileFlagParser('config').parse(_values(argv)[-1])
@@ -99,7 +104,7 @@ def explain(argv: list[str], error: Exception) -> str | None:
 
 def unknown_field(argv: list[str]) -> str | None:
     """The first override of a field that the configuration does not have, as the user typed it."""
-    if not _values(argv):
+    if not is_given(argv):
         return None
     # config_flags does not say which override failed, so each is looked up again.
     config = load(argv)

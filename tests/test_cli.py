@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from commands import ROOT
+from commands import ROOT, run_python
 
 from ssanet_jax import cli
 
@@ -134,6 +134,28 @@ def test_help_says_what_a_command_does_and_takes():
     assert done.returncode == 0
     assert done.stdout.startswith('Measures a trained run beyond its accuracy')
     assert '--workdir: Folder of a trained run.' in done.stdout and not done.stderr
+
+
+def test_a_config_file_that_exits_is_no_help(tmp_path):
+    """Its message and exit code are kept; only absl's help flags end with 0."""
+    file = tmp_path / 'exits.py'
+    file.write_text("import sys\ndef get_config():\n    sys.exit('the data is not here')\n")
+    done = run_python(('-m', 'ssanet_jax.main'), f'--config={file}', f'--workdir={tmp_path / "run"}')
+    assert (done.returncode, done.stdout, done.stderr) == (1, '', 'the data is not here\n')
+
+
+@pytest.mark.parametrize('flag', ['-?', '--helpshort', '--helpfull', '--helpxml'])
+def test_each_help_flag_ends_with_zero(flag):
+    done = run_python(('-m', 'ssanet_jax.measure'), flag)
+    assert done.returncode == 0 and 'workdir' in done.stdout
+
+
+@pytest.mark.parametrize('name', ['model.dilate=true', 'stages[0].statistics=running'])
+def test_an_old_override_without_a_config_file_is_one_line(name):
+    done = run_python(('-m', 'ssanet_jax.main'), f'--config.{name}')
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: --config is missing')
 
 
 SSANET = (sys.executable, '-m', 'ssanet_jax')
