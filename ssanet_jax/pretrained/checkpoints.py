@@ -101,7 +101,8 @@ def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
       backbone: a key of `BACKBONES`, whose defaults serve where the checkpoint's own facts are unknown.
 
     Raises:
-      UserError: there is no such backbone, or the repository's `config.json` holds unusable values.
+      UserError: there is no such backbone, the repository cannot be reached, or its `config.json` holds unusable
+        values.
     """
     default = architecture_info(backbone)
     if not source.startswith(HUB):
@@ -114,8 +115,9 @@ def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
     known = CHECKPOINTS.get(source.partition('@')[0])
     if known is None:
         print(
-            f'{source}: no config.json, so images are prepared as for any {backbone}; '
-            'set config.data.mean, std and interpolation if these weights expect something else',
+            f'{source}: its preprocessing could not be read (no config.json in the repository or, offline, in the '
+            f'cache), so the defaults of {backbone} are used; set config.data.mean, config.data.std and '
+            'config.data.interpolation if these weights expect something else',
             file=sys.stderr,
         )
     return known or default

@@ -1,7 +1,9 @@
 """Sources of weights other than files: another run, a package, the hub."""
 
+import builtins
 import hashlib
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,7 +14,8 @@ from safetensors.numpy import save_file
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.pretrained.hub import WEIGHTS_FILE
+from ssanet_jax.pretrained.checkpoints import CHECKPOINTS, architecture_info, checkpoint_info
+from ssanet_jax.pretrained.hub import CONFIG_FILE, WEIGHTS_FILE
 from ssanet_jax.pretrained.load import get_weights, load_pretrained
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
 from ssanet_jax.runs.run import build_model
@@ -103,6 +106,69 @@ def test_what_the_hub_cannot_give_is_one_clear_line(hub, source, words):
     with pytest.raises(UserError, match=words) as caught:
         load_pretrained(module, 'resnet18', source)
     assert '\n' not in str(caught.value)
+
+
+@pytest.fixture
+def fake_hub(tmp_path, monkeypatch):
+    """Stands in for huggingface_hub: {file name: content, or the name of the error that its download raises}."""
+    module, errors = types.ModuleType('huggingface_hub'), types.ModuleType('huggingface_hub.errors')
+    for name, base in {
+        'EntryNotFoundError': Exception,
+        'LocalEntryNotFoundError': 'EntryNotFoundError',
+        'RepositoryNotFoundError': Exception,
+        'RevisionNotFoundError': Exception,
+        'HFValidationError': ValueError,
+    }.items():
+        setattr(errors, name, type(name, (getattr(errors, base) if isinstance(base, str) else base,), {}))
+    files = {}
+
+    def hf_hub_download(name, file, revision=None, local_files_only=False):
+        content = files.get(file, 'LocalEntryNotFoundError')
+        if isinstance(content, bytes):
+            (tmp_path / file).write_bytes(content)
+            return str(tmp_path / file)
+        raise (getattr(errors, content, None) or getattr(builtins, content))(f'no {file}')
+
+    module.errors, module.hf_hub_download = errors, hf_hub_download
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
+    monkeypatch.setitem(sys.modules, 'huggingface_hub.errors', errors)
+    return files
+
+
+@pytest.mark.parametrize('error', ['EntryNotFoundError', 'LocalEntryNotFoundError'])
+@pytest.mark.parametrize('source, is_known', [('hub:a/b', False), ('hub:timm/tf_efficientnet_lite0.in1k', True)])
+def test_weights_without_a_config_have_known_or_default_preprocessing(fake_hub, error, source, is_known, capsys):
+    fake_hub.update({CONFIG_FILE: error, WEIGHTS_FILE: b'weights'})
+    info = checkpoint_info(source, 'efficientnet_lite0')
+    assert info == (CHECKPOINTS[source] if is_known else architecture_info('efficientnet_lite0'))
+    shown = capsys.readouterr().err
+    assert shown.count('\n') == (0 if is_known else 1)
+    if not is_known:
+        for words in (source, 'could not be read', 'defaults of efficientnet_lite0', 'config.data.mean'):
+            assert words in shown
+
+
+@pytest.mark.parametrize(
+    'error, words',
+    [
+        ('LocalEntryNotFoundError', 'check the network'),  # neither file is in the cache
+        ('ConnectionError', 'try again'),
+        ('RepositoryNotFoundError', 'no repository'),
+    ],
+)
+@pytest.mark.parametrize('source', ['hub:a/b', 'hub:timm/resnet50.tv_in1k'])
+def test_a_failed_download_does_not_decide_the_preprocessing(fake_hub, source, error, words):
+    fake_hub[CONFIG_FILE] = error
+    with pytest.raises(UserError, match=words) as caught:
+        checkpoint_info(source, 'resnet50')
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('content', [b'{"mean": [0.5', b'[1, 2]', b'\xff'])
+def test_a_damaged_config_is_not_taken_for_none(fake_hub, content):
+    fake_hub.update({CONFIG_FILE: content, WEIGHTS_FILE: b'weights'})
+    with pytest.raises(UserError, match=CONFIG_FILE):
+        checkpoint_info('hub:a/b', 'resnet50')
 
 
 def test_without_the_extra_the_hub_says_how_to_install_it(monkeypatch):
