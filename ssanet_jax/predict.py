@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     for argument in arguments:
         if Path(argument).is_dir() and Path(argument).resolve() == out.resolve():
             raise UserError(f'--out={out} is the folder of the images, which must not mix: give another --out')
-    files = find_images(arguments, exclude=out)  # an earlier run drew what lies in the output folder
+    files = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
     pictures = picture_names(files)
     predictor = load(_WORKDIR.value)
     unreadable: list[str] = []

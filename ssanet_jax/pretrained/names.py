@@ -144,7 +144,7 @@ RESNET_BOTTLENECK = _resnet({1: pointwise, 2: conv, 3: pointwise})
 
 
 def _convnext() -> tuple[Rule, ...]:
-    """Torchvision's ConvNeXt, where stages and what lies between them are counted as one row, and timm's."""
+    """ConvNeXt of torchvision, which numbers stages and the downsampling between them in one sequence, and of timm."""
     rules = (
         (r'features\.0\.0\.weight|stem\.0\.weight', r'stem.kernel', conv),
         (r'features\.0\.0\.bias|stem\.0\.bias', r'stem.bias', keep),

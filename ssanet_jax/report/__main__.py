@@ -31,7 +31,7 @@ from ssanet_jax.runs.files import RESULTS_FILE, read_run
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where the data lies now, if not in the config.data.dir of the run.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
 _COMPARE = flags.DEFINE_string(
     'compare', None, 'Folder of a run without oriented pooling, whose maps are shown beside those of this run.'
 )

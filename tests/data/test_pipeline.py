@@ -128,7 +128,7 @@ def test_resumes_exactly(done, threads):
         make_config(scale_min=0.5, color_jitter=0.3, random_erasing=0.5, num_workers=threads),
     )
     whole = list(pipeline.train_batches(source, config, seed=0, epochs=3))
-    assert len(whole) == 9  # 33 images, 4 a batch
+    assert len(whole) == 9  # 33 images, 4 per batch
     _assert_same(whole[done:], pipeline.train_batches(source, config, seed=0, epochs=3, start=4 * done))
 
 

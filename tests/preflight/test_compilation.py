@@ -23,7 +23,7 @@ def test_memory_of_a_step_that_does_not_fit():
 
 
 def test_flops_of_resnet18():
-    """1.81 GMAC an image of 224 (He et al., CVPR 2016, table 1: 1.8e9), and twice that backward.
+    """1.81 GMAC per image of 224 pixels (He et al., CVPR 2016, table 1: 1.8e9), and twice that backward.
 
     The image needs no gradient, which leaves out the first convolution's: 7 x 7 x 3 x 64 x 112 x 112 products.
     """

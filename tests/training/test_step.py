@@ -207,7 +207,7 @@ def cross_entropy(logits, labels, smoothing=0.0):
 
 
 def test_losses_and_gradient_of_stage_two_by_hand(setup):
-    """With all of the backbone frozen a step sees what a prediction sees."""
+    """With the whole backbone frozen, a step computes the same features as a prediction."""
     _, states, metrics, batches, _ = setup.runs['oriented_pooling']
     labels, smoothing = batches[0]['label'], CONFIG.loss.label_smoothing
     outputs = setup.predict(states[0].params, states[0].stats, batches[0]['image'])
