@@ -14,6 +14,23 @@ class Alias(NamedTuple):
 
     name: str
     convert: Callable[[Any, Mapping[str, Any]], Any] = lambda value, config: value  # (old value, configuration) -> new
+    boolean: bool = False  # the old field's flag may be given without a value
+
+    def new_value(self, path: str, value: Any, config: Mapping[str, Any]) -> Any:
+        """Converts a value of the old field.
+
+        Args:
+          path: of the old field, for the error message.
+          value: of the old field; text if it comes from a command line.
+          config: the whole configuration.
+
+        Raises:
+          UserError: the old field does not have such a value.
+        """
+        try:
+            return self.convert(value, config)
+        except ValueError as error:
+            raise UserError(f'{path}={value} {error}') from error
 
 
 def _output_stride(dilate: Any, config: Mapping[str, Any]) -> int:
@@ -24,7 +41,16 @@ def _output_stride(dilate: Any, config: Mapping[str, Any]) -> int:
 
 def _as_bool(value: Any) -> bool:
     """A flag's value, which is text where it comes from a command line."""
-    return value if isinstance(value, bool) else str(value).lower() in ('true', 't', '1', 'yes')
+    words = {'true': True, 't': True, '1': True, 'yes': True, 'false': False, 'f': False, '0': False, 'no': False}
+    if str(value).lower() not in words:
+        raise ValueError('must be true or false')
+    return words[str(value).lower()]
+
+
+def _freeze_batch_norm(statistics: Any, config: Mapping[str, Any]) -> bool:
+    if statistics not in ('batch', 'running'):
+        raise ValueError('must be batch or running')
+    return statistics == 'running'
 
 
 # {section: {old name: alias}}.
@@ -35,7 +61,7 @@ FIELDS: dict[str, dict[str, Alias]] = {
         'threads': Alias('num_workers'),
     },
     'model': {
-        'dilate': Alias('output_stride', _output_stride),
+        'dilate': Alias('output_stride', _output_stride, boolean=True),
         'parts': Alias('num_parts'),
         'proposals': Alias('num_proposals'),
         'scales': Alias('num_scales'),
@@ -45,7 +71,7 @@ FIELDS: dict[str, dict[str, Alias]] = {
 # {old name: alias}, in each stage.
 STAGE_FIELDS: dict[str, Alias] = {
     'rate': Alias('learning_rate'),
-    'statistics': Alias('freeze_batch_norm', lambda value, config: value == 'running'),
+    'statistics': Alias('freeze_batch_norm', _freeze_batch_norm),
 }
 
 
@@ -86,7 +112,7 @@ def upgrade_fields(
         if alias := aliases.get(name):
             if alias.name in section:
                 raise UserError(f'{path} has {name} and {alias.name}, the old and the new name of one field: keep one')
-            name, value = alias.name, alias.convert(value, config)
+            name, value = alias.name, alias.new_value(f'{path}.{name}', value, config)
         upgraded[name] = value
     return upgraded
 
@@ -97,13 +123,17 @@ def rename_fields(config: ConfigDict, overrides: Collection[str]) -> None:
     Args:
       config: the file's configuration, with the overrides of the command line.
       overrides: paths of the overrides, such as 'data.color_jitter', which take precedence over the file.
+
+    Raises:
+      UserError: an old field has a value that it never could have.
     """
     for section, aliases in FIELDS.items():
-        _rename(config.get(section, ConfigDict()), aliases, config, _overridden(overrides, section))
+        overridden = _overridden(overrides, section)
+        _rename(config.get(section, ConfigDict()), aliases, config, overridden, f'config.{section}')
     stages = config.get('stages', ())
     for index, stage in enumerate(stages):
         paths = f'stages[{index}]', f'stages[{index - len(stages)}]'
-        _rename(stage, STAGE_FIELDS, config, _overridden(overrides, *paths))
+        _rename(stage, STAGE_FIELDS, config, _overridden(overrides, *paths), f'config.{paths[0]}')
 
 
 def _overridden(overrides: Collection[str], *paths: str) -> set[str]:
@@ -111,12 +141,14 @@ def _overridden(overrides: Collection[str], *paths: str) -> set[str]:
     return {field for section, _, field in (override.rpartition('.') for override in overrides) if section in paths}
 
 
-def _rename(section: ConfigDict, aliases: Mapping[str, Alias], config: ConfigDict, overridden: Collection[str]) -> None:
+def _rename(
+    section: ConfigDict, aliases: Mapping[str, Alias], config: ConfigDict, overridden: Collection[str], path: str
+) -> None:
     with section.unlocked():
         for old in aliases.keys() & section.keys():
             alias = aliases[old]
             if alias.name not in overridden:
-                section[alias.name] = alias.convert(section[old], config)
+                section[alias.name] = alias.new_value(f'{path}.{old}', section[old], config)
             del section[old]
 
 
@@ -129,20 +161,45 @@ def upgrade_arguments(argv: Sequence[str], load: Callable[[], Mapping[str, Any]]
     Args:
       argv: the command line.
       load: reads the configuration file, for conversions that depend on other fields.
+
+    Raises:
+      UserError: an old field has no value, or one that it never could have.
     """
-    return [_upgrade_argument(argument, load) for argument in argv]
+    upgraded = []
+    arguments = iter(argv)
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        alias = _alias(match) if match else None
+        if not match or not alias:
+            upgraded.append(argument)
+            continue
+        start, section, index, name, value = match.groups()
+        path = f'{section}{index or ""}'
+        if alias.convert is not Alias._field_defaults['convert']:
+            if value:
+                old = value[1:]
+            elif alias.boolean:
+                old = str('no' not in start)
+            else:
+                old = next(arguments, None)
+                if old is None:
+                    raise UserError(f'{argument} has no value: see --help')
+            new = alias.new_value(f'config.{path}.{name}', old, _with_backbone(load(), argv))
+            start, value = start.replace('noconfig', 'config'), f'={new}'
+        upgraded.append(f'{start}{path}.{alias.name}{value or ""}')
+    return upgraded
 
 
-def _upgrade_argument(argument: str, load: Callable[[], Mapping[str, Any]]) -> str:
-    match = _OVERRIDE.fullmatch(argument)
-    if not match:
-        return argument
-    start, section, index, name, value = match.groups()
-    aliases = STAGE_FIELDS if section == 'stages' and index else FIELDS.get(section, {})
-    if name not in aliases:
-        return argument
-    alias = aliases[name]
-    if alias.convert is not Alias._field_defaults['convert']:
-        old = value[1:] if value else str('no' not in start)
-        start, value = start.replace('noconfig', 'config'), f'={alias.convert(old, load())}'
-    return f'{start}{section}{index or ""}.{alias.name}{value or ""}'
+def _alias(override: re.Match[str]) -> Alias | None:
+    _, section, index, name, _ = override.groups()
+    return (STAGE_FIELDS if section == 'stages' and index else FIELDS.get(section, {})).get(name)
+
+
+def _with_backbone(config: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the backbone that the command line sets, if it sets one."""
+    model = dict(config.get('model', {}))
+    for argument, following in zip(argv, [*argv[1:], '']):
+        name, equals, value = argument.partition('=')
+        if name in ('-config.model.backbone', '--config.model.backbone'):
+            model['backbone'] = value if equals else following
+    return {**config, 'model': model}

@@ -94,10 +94,45 @@ def test_an_old_run_goes_on_with_the_old_command_line(old_run):
         ('--config.loss.weights.parts=3', '--config.loss.weights.parts=3'),
         ('--config.stages[0].train.proposals=1', '--config.stages[0].train.proposals=1'),
         ('parts', 'parts'),
+        ('--config.stages[0].statistics running', '--config.stages[0].freeze_batch_norm=True'),
+        ('--config.data.jitter 0.2', '--config.data.color_jitter 0.2'),
+        ('--config.model.dilate parts', '--config.model.output_stride=16 parts'),
+        (
+            '--config.model.backbone=resnet_tiny --config.model.dilate',
+            '--config.model.backbone=resnet_tiny --config.model.output_stride=4',
+        ),
+        (
+            '--config.model.dilate=yes --config.model.backbone resnet_tiny',
+            '--config.model.output_stride=4 --config.model.backbone resnet_tiny',
+        ),
     ],
 )
 def test_command_lines(old, new):
-    assert upgrade_arguments([old], lambda: {'model': {'backbone': 'resnet50'}}) == [new]
+    assert upgrade_arguments(old.split(), lambda: {'model': {'backbone': 'resnet50'}}) == new.split()
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('--config.stages[0].statistics=runing', r'config.stages\[0\].statistics=runing must be batch or running'),
+        ('--noconfig.stages[0].statistics', r'statistics has no value'),
+        ('--config.stages[0].statistics', r'--config.stages\[0\].statistics has no value'),
+        ('--config.model.dilate=ture', 'config.model.dilate=ture must be true or false'),
+    ],
+)
+def test_wrong_values_of_old_fields_are_refused(argument, message):
+    with pytest.raises(UserError, match=message):
+        upgrade_arguments([argument], lambda: {'model': {'backbone': 'resnet50'}})
+
+
+def test_wrong_values_in_config_files_are_refused():
+    with pytest.raises(UserError, match="stage.'one'..statistics=runing must be batch or running"):
+        stage('one', epochs=1, rate=0.1, train=dict(backbone=1), statistics='runing')
+    with pytest.raises(UserError, match='config.model.dilate=ture must be true or false'):
+        upgrade_config({'model': {'dilate': 'ture', 'backbone': 'resnet50'}})
+    config = ConfigDict({'model': {'dilate': 'ture', 'backbone': 'resnet50'}})
+    with pytest.raises(UserError, match='config.model.dilate=ture must be true or false'):
+        rename_fields(config, [])
 
 
 def test_both_names_at_once_are_refused():
