@@ -17,8 +17,9 @@ from ssanet_jax.experiments.stage_reuse import reuse_stages
 from ssanet_jax.experiments.tables import Row, row_config
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
-from ssanet_jax.runs.preprocessing import resolve_preprocessing
+from ssanet_jax.runs.preprocessing import Preprocessing, recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.run import dataset_of, load_run
+from ssanet_jax.runs.workdir import is_claimed
 from ssanet_jax.training import loop
 
 
@@ -40,14 +41,16 @@ class Ablation(NamedTuple):
 def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Console) -> None:
     """Trains the unfinished rows with one seed, one after the other.
 
-    A row reuses the first stages that it shares with another one (`stage_reuse.reuse_stages`).
+    A row reuses the first stages that it shares with another one (`stage_reuse.reuse_stages`). All rows and seeds
+    prepare their images in the same way: as the runs that exist already, if the configuration leaves it open.
 
     Raises:
       UserError: as `loop.train`, naming the row; or a finished run has other settings.
     """
+    resolved = resolve_preprocessing(ablation.config, _recorded_preprocessing(ablation))
     dataset = None
     for number, row in enumerate(rows, 1):
-        config = row_config(ablation.config, row.name)
+        config = row_config(resolved, row.name)
         config.seed = seed
         workdir = ablation.workdir(row, seed)
         if dataset is None:
@@ -57,13 +60,28 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')
         runs = [path.parent for path in sorted(ablation.seed_dir(seed).glob(f'*/{CONFIG_FILE}'))]
         try:
-            reused = reuse_stages(resolve_preprocessing(config), workdir, runs, dataset.digest)
+            reused = reuse_stages(config, workdir, runs, dataset.digest)
             if reused:
                 console.print(f'reused stages: {", ".join(reused)}', highlight=False)
             loop.train(config, workdir, console)
         except UserError as error:
             raise UserError(f'row {row.name}, seed {seed}: {error}') from error
         jax.clear_caches()  # no later row runs the same programs
+
+
+def _recorded_preprocessing(ablation: Ablation) -> Preprocessing | None:
+    """The preprocessing of the first run that started from the same weights, which an earlier version may have trained.
+
+    None without such a run.
+    """
+    model = ablation.config.model
+    for path in sorted(ablation.root.glob(f'seed*/*/{CONFIG_FILE}')):
+        if is_claimed(path.parent) or (path.parent / RESULTS_FILE).exists():
+            config = read_run(path.parent)['config']
+            theirs = config['model']
+            if (theirs['backbone'], theirs['pretrained']) == (model.backbone, model.pretrained):
+                return recorded_preprocessing(config)
+    return None
 
 
 def is_finished(workdir: Path, config: ConfigDict, digest: str) -> bool:
