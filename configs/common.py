@@ -5,7 +5,8 @@ and add the fields of single data sets: `level` of aircraft, and `train_count`, 
 `seed` of toy_birds.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -24,6 +25,23 @@ def choose(variants: Mapping[str, T], name: str) -> T:
     return variants[name]
 
 
+def _old_keywords(**names: str) -> Callable[[Callable[..., Stages]], Callable[..., Stages]]:
+    """Lets a function take arguments under their names in version 0.1.0 too: `{old name: name}`."""
+
+    def decorate(function: Callable[..., Stages]) -> Callable[..., Stages]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Stages:
+            for old, new in names.items():
+                if old in kwargs and new in kwargs:
+                    raise TypeError(f'{function.__name__} got {old} and {new}, the old and the new name: keep one')
+            return function(*args, **{names.get(name, name): value for name, value in kwargs.items()})
+
+        return call
+
+    return decorate
+
+
+@_old_keywords(rate='learning_rate', tune_rate='tune_learning_rate')
 def three_stages(
     epochs: tuple[int, int, int] = (100, 60, 10),
     learning_rate: float = 1e-3,
@@ -54,12 +72,14 @@ def three_stages(
     )
 
 
+@_old_keywords(rate='learning_rate')
 def joint(epochs: int = 100, learning_rate: float = 1e-3, **schedule: Any) -> Stages:
     """The paper's one-stage alternative: all groups at once."""
     groups = ('backbone', 'proposals', 'part_classifier', 'image_classifier', 'scale_mining', 'oriented_pooling')
     return (stage('joint', epochs=epochs, learning_rate=learning_rate, train=dict.fromkeys(groups, 1), **schedule),)
 
 
+@_old_keywords(rates='learning_rates')
 def ablation(
     epochs: tuple[int, int, int] = (100, 60, 60),
     learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 1e-3),
@@ -85,6 +105,7 @@ def ablation(
     )
 
 
+@_old_keywords(rate='learning_rate')
 def global_pooling(epochs: int = 100, learning_rate: float = 1e-3, **schedule: Any) -> Stages:
     """The backbone with global average pooling, for comparison."""
     return (

@@ -12,6 +12,7 @@ from commands import ROOT
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from configs import common
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.predictor import Predictor
@@ -150,6 +151,25 @@ def test_stages_take_old_names():
     with pytest.raises(TypeError, match='unknown arguments speed'):
         stage('one', epochs=1, learning_rate=1, speed=2, train=dict(backbone=1))
     assert {alias.name for alias in STAGE_FIELDS.values()} <= set(old)
+
+
+@pytest.mark.parametrize(
+    ('table', 'old', 'new'),
+    [
+        (common.joint, {'rate': 0.1}, {'learning_rate': 0.1}),
+        (common.global_pooling, {'rate': 0.1}, {'learning_rate': 0.1}),
+        (
+            common.three_stages,
+            {'rate': 0.1, 'tune_rate': 0.2},
+            {'learning_rate': 0.1, 'tune_learning_rate': 0.2},
+        ),
+        (common.ablation, {'rates': (0.1, 0.2, 0.3)}, {'learning_rates': (0.1, 0.2, 0.3)}),
+    ],
+)
+def test_tables_of_stages_take_old_names(table, old, new):
+    assert table(**old, statistics='running') == table(**new, freeze_batch_norm=True)
+    with pytest.raises(TypeError, match='the old and the new name: keep one'):
+        table(**old, **new)
 
 
 def test_a_config_file_may_use_old_names(tmp_path):
