@@ -98,9 +98,12 @@ class FeatureFile:
     @contextlib.contextmanager
     def writing(self, start: int) -> Iterator[None]:
         """Opens the file for `append`, after cutting it at byte `start`: a killed process may have left more."""
-        with self._error_message(), self._path.open('ab') as self._file:
-            self._file.truncate(start)
-        with self._path.open('ab') as self._file:
+        with self._error_message():
+            self._file = self._path.open('ab')
+        with self._file:
+            with self._error_message():
+                self._file.truncate(start)
+                self._file.seek(start)
             yield
 
     def append(self, records: bytes) -> None:
