@@ -8,6 +8,7 @@ from typing import Any
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.robustness import ORIGINAL
+from ssanet_jax.experiments.measurements import CENTER
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.rendering import Bar, Table
 from ssanet_jax.report.result_files import MEASURE_AGAIN
@@ -113,8 +114,7 @@ def _keypoints(content: Mapping[str, Any]) -> MeasurementSection:
         f'From the centers of the parts to the nearest visible key point, in {content["images"]:,} test images '
         f'of {content["image_size"]} pixels'
     )
-    *parts, _ = measured.items()  # the last entry is the baseline, the center of the image
-    name, last = parts[-1]
+    name, last = [(name, boxes) for name, boxes in measured.items() if name != CENTER][-1]
     num_parts = len(last['nearest'])
     nearest = [
         [point, *(f'{100 * last["nearest"][part][index]:.0f}' for part in range(num_parts))]
