@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data.listing import SPLITS
 from ssanet_jax.data.toy_drawing import KEYPOINT_NAMES, draw_forms
 from ssanet_jax.errors import UserError
 
 BEAKS = ('orange conebill', 'slate conebill', 'orange sicklebill', 'slate sicklebill')
 CROWNS = ('red-capped', 'blue-capped', 'red-crested', 'blue-crested')
 CLASS_NAMES = tuple(f'{crown} {beak}' for beak, crown in itertools.product(BEAKS, CROWNS))
-SPLITS = ('train', 'test')
 LABEL_STREAM = 1  # separates the random numbers of the labels from those of the images
 
 
