@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.checkpoints import HUB, PACKAGE
+from ssanet_jax.pretrained.checkpoint_info import HUB, PACKAGE
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.checkpoints import architecture_info, checkpoint_info
+from ssanet_jax.pretrained.checkpoint_info import architecture_info, checkpoint_info
 from ssanet_jax.runs.files import read_run
 
 _WORKDIR = 'workdir:'  # of config.model.pretrained

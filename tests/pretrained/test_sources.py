@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.pretrained.checkpoints import CHECKPOINTS, architecture_info, checkpoint_info
+from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, architecture_info, checkpoint_info
 from ssanet_jax.pretrained.hub import CONFIG_FILE, WEIGHTS_FILE
 from ssanet_jax.pretrained.load import get_weights, load_pretrained
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir

@@ -24,7 +24,7 @@ class Backbone(Protocol):
     """A Flax NNX module that maps normalized images to feature maps.
 
     BatchNorm, if the family has it, is switched by `train()` and `eval()`, as in every NNX module. `mean`, `std` and
-    `interpolation` must be attributes of the class: `pretrained.checkpoints` reads them without building the network.
+    `interpolation` must be attributes of the class: `pretrained.checkpoint_info` reads them without building a network.
     """
 
     num_features: int  # channels of the last map

