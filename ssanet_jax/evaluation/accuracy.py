@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
-HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', 'part_head', 'sum')
+HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD, 'sum')
 
 
 @dataclass(frozen=True)

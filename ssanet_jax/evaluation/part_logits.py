@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssanet_jax.models.groups import BASELINE
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.heads import ConcatHead
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.ssanet import SSANet
@@ -38,7 +38,7 @@ def part_logits(model: SSANet, features: PartFeatures, outputs: Outputs, active:
     if 'oriented_pooling' in active and features.aligned_maps is not None:
         terms.append(model.oriented_pooling.responses(features.aligned_maps).max(2))
         biases.append(model.oriented_pooling.bias[...])
-    if BASELINE in active and features.regions is not None and model.part_head is not None:
+    if PART_HEAD in active and features.regions is not None and model.part_head is not None:
         terms.append(model.part_head.part_logits(features.regions))
         biases.append(model.part_head.bias[...])
     batch, num_classes = outputs.logits.shape

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.groups import BASELINE, active_groups
-from ssanet_jax.runs.compatibility import MOVABLE
+from ssanet_jax.models.groups import PART_HEAD, active_groups
+from ssanet_jax.runs.compatibility import MAY_CHANGE_ON_RESUME
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.preprocessing import complete_preprocessing
 from ssanet_jax.training.step import stage_losses
@@ -19,12 +19,12 @@ from ssanet_jax.training.step import stage_losses
 _GROUPS_OF_SETTING = {
     'features': {'scale_mining'},
     'solver': {'scale_mining'},
-    'num_scales': {'scale_mining', BASELINE},
-    'alpha': {'scale_mining', BASELINE},
+    'num_scales': {'scale_mining', PART_HEAD},
+    'alpha': {'scale_mining', PART_HEAD},
     'patch': {'oriented_pooling'},
     'grid': {'oriented_pooling'},
     'orientation': {'oriented_pooling'},
-    'part_head': {BASELINE},
+    'part_head': {PART_HEAD},
 }
 
 
@@ -44,7 +44,7 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
         losses |= stage_losses(active_groups(config.stages, number), stage.train, config.loss.weights).keys()
     config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in losses}
     identity = json.loads(config.to_json_best_effort())
-    for name in MOVABLE:
+    for name in MAY_CHANGE_ON_RESUME:
         section, field = name.split('.')
         identity[section].pop(field, None)
     return identity

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import BASELINE, GROUPS
+from ssanet_jax.models.groups import GROUPS, PART_HEAD
 
 BACKBONE = ('backbone', 'image_classifier')
 PARTS = (*BACKBONE, 'proposals', 'part_classifier')
@@ -63,8 +63,8 @@ def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: b
         known |= new
         train = {group: factor for group, factor in stage.train.items() if group in groups}
         if head != 'none' and 'scale_mining' in stage.train:
-            train[BASELINE] = stage.train.scale_mining * (SGD_RATES[head] if sgd else 1)
-            new.add(BASELINE)
+            train[PART_HEAD] = stage.train.scale_mining * (SGD_RATES[head] if sgd else 1)
+            new.add(PART_HEAD)
         if train and (not new or new & set(train)):
             stage.train = ConfigDict(train)
             stages.append(stage)
@@ -74,10 +74,10 @@ def keep(config: ConfigDict, groups: Collection[str], head: str = 'none', mac: b
 def nts_net(config: ConfigDict) -> None:
     """NTS-Net: the features of image and parts are concatenated, without alignment; all groups train at once."""
     keep(config, PARTS, 'concat', mac=False)
-    rate = next(stage.learning_rate * stage.train[BASELINE] for stage in config.stages if BASELINE in stage.train)
-    config.stages = tuple(stage for stage in config.stages if set(stage.train) != {BASELINE})
+    rate = next(stage.learning_rate * stage.train[PART_HEAD] for stage in config.stages if PART_HEAD in stage.train)
+    config.stages = tuple(stage for stage in config.stages if set(stage.train) != {PART_HEAD})
     first = next(stage for stage in config.stages if 'backbone' in stage.train)
-    first.train[BASELINE] = first.train.get(BASELINE, rate / first.learning_rate)
+    first.train[PART_HEAD] = first.train.get(PART_HEAD, rate / first.learning_rate)
 
 
 def set_fields(config: ConfigDict, **fields: Any) -> None:

@@ -15,7 +15,7 @@ GROUPS = (
     'scale_mining',  # Discriminative Scale Mining (DSM)
     'oriented_pooling',  # Oriented Pooling (OP)
 )
-BASELINE = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
+PART_HEAD = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:

@@ -97,10 +97,10 @@ def part_maps(
         aligned = roi_align(flat(maps), flat(boxes), REGION_SIDE, backbone.stride, backbone.centre(size))
         return aligned.reshape(batch, -1, *aligned.shape[1:])  # [B, n, S, 7, 7, C]
 
-    part_maps = align(maps[:, :count], parts, crops[:, :count])
+    maps_of_parts = align(maps[:, :count], parts, crops[:, :count])
     if extra_boxes is None:
-        return part_maps, None
-    return part_maps, align(maps[:, count:], extra_boxes[:, :, None], crops[:, count:])[:, :, 0]
+        return maps_of_parts, None
+    return maps_of_parts, align(maps[:, count:], extra_boxes[:, :, None], crops[:, count:])[:, :, 0]
 
 
 def roi_align(maps: jax.Array, boxes: jax.Array, size: int, stride: int, centre: float) -> jax.Array:

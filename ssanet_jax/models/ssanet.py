@@ -10,7 +10,7 @@ from flax import nnx
 from ssanet_jax.models import candidates, oriented_pooling, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.backbones.registry import build_backbone
-from ssanet_jax.models.groups import BASELINE, GROUPS
+from ssanet_jax.models.groups import GROUPS, PART_HEAD
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
@@ -24,7 +24,7 @@ from ssanet_jax.models.sharing import (
     roi_align,
 )
 
-Features = Literal['pooled', 'flat']
+FeatureMode = Literal['pooled', 'flat']
 Fusion = Literal['parts', 'global+parts']
 
 
@@ -83,7 +83,7 @@ class SSANet(nnx.Module):
         output_stride: int = 0,
         remat: bool = False,
         crop_size: int = 224,
-        features: Features = 'pooled',
+        features: FeatureMode = 'pooled',
         solver: scale_mining.Solver = 'fourier',
         patch: int = 3,
         grid: int = 3,
@@ -98,7 +98,7 @@ class SSANet(nnx.Module):
         for name, value, allowed in (
             ('sharing', sharing, get_args(Sharing)),
             ('fusion', fusion, get_args(Fusion)),
-            ('features', features, get_args(Features)),
+            ('features', features, get_args(FeatureMode)),
         ):
             if value not in allowed:
                 raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
@@ -188,7 +188,7 @@ class SSANet(nnx.Module):
         features = features._replace(scores=scores, boxes=proposals)
 
         # 3.2, candidates: each part at S scales, or only at its original scale if nothing reads the others.
-        head = self.part_head if BASELINE in active else None
+        head = self.part_head if PART_HEAD in active else None
         multiscale = 'scale_mining' in active or (head is not None and head.multiscale)
         scales = self.num_scales if multiscale else 1
         original = (scales - 1) // 2  # index of the original scale

@@ -32,7 +32,7 @@ class Chip(NamedTuple):
     link: float  # bytes/s one way: of one link of a TPU, or of a GPU to the others in its host
     network: float = 0.0  # bytes/s one way of a GPU to other hosts; 0: unknown
     dimensions: int = 0  # dimensions of a TPU's torus
-    most: int = 0  # chips in the largest slice
+    max_chips: int = 0  # chips in the largest slice
     clock: float = 0.0  # Hz of a TPU's cores; 0: unknown
     latency: float = 0.0  # s per hop between neighbors; 0: unknown
     source: str = ''
@@ -43,7 +43,7 @@ _PASSES = 'bfloat16 passes'
 _HOP = 1e-6  # "typically around 1us", _BOOK/sharding
 
 
-def _tpu(name, memory, available, flops, bandwidth, link, dimensions, most, clock, page) -> Chip:
+def _tpu(name, memory, available, flops, bandwidth, link, dimensions, max_chips, clock, page) -> Chip:
     # On a TPU float32 products take one bfloat16 pass, unless jax_default_matmul_precision is higher.
     return Chip(
         name,
@@ -56,7 +56,7 @@ def _tpu(name, memory, available, flops, bandwidth, link, dimensions, most, cloc
         bandwidth * _GIGA,
         link * _GIGA,
         dimensions=dimensions,
-        most=most,
+        max_chips=max_chips,
         clock=clock * _GIGA,
         latency=_HOP,
         source=f'https://cloud.google.com/tpu/docs/{page}; links: {_BOOK}/tpus',
@@ -210,8 +210,8 @@ def _checked_slice(topology: Topology) -> Topology:
         raise UserError(f'{wrong}: give {chip.dimensions} sides, such as {example(chip)}')
     if chip.dimensions == 2 and 'x'.join(map(str, sorted(shape))) not in _2D_SLICES:
         raise UserError(f'{wrong}: choose from {", ".join(_2D_SLICES)}')
-    if not 1 <= topology.devices <= chip.most:
-        raise UserError(f'{wrong}: the largest has {chip.most} chips')
+    if not 1 <= topology.devices <= chip.max_chips:
+        raise UserError(f'{wrong}: the largest has {chip.max_chips} chips')
     return topology
 
 

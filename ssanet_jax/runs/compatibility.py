@@ -13,8 +13,8 @@ from ssanet_jax.runs.preprocessing import Preprocessing, complete_preprocessing,
 
 # Settings that may change between two starts of a run, since they do not change what is learned: the location and the
 # reading of the data, the devices, and the use of their memory.
-MOVABLE = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
-MOVABLE |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
+MAY_CHANGE_ON_RESUME = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
+MAY_CHANGE_ON_RESUME |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
 SHARING_SETTINGS = {
     'model.sharing',
     'model.output_stride',
@@ -33,8 +33,8 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
       Paths such as 'model.num_parts', sorted.
     """
     left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
-    changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort())) - MOVABLE
-    return sorted(changed.difference(left_open))
+    changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort()))
+    return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
 
 
 def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
@@ -51,7 +51,7 @@ def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
     recorded = recorded_preprocessing(trained)
     with theirs.unlocked():
         theirs.update({name: value for name, value in recorded._asdict().items() if not theirs.get(name)})
-    free = {name.removeprefix('data.') for name in MOVABLE} | {'csv', 'name', 'level', 'batch_size'}
+    free = {name.removeprefix('data.') for name in MAY_CHANGE_ON_RESUME} | {'csv', 'name', 'level', 'batch_size'}
     changed = sorted(
         _differences(complete_preprocessing(trained.to_dict())['data'], json.loads(theirs.to_json_best_effort())) - free
     )
@@ -76,7 +76,8 @@ def check_overrides(workdir: Path, config: ConfigDict, overrides: Collection[str
       overrides: paths of the fields that were set on the command line, such as 'model.sharing'.
 
     Raises:
-      UserError: a field differs from the run's. `MOVABLE` fields may differ, and `evaluation_config` checks `data`.
+      UserError: a field differs from the run's. `MAY_CHANGE_ON_RESUME` and `data` are exempt:
+        `evaluation_config` checks `data`.
     """
     changed = changed_settings(read_run(workdir)['config'], config)
     inside = lambda path, whole: path == whole or path.startswith((f'{whole}.', f'{whole}['))

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import BASELINE
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 
@@ -23,8 +23,8 @@ def check_settings(config: ConfigDict) -> None:
     for name in ('eval_epochs', 'checkpoint_steps'):
         if config[name] < 0:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')
-    if config.model.part_head == 'none' and any(BASELINE in stage.train for stage in config.stages):
-        raise UserError(f'a stage trains {BASELINE}, but config.model.part_head is none: name one of models/heads.py')
+    if config.model.part_head == 'none' and any(PART_HEAD in stage.train for stage in config.stages):
+        raise UserError(f'a stage trains {PART_HEAD}, but config.model.part_head is none: name one of models/heads.py')
     if config.model.part_head == 'fpn' and any(stage.cache for stage in config.stages):
         raise UserError(
             'config.model.part_head=fpn reads whole feature maps, which no cache keeps: set the cache of stages to 0'

@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import BASELINE, GROUPS, active_groups
+from ssanet_jax.models.groups import GROUPS, PART_HEAD, active_groups
 from ssanet_jax.runs.aliases import STAGE_FIELDS, upgrade_fields
 
 FROZEN = 'frozen'
@@ -110,7 +110,7 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
     """Yields each problem of a stage with its cure, worded to follow 'stage NAME ...'."""
     if unknown := [field for field in stage if field not in FIELDS]:
         yield f'has an unknown field {unknown[0]!r}: choose from {", ".join(FIELDS)}'
-    groups = *GROUPS, BASELINE
+    groups = *GROUPS, PART_HEAD
     if unknown := [group for group in stage.train if group not in groups]:
         yield f'trains {unknown[0]!r}, which is not a group: choose from {", ".join(groups)}'
     if not stage.train:

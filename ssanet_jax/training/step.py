@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
@@ -39,7 +40,7 @@ LOSSES = {
     'ranking': _loss('proposals', 'part_classifier', trains=('proposals',)),
     'scale_mining': _loss('proposals', 'scale_mining', trains=('backbone', 'scale_mining')),
     'oriented_pooling': _loss('proposals', 'oriented_pooling', trains=('backbone', 'oriented_pooling')),
-    'part_head': _loss('proposals', 'part_head', trains=('backbone', 'part_head')),
+    PART_HEAD: _loss('proposals', PART_HEAD, trains=('backbone', PART_HEAD)),
 }
 _READ_PROPOSAL_FEATURES = {'parts', 'mac', 'ranking'}  # losses that read `Outputs.part_features`
 
@@ -128,8 +129,8 @@ def compute_losses(
         values['scale_mining'] = image_loss(outputs.scale_logits)
     if 'oriented_pooling' in names:
         values['oriented_pooling'] = image_loss(outputs.oriented_logits)
-    if 'part_head' in names:
-        values['part_head'] = image_loss(outputs.head_logits)
+    if PART_HEAD in names:
+        values[PART_HEAD] = image_loss(outputs.head_logits)
     return values
 
 

@@ -5,7 +5,7 @@ import pytest
 from configs import common, cub, demo, rows
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.tables import ROWS, TABLES, row_config
-from ssanet_jax.models.groups import BASELINE, GROUPS, active_groups
+from ssanet_jax.models.groups import GROUPS, PART_HEAD, active_groups
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.step import stage_losses
 
@@ -21,7 +21,7 @@ TRAINED = {
     'backbone': {'backbone', 'image_classifier'},
     'op': PARTS | {'oriented_pooling'},
     'dsm': PARTS | {'scale_mining'},
-    **dict.fromkeys(('parts', 'mac', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'nts'), PARTS | {BASELINE}),
+    **dict.fromkeys(('parts', 'mac', 'gmp', 'spp', 'fpn', 'dsm_fixed', 'dsm_1', 'nts'), PARTS | {PART_HEAD}),
 }
 
 
@@ -34,7 +34,7 @@ def test_every_row_can_be_trained(name, base):
     assert active_groups(config.stages, last) == TRAINED.get(name, set(GROUPS))
     for index, stage in enumerate(config.stages):
         assert stage_losses(active_groups(config.stages, index), stage.train, config.loss.weights), stage.name
-    assert (config.model.part_head != 'none') == (BASELINE in TRAINED.get(name, ()))
+    assert (config.model.part_head != 'none') == (PART_HEAD in TRAINED.get(name, ()))
     assert (config.loss.weights.mac > 0) == (name not in ('parts', 'nts'))
 
 
@@ -56,16 +56,16 @@ def test_a_head_replaces_scale_mining():
     full, fixed = cub.get_config(), row_config(cub.get_config(), 'dsm_fixed')
     for before, after in zip(full.stages, [*fixed.stages[:2], None, fixed.stages[2]]):
         if after is not None:
-            assert after.train.get(BASELINE) == before.train.get('scale_mining')
+            assert after.train.get(PART_HEAD) == before.train.get('scale_mining')
     assert fixed.loss.weights.part_head == full.loss.weights.scale_mining
     # With SGD its learning rate depends on the length of its input; with AdamW, which adapts by itself, it does not.
-    assert row_config(cub.get_config(), 'spp').stages[0].train[BASELINE] < full.stages[0].train.scale_mining
-    assert row_config(demo.get_config(), 'spp').stages[0].train[BASELINE] == 1
+    assert row_config(cub.get_config(), 'spp').stages[0].train[PART_HEAD] < full.stages[0].train.scale_mining
+    assert row_config(demo.get_config(), 'spp').stages[0].train[PART_HEAD] == 1
 
 
 def test_nts_net_trains_all_groups_at_once():
     config = row_config(demo.get_config('ablation'), 'nts')
-    assert [set(stage.train) for stage in config.stages] == [PARTS | {BASELINE}]
+    assert [set(stage.train) for stage in config.stages] == [PARTS | {PART_HEAD}]
     assert config.model.part_head == 'concat'
 
 

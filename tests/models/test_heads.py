@@ -11,7 +11,7 @@ from flax import nnx
 
 from ssanet_jax.models import regions as resampling
 from ssanet_jax.models.backbones.base import Level
-from ssanet_jax.models.groups import BASELINE, GROUPS
+from ssanet_jax.models.groups import GROUPS, PART_HEAD
 from ssanet_jax.models.heads import SPP_BINS, Regions, build_head, spatial_pyramid
 from ssanet_jax.models.scale_mining import ScaleMining, circular_response
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
@@ -184,7 +184,7 @@ def test_the_head_makes_the_prediction(name, sharing, images):
         return
     model = nnx.eval_shape(lambda: network(name, sharing=sharing))
     graph, params, stats = split_model(model)
-    groups = {'backbone', 'proposals', 'part_classifier', 'image_classifier', BASELINE}
+    groups = {'backbone', 'proposals', 'part_classifier', 'image_classifier', PART_HEAD}
     call = lambda *weights: lambda x: merge_model(graph, *weights)(x, active=groups, training=True)
     both = lambda params, stats, x: (outputs := call(params, stats)(x), outputs.logits)
     outputs, logits = jax.eval_shape(both, params, stats, jax.ShapeDtypeStruct(images.shape, jnp.uint8))
@@ -197,7 +197,7 @@ def test_the_head_gets_the_maps_of_the_parts(images):
     """GMP of each box, cut from the backbone's map without the network."""
     model = network('gmp', sharing='image')
     model.part_head.weights[...] = jax.random.normal(jax.random.key(0), model.part_head.weights.shape)
-    outputs = run(model, images, {'proposals', BASELINE})
+    outputs = run(model, images, {'proposals', PART_HEAD})
     normalised = (images.astype(np.float32) - np.array(model.backbone.mean)) / np.array(model.backbone.std)
     maps = model.backbone(jnp.asarray(normalised, jnp.float32))
     cut = lambda x, boxes: resampling.resample(x, boxes, 7, 8, 2, model.backbone.centre(SIDE))
@@ -226,7 +226,7 @@ def test_pooled_regions_are_averages(multiscale, images):
     def read(params, stats, images):
         merged = merge_model(graph, params, stats)
         merged.part_head = reader = Reader(multiscale)
-        merged(images, active={'proposals', BASELINE})
+        merged(images, active={'proposals', PART_HEAD})
         return reader.read.image, reader.read.pooled, reader.read.maps
 
     image, pooled, maps = jax.device_get(jax.jit(read)(params, stats, images))
@@ -245,12 +245,12 @@ def test_a_multiscale_head_sees_the_scales_in_order(images):
     gap, fixed = network('gap'), network('dsm_fixed')
     weights = jax.random.normal(jax.random.key(0), gap.part_head.weights.shape)  # [K, C, N]
     gap.part_head.weights[...] = weights
-    expected = run(gap, images, {'proposals', BASELINE}).logits
+    expected = run(gap, images, {'proposals', PART_HEAD}).logits
     length = weights.shape[1]
     for scale in range(3):
         place = jnp.zeros_like(fixed.part_head.weights[...]).at[:, scale * length : (scale + 1) * length].set(weights)
         fixed.part_head.weights[...] = place
-        same = np.allclose(run(fixed, images, {'proposals', BASELINE}).logits, expected, atol=1e-3)
+        same = np.allclose(run(fixed, images, {'proposals', PART_HEAD}).logits, expected, atol=1e-3)
         assert same == (scale == 1)
 
 
@@ -260,21 +260,21 @@ def test_all_weights_of_a_head_are_used_and_trained(name, images):
     model = network(name)
     random = np.random.default_rng(5)
     filled = jax.tree.map(
-        lambda x: jnp.asarray(random.normal(size=x.shape) / x.shape[0], jnp.float32), split_model(model)[1][BASELINE]
+        lambda x: jnp.asarray(random.normal(size=x.shape) / x.shape[0], jnp.float32), split_model(model)[1][PART_HEAD]
     )
     structure = nnx.eval_shape(lambda: network(name))
     structure.eval()
     graph, (_, params, stats) = split_model(structure)[0], split_model(model)
 
     def total(head, images):
-        logits = merge_model(graph, {**params, BASELINE: head}, stats)(images, active={'proposals', BASELINE}).logits
+        logits = merge_model(graph, {**params, PART_HEAD: head}, stats)(images, active={'proposals', PART_HEAD}).logits
         return (logits * jnp.arange(1.0, N + 1)).sum(), logits
 
     gradient, logits = jax.jit(jax.grad(total, has_aux=True))(filled, images)
     unread = 4 if name == 'fpn' else 0  # the smoothing of two levels, since all parts read the third
     assert sum(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(gradient)) <= unread
     nnx.update(model.part_head, nnx.State(filled))
-    directly = run(model, images, {'proposals', BASELINE}).logits
+    directly = run(model, images, {'proposals', PART_HEAD}).logits
     np.testing.assert_allclose(logits, directly, rtol=1e-4, atol=1e-4)
 
 
@@ -282,7 +282,7 @@ def test_all_weights_of_a_head_are_used_and_trained(name, images):
 def test_initial_weights_of_other_groups_do_not_depend_on_the_head(name):
     plain = split_model(SSANet(N, SIDE, **SETTINGS, rngs=nnx.Rngs(0)))[1]
     params = split_model(network(name))[1]
-    assert params.keys() == {*GROUPS, BASELINE}
+    assert params.keys() == {*GROUPS, PART_HEAD}
     chex.assert_trees_all_equal({group: params[group] for group in GROUPS}, plain)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssanet_jax.models.groups import BASELINE, GROUPS
+from ssanet_jax.models.groups import GROUPS, PART_HEAD
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
@@ -40,7 +40,7 @@ def network(backbone='resnet_tiny', **changes):
 
 def predict(model, images):
     graph, params, stats = split_model(model)
-    active = {*GROUPS, BASELINE}
+    active = {*GROUPS, PART_HEAD}
     return jax.jit(lambda *weights: merge_model(graph, *weights)(images, active=active))(params, stats)
 
 
