@@ -82,6 +82,17 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
     return content
 
 
+def _is_config(tree: Any) -> bool:
+    """Whether a JSON tree has the structure of a configuration, as far as readers of old and new runs rely on it."""
+    if not isinstance(tree, dict) or not {'data', 'model', 'stages'} <= tree.keys():
+        return False
+    stages = tree['stages']
+    sections = [tree[name] for name in ('data', 'model', 'mesh', 'loss', 'optimizer') if name in tree]
+    if not isinstance(stages, list) or not all(isinstance(part, dict) for part in [*sections, *stages]):
+        return False
+    return all(isinstance(name, str) for name in [tree['model'].get('backbone'), *(s.get('name') for s in stages)])
+
+
 def read_run(workdir: Path) -> dict[str, Any]:
     """Reads what a work directory was claimed with.
 
@@ -100,7 +111,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
     if content is None:
         raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir')
     config = content.get('config')
-    if not isinstance(config, dict) or not isinstance(config.get('stages'), list) or len(content) < 3:
+    if not _is_config(config) or len(content) < 3:
         raise UserError(f'{path} is damaged, it holds no configuration: {cure}')
     content['config'] = upgrade_config(config)
     return {name: content.get(name) for name in ('config', 'class_names', 'images')}

@@ -52,6 +52,14 @@ class StageResult(BestResult):
     steps: int
     wall_seconds: float
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Builds the object from a JSON object, which may lack the fields that early versions did not write."""
+        early = {'unreadable': [], 'split': 'test'}
+        if 'steps' in content:
+            early['step'] = content['steps']
+        return super().from_dict({**early, **content})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunEvaluation(EvaluationResult):

@@ -17,7 +17,7 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
-from ssanet_jax.runs.preprocessing import pretrained_workdir, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import complete_preprocessing, pretrained_workdir, resolve_preprocessing
 
 
 def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True) -> SSANet:
@@ -102,7 +102,7 @@ def load_run(workdir: Path, *, data_dir: str | None = None) -> Run:
       UserError: the directory holds no run, or no checkpoint that can be read.
     """
     content = read_run(workdir)
-    config = ConfigDict(content['config'])
+    config = ConfigDict(complete_preprocessing(content['config']))
     if data_dir is not None:
         config.data.dir = data_dir
     stages = [ConfigDict(stage) for stage in config.stages]

@@ -1,5 +1,6 @@
 """Atomic file writes: a full disk, a killed process, and paths where no file can be."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from commands import ROOT
 
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_atomically
+from ssanet_jax.runs import run
+from ssanet_jax.runs.files import read_run, write_atomically
+from ssanet_jax.runs.preprocessing import recorded_preprocessing
+from ssanet_jax.runs.results import StageResult, read_result
 
 # Overwrites a file forever with one of two texts.
 WRITER = """
@@ -67,3 +71,66 @@ def test_paths_where_no_file_can_be(tmp_path):
             function(taken / 'page')
     check_out(tmp_path / 'new/page')
     assert [path.name for path in (tmp_path / 'new').iterdir()] == [] and taken.read_text() == 'text'
+
+
+CONFIG = {'data': {}, 'model': {'backbone': 'resnet_tiny'}, 'stages': [{'name': 'one'}]}
+
+
+def write_config(workdir, config):
+    (workdir / 'config.json').write_text(json.dumps({'config': config, 'class_names': ['a'], 'images': ''}))
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        {'stages': [1]},
+        {'stages': {}},
+        {'stages': [{}]},
+        {'data': None},
+        {'mesh': []},
+        {'model': {}},
+        {'model': {'backbone': None}},
+        {'model': 'resnet_tiny'},
+    ],
+    ids=str,
+)
+def test_a_damaged_config_is_one_line(damage, tmp_path):
+    write_config(tmp_path, CONFIG)
+    assert read_run(tmp_path)['config'] == CONFIG
+    write_config(tmp_path, CONFIG | damage)
+    with pytest.raises(UserError, match=r'config.json is damaged, it holds no configuration: restore it'):
+        read_run(tmp_path)
+
+
+def test_the_preprocessing_of_early_runs_is_filled_in(tmp_path, monkeypatch):
+    """They did not record how images are resized and normalized."""
+    write_config(tmp_path, CONFIG)
+    monkeypatch.setattr(run, 'stage_steps', lambda workdir, stage: [1])
+    built = []
+
+    def build_model(config, *_, **__):
+        built.append(config)
+        raise UserError('stop here')
+
+    monkeypatch.setattr(run, 'build_model', build_model)
+    with pytest.raises(UserError, match='stop here'):
+        run.load_run(tmp_path)
+    recorded = recorded_preprocessing(CONFIG)
+    assert built[0].data.interpolation == recorded.interpolation
+    assert (tuple(built[0].data.mean), tuple(built[0].data.std)) == (recorded.mean, recorded.std)
+
+
+def test_stage_results_of_early_versions_are_read(tmp_path):
+    """They had only test images, of which all had to be readable."""
+    content = {'accuracy': 0.5, 'examples': 2, 'heads': {}, 'epochs': 1, 'steps': 3, 'wall_seconds': 1.0}
+    path = tmp_path / 'evaluation.json'
+    path.write_text(json.dumps(content))
+    expected = StageResult(**content, step=3, split='test', unreadable=[])
+    assert read_result(path, StageResult, 'train again') == expected
+    path.write_text(json.dumps({**expected.to_dict(), 'split': 'validation', 'step': 2}))
+    found = read_result(path, StageResult, 'train again')
+    assert (found.split, found.step) == ('validation', 2)
+    del content['steps']
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match='evaluation.json is damaged, a field is missing: train again'):
+        read_result(path, StageResult, 'train again')
