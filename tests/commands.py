@@ -107,3 +107,29 @@ def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, befo
         name: Ended(code, *(Path(stems[name] + end).read_text() for end in ('.out', '.err')))
         for name, code in json.loads(done.stdout).items()
     }
+
+
+def check_user_error(ended: Ended, words: Sequence[str]) -> None:
+    """Holds a command to one line on stderr that has all the words, nothing on stdout, and exit code 2."""
+    code, stdout, stderr = ended
+    assert code == 2, stderr
+    assert stdout == ''
+    (line,) = stderr.splitlines()
+    assert line.startswith('error: ')
+    for word in words:
+        assert word in line
+    assert 'Traceback' not in line
+
+
+# For `changed`: data that lie elsewhere, and a network without parts, as with global pooling.
+MOVED_DATA_WITHOUT_PARTS = """
+import dataclasses
+from ssanet_jax.runs import run as runs
+load, load_run = runs.load_dataset, module.load_run
+def moved(config):
+    assert config.dir == 'elsewhere'
+    return load(config)
+runs.load_dataset = moved
+module.load_run = lambda path, **options: dataclasses.replace(load_run(path, **options), active=frozenset(
+    ['backbone', 'image_classifier']))
+"""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from commands import Ended, run_each, run_python
+from commands import Ended, check_user_error, run_each, run_python
 
 from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.runs.workdir import LOCK_FILE, claim_workdir
@@ -165,14 +165,8 @@ def cases(tmp_path_factory) -> dict[str, Case]:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_bad_input_ends_with_one_line(cases, name):
-    (code, stdout, stderr), before, after = cases[name]
-    assert code == 2, stderr
-    assert stdout == ''
-    (line,) = stderr.splitlines()
-    assert line.startswith('error: ')
-    for word in CASES[name][1]:
-        assert word in line
-    assert 'Traceback' not in line
+    ended, before, after = cases[name]
+    check_user_error(ended, CASES[name][1])
     assert after == before
 
 

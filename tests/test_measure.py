@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from commands import changed, run_each, run_python
+from commands import MOVED_DATA_WITHOUT_PARTS, changed, run_each, run_python
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels, part_statistics
@@ -91,18 +91,7 @@ def test_errors_are_one_line(workdir, tmp_path):
 
 def test_a_run_without_parts_and_data_that_moved(workdir):
     """Like a run with global pooling: without proposals, only robustness can be measured."""
-    changes = """
-import dataclasses
-from ssanet_jax.runs import run as runs
-load, load_run = runs.load_dataset, module.load_run
-def moved(config):
-    assert config.dir == 'elsewhere'
-    return load(config)
-runs.load_dataset = moved
-module.load_run = lambda path, **options: dataclasses.replace(load_run(path, **options), active=frozenset(
-    ['backbone', 'image_classifier']))
-"""
-    done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, changes))
+    done = measure(f'--workdir={workdir}', '--data_dir=elsewhere', program=changed(MODULE, MOVED_DATA_WITHOUT_PARTS))
     assert done.returncode == 0, done.stderr
     assert 'key points are left out: the network of stage part_tuning has no parts' in done.stderr
     accuracy = json.loads((workdir / 'robustness.json').read_text())['accuracy']['original']

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from commands import run_each, run_python
+from commands import check_user_error, run_each, run_python
 
 from configs import common
 from ssanet_jax.errors import UserError
@@ -131,13 +131,7 @@ def ended(tmp_path_factory):
 
 @pytest.mark.parametrize('name', CASES)
 def test_bad_input_ends_with_one_line(ended, name):
-    code, stdout, stderr = ended[name]
-    assert code == 2, stderr
-    assert stdout == ''
-    (line,) = stderr.splitlines()
-    assert line.startswith('error: ')
-    for word in CASES[name][1]:
-        assert word in line
+    check_user_error(ended[name], CASES[name][1])
 
 
 def test_number_of_classes():

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from commands import changed, run_each, run_python
+from commands import MOVED_DATA_WITHOUT_PARTS, changed, run_each, run_python
 from page_checks import check_page
 
 from ssanet_jax.report.run_sections import confidence_interval
@@ -138,15 +138,7 @@ def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdi
     for path in workdir.glob('*/history.jsonl'):
         path.unlink()
     (workdir / 'part_tuning/best.json').write_text('{"accuracy": 0.5, "step": 4}')  # with validation images
-    changes = """
-def moved(config):
-    assert config.dir == 'elsewhere'
-    return load(config)
-runs.load_dataset = moved
-module.load_run = lambda path, **options: dataclasses.replace(load_run(path, **options), active=frozenset(
-    ['backbone', 'image_classifier']))
-"""
-    done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=changes)
+    done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=MOVED_DATA_WITHOUT_PARTS)
     assert done.returncode == 0, done.stderr
     page = check_page((workdir / 'report.html').read_text())
     assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
