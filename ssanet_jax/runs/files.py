@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
@@ -82,7 +82,7 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
     return content
 
 
-def _is_config(tree: Any) -> bool:
+def _is_config(tree: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a JSON tree has the structure of a configuration, as far as readers of old and new runs rely on it."""
     if not isinstance(tree, dict) or not {'data', 'model', 'stages'} <= tree.keys():
         return False
