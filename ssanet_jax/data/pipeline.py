@@ -170,6 +170,7 @@ class _LoadNext(grain.transforms.Map):
         self._source = source
 
     def map(self, index: int) -> dict[str, Any]:
+        """Index -> example, whose `skipped` is the index if another example took its place."""
         tries = min(self.MAX_TRIES, len(self._source))
         problem: UnreadableImage | None = None
         for offset in range(tries):

@@ -81,7 +81,7 @@ class Checkpoints:
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
-            f'differ ({reason}); restore the folder from a copy, or remove it to train this stage again'
+            f'differ ({reason}); restore the folder from a copy, or train in another --workdir'
         )
 
     def _cause_of_damage(self, error: Exception) -> BaseException:

@@ -25,8 +25,11 @@ def test_a_second_run_stays_out_of_the_work_directory(tmp_path):
 def test_only_the_primary_process_locks(tmp_path, monkeypatch):
     with lock_workdir(tmp_path / 'run'):
         monkeypatch.setattr(processes, 'is_primary_process', lambda: False)
-        with lock_workdir(tmp_path / 'run'):
-            pass
+        with lock_workdir(tmp_path / 'run'), lock_workdir(tmp_path / 'other'):
+            assert not (tmp_path / 'other').exists()
+        monkeypatch.undo()
+        with pytest.raises(WorkdirLocked):  # the others have not released the lock of the primary process
+            lock_workdir(tmp_path / 'run').__enter__()
 
 
 HOLDER = """
