@@ -2,8 +2,9 @@
 
     python -m ssanet_jax.measure --workdir=runs/cub
 
-Prints two tables for the test set and writes `robustness.json` (the paper's Tables 1 and 2: accuracy on rotated and
-on reduced images) and `keypoints.json` (its Figure 4, for data with key points) to the run's folder.
+Prints tables for the test set and writes `robustness.json` (the paper's Tables 1 and 2: accuracy on rotated and
+on reduced images), `keypoints.json` (its Figure 4, for data with key points) and `keypoints.npz` (the distances of
+each image) to the run's folder.
 
     python -m ssanet_jax.measure --workdir=runs/cub --only=sharing
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from ssanet_jax import cli
@@ -37,6 +38,8 @@ _BATCH = flags.DEFINE_integer(
 _ROUNDS = flags.DEFINE_integer(
     'rounds', 5, 'Rounds of timing for --only=sharing; the median is reported.', lower_bound=1
 )
+
+_MAX_NUMBERS = 8  # in a row, of all parts, so that the table of key points fits into 100 characters
 
 
 def main() -> None:
@@ -83,8 +86,12 @@ def _robustness_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _keypoints_table(result: dict[str, Any]) -> Table:
-    """The last rows give, for each key point, the percentage of images in which it is nearest to part 1, 2, ..."""
+def _keypoints_tables(result: dict[str, Any]) -> Group:
+    """The statistics of all parts and controls; and, for each key point, a percentage for part 1, 2, ..."""
+    return Group(_part_table(result), _keypoint_table(result))
+
+
+def _part_table(result: dict[str, Any]) -> Table:
     measured = result['boxes']
     title = f'{result["dataset"]}, stage {result["stage"]}: from parts to key points in {result["images"]} test images'
     table = Table(title=title)
@@ -94,20 +101,71 @@ def _keypoints_table(result: dict[str, Any]) -> Table:
     row('distance, pixels', lambda m: f'{m["distance"]:.2f}')
     row('  of the diagonal', lambda m: f'{m["distance_share"]:.4f}')
     for part in range(len(measured[BEFORE]['distance_of_part'])):
-        row(f'  of part {part + 1}', lambda m, part=part: ''.join(f'{d:.2f}' for d in _of_part(m, part)))
+        row(f'  of part {part + 1}', lambda m, part=part: ''.join(_of_part(m, part)))
     row('inside the object', lambda m: f'{m["inside"]:.4f}')
     row('consistency', lambda m: f'{m["consistency"]:.4f}')
     row('  parts shuffled', lambda m: f'{m["consistency_shuffled"]:.4f}')
+    row('  excess', lambda m: f'{m["consistency"] - m["consistency_shuffled"]:z.4f}')
     table.add_section()
-    row('nearest to, %', lambda m: ' '.join(f'{part:3}' for part in range(1, len(m['nearest']) + 1)))
-    for point, name in enumerate(result['keypoint_names']):
-        row(f'  {name}', lambda m, point=point: ' '.join(f'{100 * shares[point]:3.0f}' for shares in m['nearest']))
+    row('NMI x 100', lambda m: f'{100 * m["nmi"]:.1f}')
+    row('  sides distinct', lambda m: f'{100 * m["nmi_unmerged"]:.1f}')
+    row('ARI x 100', lambda m: f'{100 * m["ari"]:z.1f}')
+    row('  sides distinct', lambda m: f'{100 * m["ari_unmerged"]:z.1f}')
+    for index, name in enumerate(result['group_names'], start=len(result['keypoint_names'])):
+        row(f'near {name}, % (part)', lambda m, index=index: _best_part(m, index))
     return table
 
 
-def _of_part(measured: dict[str, Any], part: int) -> list[float]:
-    """The distance of one part; empty if there is only one part."""
-    return measured['distance_of_part'][part : part + 1] if len(measured['distance_of_part']) > 1 else []
+def _keypoint_table(result: dict[str, Any]) -> Table:
+    measured, controls = result['boxes'], result['controls']
+    parts = [name for name in measured if name not in controls]
+    if len(parts) * len(measured[BEFORE]['pck']) > _MAX_NUMBERS:
+        parts = parts[-1:]
+    table = Table(title=f'Percentages of test images for part 1, 2, ...; near: within {result["near"]} of the diagonal')
+    for heading in ('', *parts, *controls):
+        table.add_column(heading, justify='right' if heading in controls else 'left')
+
+    def row(text, of_parts, of_control):
+        cells = [*(of_parts(measured[name]) for name in parts), *(of_control(measured[name]) for name in controls)]
+        table.add_row(text, *cells)
+
+    numbers = lambda m: ''.join(f'{part:3} ' for part in range(1, len(m['pck']) + 1))
+    nothing = lambda m: ''
+    if any(min(measured[name]['present']) < 1 for name in parts):
+        row('present', lambda m: ''.join(f'{100 * share:3.0f} ' for share in m['present']), nothing)
+        table.add_section()
+    row('nearest', numbers, nothing)
+    for point, name in enumerate(result['keypoint_names']):
+        row(
+            f'  {name}',
+            lambda m, point=point: ''.join(f'{100 * shares[point]:3.0f} ' for shares in m['nearest']),
+            lambda m, point=point: f'{100 * sum(shares[point] for shares in m["nearest"]) / len(m["nearest"]):.0f}',
+        )
+    table.add_section()
+    row('near (* best)', numbers, nothing)
+    for index, name in enumerate([*result['keypoint_names'], *result['group_names']]):
+        row(f'  {name}', lambda m, i=index: _near(m, i), lambda m, i=index: _best_part(m, i).partition(' ')[0])
+    return table
+
+
+def _of_part(measured: dict[str, Any], part: int) -> list[str]:
+    """The distance of one part; empty if there is only one part, or if it is never present."""
+    distances = measured['distance_of_part'] if len(measured['distance_of_part']) > 1 else []
+    return [f'{distance:.2f}' for distance in distances[part : part + 1] if distance is not None]
+
+
+def _near(measured: dict[str, Any], target: int) -> str:
+    """How often each part is near a key point or group, in percent, with a star at the best part."""
+    if measured['best_part'][target] is None:
+        return 'not shown'
+    marks = ['*' if part == measured['best_part'][target] else ' ' for part in range(len(measured['pck']))]
+    return ''.join(f'{100 * shares[target]:3.0f}{mark}' for shares, mark in zip(measured['pck'], marks))
+
+
+def _best_part(measured: dict[str, Any], target: int) -> str:
+    """How often the best part is near a key point or group, in percent, and which part that is."""
+    best = measured['best_part'][target]
+    return 'not shown' if best is None else f'{100 * measured["pck"][best][target]:.1f} ({best + 1})'
 
 
 def _robustness_line(result: dict[str, Any]) -> str:
@@ -117,9 +175,12 @@ def _robustness_line(result: dict[str, Any]) -> str:
 
 def _keypoints_line(result: dict[str, Any]) -> str:
     last = result['boxes'].get(AFTER) or result['boxes'][BEFORE]
+    groups = enumerate(result['group_names'], start=len(result['keypoint_names']))
     return (
         f'parts {last["distance"]:.2f} pixels from the nearest key point in {result["images"]} images, '
-        f'consistency {last["consistency"]:.4f} (shuffled {last["consistency_shuffled"]:.4f})'
+        f'consistency {last["consistency"]:.4f} (shuffled {last["consistency_shuffled"]:.4f}), '
+        f'NMI {100 * last["nmi"]:.1f}, ARI {100 * last["ari"]:z.1f}'
+        + ''.join(f', near {name} in {_best_part(last, index)} %' for index, name in groups)
     )
 
 
@@ -165,10 +226,10 @@ def _sharing_line(result: dict[str, Any]) -> str:
 
 
 _TITLES = {'keypoints': 'key points'}
-# Measurement -> how its result is printed: as a table, and in one line.
-_FORMATS: dict[str, tuple[Callable[[dict[str, Any]], Table], Callable[[dict[str, Any]], str]]] = {
+# Measurement -> how its result is printed: as tables, and in one line.
+_FORMATS: dict[str, tuple[Callable[[dict[str, Any]], Table | Group], Callable[[dict[str, Any]], str]]] = {
     'robustness': (_robustness_table, _robustness_line),
-    'keypoints': (_keypoints_table, _keypoints_line),
+    'keypoints': (_keypoints_tables, _keypoints_line),
     'sharing': (_sharing_table, _sharing_line),
 }
 

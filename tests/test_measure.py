@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from commands import MOVED_DATA_WITHOUT_PARTS, changed, run_each, run_python
 
+from ssanet_jax.data import toy_birds
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels, part_statistics
+from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
+from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
+from ssanet_jax.evaluation.part_statistics import Annotations, LocatedParts, part_statistics
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.run import load_run
 
@@ -43,7 +46,8 @@ def test_measures_robustness_and_key_points(workdir):
     assert last.startswith(f'accuracy {results["accuracy"]:.4f} on 30 images, rotated by 90 ')
     for name, accuracy in robustness['accuracy'].items():
         assert f'{accuracy:.4f}' in done.stdout and name in done.stdout
-    assert re.search(r'  crown +│ +\d+ +\d+ │ +\d+ +\d+ │ +\d+ │', done.stdout), 'two parts, in one line'
+    row = r'  crown +│ +\d+[ *] +\d+[ *] +│ +\d+[ *] +\d+[ *] +│ +\d+ │ +\d+ │ +\d+ │'
+    assert re.search(row, done.stdout), 'two parts, in one line; controls'
 
     # The parts after scale mining, image by image.
     run = load_run(workdir)
@@ -51,15 +55,23 @@ def test_measures_robustness_and_key_points(workdir):
     images = [test[i]['image'] for i in range(30)]
     boxes = np.stack([found.input_boxes for found in Predictor.from_run(run).predict(images)])
     annotations = [annotations_in_input_pixels(test[i], run.config.data) for i in range(30)]
-    truth = [np.stack(column) for column in zip(*annotations)]
-    expected = part_statistics(boxes, *truth)
+    truth = Annotations(*(np.stack(column) for column in zip(*annotations)), 64)
+    layout = keypoint_layout(toy_birds.KEYPOINT_NAMES, toy_birds.KEYPOINT_GROUPS)
+    expected = part_statistics(LocatedParts(boxes), truth, layout)
     after = keypoints['boxes']['after scale mining']
     for name in ('distance', 'distance_share', 'inside'):
         assert after[name] == pytest.approx(getattr(expected, name), abs=0.02)
     assert np.shape(after['nearest']) == (run.config.model.num_parts, len(keypoints['keypoint_names']))
-    assert list(keypoints['boxes']) == ['before scale mining', 'after scale mining', 'centre of the image']
-    middle = np.tile([[0, 0, 64, 64]], (30, 1, 1))
-    assert keypoints['boxes']['centre of the image'] == dataclasses.asdict(part_statistics(middle, *truth))
+    controls = ['centre of the image', 'random points in the object', 'random boxes']
+    assert list(keypoints['boxes']) == ['before scale mining', 'after scale mining', *controls]
+    assert keypoints['controls'] == controls and keypoints['group_names'] == ['head']
+    middle = LocatedParts(np.tile([[0, 0, 64, 64]], (30, 1, 1)))
+    assert keypoints['boxes']['centre of the image'] == dataclasses.asdict(part_statistics(middle, truth, layout))
+    with np.load(workdir / 'keypoints.npz') as arrays:
+        assert arrays['index'].tolist() == list(range(30))
+        for name, statistics in keypoints['boxes'].items():
+            assert arrays[f'{name}/distance'].mean() == pytest.approx(statistics['distance'])
+            assert arrays[f'{name}/head'].shape == arrays[f'{name}/distance'].shape
     assert f'parts {after["distance"]:.2f} pixels from the nearest key point in 30 images' in last
 
 

@@ -76,6 +76,7 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         train=_ArrayRecordSource(sources['train'], _labels(records, 'train')),
         test=_ArrayRecordSource(sources['test'], _labels(records, 'test')),
         keypoint_names=listing.keypoint_names,
+        keypoint_groups=listing.keypoint_groups,
         digest=_digest(records),
     )
 

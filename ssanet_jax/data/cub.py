@@ -24,6 +24,10 @@ _PARTS = (
     *('back', 'beak', 'belly', 'breast', 'crown', 'forehead', 'left eye', 'left leg', 'left wing', 'nape'),
     *('right eye', 'right leg', 'right wing', 'tail', 'throat'),
 )
+KEYPOINT_GROUPS = {
+    'head': ('beak', 'crown', 'forehead', 'left eye', 'nape', 'right eye', 'throat'),
+    'body': ('back', 'belly', 'breast'),
+}
 
 
 def read(config: Any) -> listing.Listing:
@@ -44,6 +48,7 @@ def read(config: Any) -> listing.Listing:
         class_names,
         records,
         keypoint_names=_PARTS,
+        keypoint_groups=KEYPOINT_GROUPS,
         published=dict(classes=NUM_CLASSES, train=5994, test=5794),
         origin='CUB_200_2011.tgz, at https://www.vision.caltech.edu/datasets/cub_200_2011',
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -48,5 +49,7 @@ class Dataset:
     """Examples held out of the training split, or None; see `splits.hold_out_validation`."""
     keypoint_names: tuple[str, ...] = ()
     """The name of each key point; empty if the data set has none."""
+    keypoint_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Named groups of key points, such as those of the head: their names, as in ``keypoint_names``."""
     digest: str = ''
     """SHA-256 of the file names, labels and splits; empty for generated data sets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class Listing:
     """Rows of pixels to crop from the bottom of every decoded image."""
     keypoint_names: tuple[str, ...] = ()
     """The name of each key point of the records."""
+    keypoint_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Named groups of key points: their names, as in ``keypoint_names``."""
     published: dict[str, int] = dataclasses.field(default_factory=dict)
     """Number of 'train' images, 'test' images and 'classes' in the published set; empty for other folders."""
     origin: str = ''

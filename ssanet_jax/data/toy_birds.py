@@ -22,6 +22,7 @@ from ssanet_jax.errors import UserError
 BEAKS = ('orange conebill', 'slate conebill', 'orange sicklebill', 'slate sicklebill')
 CROWNS = ('red-capped', 'blue-capped', 'red-crested', 'blue-crested')
 CLASS_NAMES = tuple(f'{crown} {beak}' for beak, crown in itertools.product(BEAKS, CROWNS))
+KEYPOINT_GROUPS = {'head': ('beak', 'crown')}
 LABEL_STREAM = 1  # separates the random numbers of the labels from those of the images
 
 
@@ -113,4 +114,6 @@ def load(config: Any) -> Dataset:
         )
     except ValueError as error:
         raise UserError(f'config.data: {error}') from error
-    return Dataset('toy_birds', CLASS_NAMES, train, test, keypoint_names=KEYPOINT_NAMES)
+    return Dataset(
+        'toy_birds', CLASS_NAMES, train, test, keypoint_names=KEYPOINT_NAMES, keypoint_groups=KEYPOINT_GROUPS
+    )

@@ -1,7 +1,7 @@
-"""Distances from the parts to annotated key points (the paper's Figure 4), and the consistency of part indices."""
+"""Compares the parts of test images with annotated key points (the paper's Figure 4), beside controls."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -13,31 +13,20 @@ from ssanet_jax.data.pipeline import Batch, eval_batches
 from ssanet_jax.data.transforms import to_input_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.keypoint_layout import KeypointLayout
+from ssanet_jax.evaluation.part_statistics import (
+    Annotations,
+    LocatedParts,
+    PartStatistics,
+    part_distances,
+    part_statistics,
+    presence,
+)
 
-
-@dataclass(frozen=True)
-class PartStatistics:
-    """Statistics of the centers of the parts.
-
-    Attributes:
-      distance: from the center of a part to the nearest visible key point, pixels of the input, mean over parts and
-        images.
-      distance_of_part: `[K]`, the same for each part.
-      distance_share: the same relative to the diagonal of the image's own object box, both in the input, where images
-        are resized to a square.
-      inside: share of the centers that lie inside the object's box, its edge included.
-      nearest: `[K][P]`, share of the images in which the key point is the visible one nearest to the part (the first
-        in case of ties); each row sums to 1.
-      consistency, consistency_shuffled: see `part_consistency`.
-    """
-
-    distance: float
-    distance_of_part: list[float]
-    distance_share: float
-    inside: float
-    nearest: list[list[float]]
-    consistency: float
-    consistency_shuffled: float
+CENTER = 'centre of the image'  # photographers center the object
+RANDOM_POINTS = 'random points in the object'
+RANDOM_BOXES = 'random boxes'
+_CONTROL_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -48,13 +37,30 @@ class KeypointResult:
       images: number of images.
       without_keypoints: number of images left out because no key point is visible.
       unreadable: positions of the images left out because they cannot be read.
-      boxes: statistics by name, such as those of the parts before and after scale mining.
+      boxes: statistics by name, such as those of the parts before and after scale mining; then those of the controls.
+      controls: the names of the controls among `boxes`.
+      per_image: arrays with one row per image, by name, to compare two runs image by image. `index` is the position in
+        the test set, `diagonal` that of the object's box; `<name>/distance`, `[images, K]`, the distance to the nearest
+        key point; `<name>/<group>`, `[images, K]`, to a group of key points. Distances are in pixels of the input, inf
+        where no key point of the group is visible, nan where the part is not present.
     """
 
     images: int
     without_keypoints: int
     unreadable: list[int]
     boxes: dict[str, PartStatistics]
+    controls: list[str]
+    per_image: dict[str, np.ndarray]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the arrays, as a tree that JSON can represent."""
+        return {
+            'images': self.images,
+            'without_keypoints': self.without_keypoints,
+            'unreadable': self.unreadable,
+            'boxes': {name: asdict(statistics) for name, statistics in self.boxes.items()},
+            'controls': self.controls,
+        }
 
 
 def check_keypoints(dataset: Dataset) -> None:
@@ -123,88 +129,106 @@ def annotations_in_input_pixels(example: Mapping[str, Any], data: Any) -> tuple[
 
 
 def evaluate_keypoints(
-    locate: Callable[[jax.Array], Mapping[str, jax.Array | np.ndarray]], batches: Iterable[Batch], mesh: Mesh
+    locate: Callable[[jax.Array], Mapping[str, LocatedParts]],
+    batches: Iterable[Batch],
+    mesh: Mesh,
+    layout: KeypointLayout,
 ) -> KeypointResult:
     """Compares the parts of all images with their key points, in one process.
 
     Args:
-      locate: images, uint8 `[B, S, S, 3]` on the devices of the mesh -> `{name: boxes [B, K, 4]}`, such as the parts
-        before and after scale mining, in pixels of the input.
+      locate: images, uint8 `[B, S, S, 3]` on the devices of the mesh -> parts by name, such as those before and after
+        scale mining.
       batches: from `annotated_batches`.
       mesh: the devices.
+      layout: which key points count as one, and the groups.
 
     Raises:
-      UserError: no image has a visible key point.
+      UserError: no image has a visible key point, or no part is present.
     """
-    collected: list[dict[str, np.ndarray]] = []
-    names: list[str] = []
+    indices, keypoints, objects = [], [], []
+    located: list[dict[str, LocatedParts]] = []
+    controls: list[str] = []
     unreadable: list[int] = []
-    without_keypoints = 0
+    without_keypoints = image_size = 0
     for batch, on_device in sharding.prefetch_to_device(batches, mesh, ('image',)):
-        boxes = {name: np.asarray(value) for name, value in locate(on_device['image']).items()}
-        names = list(boxes)
+        image_size = batch['image'].shape[1]
         readable = batch['mask'] & (batch['skipped'] < 0)
         usable = (batch['keypoints'][..., 2] > 0).any(-1)  # never without an image
-        annotations = {name: batch[name] for name in ('keypoints', 'box')}  # keeping the images would fill the memory
-        collected.append({name: value[usable] for name, value in (annotations | boxes).items()})
+        parts = {name: _select(value, usable) for name, value in locate(on_device['image']).items()}
+        num_parts = next(iter(parts.values())).boxes.shape[1]
+        placed = control_parts(batch['index'][usable], batch['box'][usable], num_parts, image_size)
+        controls = list(placed)
+        located.append(parts | placed)
+        indices.append(batch['index'][usable])
+        keypoints.append(batch['keypoints'][usable])
+        objects.append(batch['box'][usable])
         without_keypoints += int((readable & ~usable).sum())
         unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()
-    arrays = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
-    if not len(arrays['box']):
+    annotations = Annotations(np.concatenate(keypoints), np.concatenate(objects), image_size)
+    if not len(annotations.objects):
         raise UserError('no test image has a visible key point: check config.data')
+    parts = {name: _concatenate([batch[name] for batch in located]) for name in located[0]}
     return KeypointResult(
-        images=len(arrays['box']),
+        images=len(annotations.objects),
         without_keypoints=without_keypoints,
         unreadable=unreadable,
-        boxes={name: part_statistics(arrays[name], arrays['keypoints'], arrays['box']) for name in names},
+        boxes={name: part_statistics(value, annotations, layout) for name, value in parts.items()},
+        controls=controls,
+        per_image={'index': np.concatenate(indices)} | _distances_per_image(parts, annotations, layout),
     )
 
 
-def part_statistics(boxes: np.ndarray, keypoints: np.ndarray, objects: np.ndarray) -> PartStatistics:
-    """Computes the statistics of the centers of the parts over all images.
+def control_parts(indices: np.ndarray, objects: np.ndarray, num_parts: int, image_size: int) -> dict[str, LocatedParts]:
+    """Places that need no network, to compare the parts with.
 
     Args:
-      boxes: `[n, K, 4]`, the parts, pixels of the input.
-      keypoints: `[n, P, 3]`, (y, x, visible), pixels of the input; at least one is visible in each image.
-      objects: `[n, 4]`, the box around the object, pixels of the input.
-    """
-    boxes, keypoints, objects = (x.astype(np.float64) for x in (boxes, keypoints, objects))
-    centers = (boxes[..., :2] + boxes[..., 2:]) / 2  # [n, K, 2]
-    distances = np.linalg.norm(centers[:, :, None] - keypoints[:, None, :, :2], axis=-1)  # [n, K, P]
-    distances = np.where(keypoints[:, None, :, 2] > 0, distances, np.inf)
-    nearest, distance = distances.argmin(-1), distances.min(-1)  # [n, K]
-    diagonal = np.linalg.norm(objects[:, 2:] - objects[:, :2], axis=-1)  # [n]
-    inside = ((centers >= objects[:, None, :2]) & (centers <= objects[:, None, 2:])).all(-1)  # [n, K]
-    num_keypoints = keypoints.shape[1]
-    consistency, shuffled = part_consistency(nearest, num_keypoints)
-    return PartStatistics(
-        distance=float(distance.mean()),
-        distance_of_part=distance.mean(0).tolist(),
-        distance_share=float((distance / diagonal[:, None]).mean()),
-        inside=float(inside.mean()),
-        nearest=np.eye(num_keypoints)[nearest].mean(0).tolist(),
-        consistency=consistency,
-        consistency_shuffled=shuffled,
-    )
-
-
-def part_consistency(nearest: np.ndarray, num_keypoints: int) -> tuple[float, float]:
-    """Measures whether the same index means the same part, the aim of the alignment constraints (Eq. 2).
-
-    Like those it compares pairs of images, and needs no assignment of parts to key points.
-
-    Args:
-      nearest: int `[n, K]`, the key point nearest to each part.
-      num_keypoints: P.
+      indices: `[B]`, positions of the images in the test set. They seed the random places, which thus depend neither
+        on the batches nor on the network.
+      objects: `[B, 4]`, the box around the object, pixels of the input.
+      num_parts: number of random places per image.
+      image_size: side of the input, pixels.
 
     Returns:
-      The consistency: how often, over all pairs of different images and all parts, the same part is nearest to the
-      same key point in both. And its expectation if the indices of the parts were shuffled within each image. Boxes
-      that all coincide have a high consistency in any order, so only an excess over the shuffled value shows that an
-      index has a meaning. Both are 0 for a single image.
+      The center of the image, as one part; points, uniform in the visible part of the object's box; and boxes with two
+      opposite corners uniform in the image.
     """
-    one_hot = np.eye(num_keypoints)[nearest]  # [n, K, P]
-    # Over ordered pairs: all pairs minus those of an image with itself.
-    agreement = lambda x: (x.sum(0) ** 2 - (x**2).sum(0)).sum(-1) / max(len(x) * (len(x) - 1), 1)
-    # When shuffled, each part is nearest to a key point as often as the image's parts are on average.
-    return float(agreement(one_hot).mean()), float(agreement(one_hot.mean(1)))
+    draws = [np.random.default_rng((_CONTROL_SEED, int(index))) for index in indices]
+    # [B, K, point or corner, 2], in [0, 1)
+    uniform = np.array([draw.random((num_parts, 3, 2)) for draw in draws]).reshape(-1, num_parts, 3, 2)
+    low, high = np.split(np.clip(objects, 0, image_size)[:, None], 2, axis=-1)  # [B, 1, 2]
+    points = low + (high - low) * uniform[:, :, 0]
+    corners = np.sort(uniform[:, :, 1:], axis=2) * image_size
+    center = np.array([0, 0, image_size, image_size], np.float32)
+    return {
+        CENTER: LocatedParts(np.tile(center, (len(indices), 1, 1))),
+        RANDOM_POINTS: LocatedParts(np.concatenate([points, points], -1)),
+        RANDOM_BOXES: LocatedParts(corners.reshape(-1, num_parts, 4)),
+    }
+
+
+def _select(parts: LocatedParts, images: np.ndarray) -> LocatedParts:
+    """The parts of some of the images, on the host."""
+    select = lambda field: None if field is None else np.asarray(field)[images]
+    return LocatedParts(np.asarray(parts.boxes)[images], select(parts.present), select(parts.assignment))
+
+
+def _concatenate(batches: Sequence[LocatedParts]) -> LocatedParts:
+    boxes, *optional = zip(*batches)
+    return LocatedParts(
+        np.concatenate(boxes), *(None if fields[0] is None else np.concatenate(fields) for fields in optional)
+    )
+
+
+def _distances_per_image(
+    parts: Mapping[str, LocatedParts], annotations: Annotations, layout: KeypointLayout
+) -> dict[str, np.ndarray]:
+    """The arrays of `KeypointResult.per_image`, except for the index; float32."""
+    arrays = {}
+    for name, located in parts.items():
+        distances = part_distances(np.asarray(located.boxes), annotations, layout)
+        keypoints, groups = np.split(distances.targets, [len(layout.names)], axis=-1)
+        columns = {'distance': keypoints.min(-1)} | dict(zip(layout.groups, np.moveaxis(groups, -1, 0)))
+        arrays['diagonal'] = distances.diagonal
+        arrays |= {f'{name}/{key}': np.where(presence(located), column, np.nan) for key, column in columns.items()}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.keypoint_layout import merge_left_right
 from ssanet_jax.evaluation.keypoints import check_keypoints
 from ssanet_jax.experiments.measurements import AFTER, BEFORE, MEASUREMENTS, Options, write_measurement
 from ssanet_jax.experiments.paired_comparison import Comparison, Summary, compare_seeds, summarize
@@ -138,9 +139,14 @@ def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequ
 
 
 def _is_measured(path: Path, stage: str) -> bool:
-    """Whether the file holds this measurement of the last stage, with the default seed of the random angles."""
+    """Whether the file holds this measurement of the last stage, with the default seed of the random angles.
+
+    Files of version 0.1.0 that count left and right as different key points are measured again.
+    """
     content = read_json(path, _CURE) or {}
-    return content.get('stage') == stage and content.get('seed', 0) == Options().seed
+    names = content.get('keypoint_names', [])
+    is_merged = merge_left_right(names)[0] == tuple(names)
+    return content.get('stage') == stage and content.get('seed', 0) == Options().seed and is_merged
 
 
 class Metric(NamedTuple):

@@ -1,24 +1,25 @@
 """Measurements of a trained run beyond its accuracy: the paper's Tables 1 and 2, its Figure 4, and feature sharing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable
+from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, evaluate_keypoints
+from ssanet_jax.evaluation.part_statistics import NEAR, LocatedParts
 from ssanet_jax.evaluation.robustness import evaluate_robustness
 from ssanet_jax.experiments.inference import evaluation_mesh, predict_function, track_batches
 from ssanet_jax.experiments.sharing_tradeoff import check_proposals, measure_sharing
-from ssanet_jax.runs.files import write_json
+from ssanet_jax.runs.files import write_arrays, write_json
 from ssanet_jax.runs.run import Run
 
 BEFORE, AFTER = 'before scale mining', 'after scale mining'
-CENTER = 'centre of the image'  # the baseline: photographers center the object
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,19 @@ class Options:
     batch_size: int | None = None  # images per timed call; None: the run's evaluation batch
 
 
+class Measured(NamedTuple):
+    """The result of a measurement."""
+
+    content: dict[str, Any]  # of `<name>.json` in the run's folder
+    arrays: Mapping[str, np.ndarray] | None = None  # of `<name>.npz` beside it: one row per test image
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """Something that can be measured of a trained run; its result is written to `<name>.json` in the run's folder."""
+    """Something that can be measured of a trained run."""
 
     name: str
-    measure: Callable[[Run, Dataset, Options], dict[str, Any]]  # returns the content of the file
+    measure: Callable[[Run, Dataset, Options], Measured]
     check: Callable[[Run, Dataset], None]  # raises `UserError` if the run or its data cannot be measured so
     unreadable: str  # how images that cannot be read are treated
 
@@ -55,26 +63,28 @@ def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, A
     return asdict(evaluate_robustness(lambda images: predict(images).logits, batches, mesh, seed))
 
 
-def measure_keypoints(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """`evaluate_keypoints` of a run's parts on the test set, as a dictionary, with the names of the key points."""
+def measure_keypoints(run: Run, dataset: Dataset) -> Measured:
+    """`evaluate_keypoints` of a run's parts on the test set, with the names of the key points."""
     check_parts(run, dataset)
     mesh = evaluation_mesh(run)
     predict = predict_function(run, mesh)
     config = run.config.data
-    side = config.image_size
+    layout = keypoint_layout(dataset.keypoint_names, dataset.keypoint_groups)
 
-    def locate(images: jax.Array) -> dict[str, Any]:
+    def locate(images: jax.Array) -> dict[str, LocatedParts]:
         outputs = predict(images)
         assert outputs.boxes is not None  # `check_parts`
-        boxes: dict[str, Any] = {BEFORE: outputs.boxes[:, : run.model.num_parts]}
+        parts = {BEFORE: LocatedParts(outputs.boxes[:, : run.model.num_parts])}
         if 'scale_mining' in run.active:
-            boxes[AFTER] = outputs.aligned_boxes
-        return boxes | {CENTER: np.tile(np.array([0, 0, side, side], np.float32), (len(images), 1, 1))}
+            assert outputs.aligned_boxes is not None
+            parts[AFTER] = LocatedParts(outputs.aligned_boxes)
+        return parts
 
     batches = annotated_batches(dataset, config)
     batches = track_batches('key points', batches, len(dataset.test), config.eval_batch_size)
-    header = {'keypoint_names': list(dataset.keypoint_names), 'image_size': side}
-    return header | asdict(evaluate_keypoints(locate, batches, mesh))
+    result = evaluate_keypoints(locate, batches, mesh, layout)
+    header = {'keypoint_names': list(layout.names), 'group_names': list(layout.groups), 'near': NEAR}
+    return Measured(header | {'image_size': config.image_size} | result.to_json(), result.per_image)
 
 
 def check_parts(run: Run, dataset: Dataset) -> None:
@@ -88,7 +98,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     for measurement in (
         Measurement(
             'robustness',
-            lambda run, dataset, options: measure_robustness(run, dataset, options.seed),
+            lambda run, dataset, options: Measured(measure_robustness(run, dataset, options.seed)),
             lambda run, dataset: None,
             'counted as wrong',
         ),
@@ -100,7 +110,9 @@ MEASUREMENTS: dict[str, Measurement] = {
         ),
         Measurement(
             'sharing',
-            lambda run, dataset, options: measure_sharing(run, dataset, options.rounds, options.batch_size).to_json(),
+            lambda run, dataset, options: Measured(
+                measure_sharing(run, dataset, options.rounds, options.batch_size).to_json()
+            ),
             lambda run, dataset: check_proposals(run),
             'counted as wrong',
         ),
@@ -108,13 +120,15 @@ MEASUREMENTS: dict[str, Measurement] = {
 }
 
 
-def write_measurement(workdir: Path, name: str, run: Run, dataset: Dataset, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes a result, with the data set and the stage it belongs to, to `<name>.json` of the run.
+def write_measurement(workdir: Path, name: str, run: Run, dataset: Dataset, measured: Measured) -> dict[str, Any]:
+    """Writes a result, with the data set and the stage it belongs to, to the run's folder.
 
     Returns:
-      The content of the file.
+      The content of `<name>.json`.
     """
-    content = {'dataset': dataset.name, 'stage': run.stage} | result
-    content['unreadable'] = list_unreadable(dataset.test, result['unreadable'])
+    content: dict[str, Any] = {'dataset': dataset.name, 'stage': run.stage} | measured.content
+    content['unreadable'] = list_unreadable(dataset.test, measured.content['unreadable'])
+    if measured.arrays is not None:
+        write_arrays(workdir / f'{name}.npz', measured.arrays)
     write_json(workdir / f'{name}.json', content)
     return content

@@ -1,18 +1,26 @@
 """Sections of the report about what `ssanet_jax.measure` wrote: robustness, key points, ways of sharing features."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.keypoints import CENTER
 from ssanet_jax.evaluation.robustness import ORIGINAL
-from ssanet_jax.experiments.measurements import CENTER
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.rendering import Bar, Table
 from ssanet_jax.report.result_files import MEASURE_AGAIN
 from ssanet_jax.runs.files import read_json
+
+
+@dataclass(frozen=True)
+class FoldedTable:
+    """A table that the reader unfolds."""
+
+    title: str
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -22,15 +30,13 @@ class MeasurementSection:
     Attributes:
       command: empty if the measurement exists.
       table: None without a measurement.
-      details: a further table, folded.
-      details_title: its summary.
+      details: further tables.
       warning: empty if the measurement is of this stage and data set.
     """
 
     command: str = ''
     table: Table | None = None
-    details: Table | None = None
-    details_title: str = ''
+    details: tuple[FoldedTable, ...] = ()
     warning: str = ''
 
 
@@ -97,38 +103,85 @@ def _robustness(content: Mapping[str, Any]) -> MeasurementSection:
     return MeasurementSection(table=Table(['input', 'accuracy', 'drop, points', ''], rows, caption))
 
 
+# Title of a row of the section "Key points" -> its number, of the statistics of some boxes.
+_PART_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    'distance, pixels': lambda m: f'{m["distance"]:.2f}',
+    'distance / diagonal of the object': lambda m: f'{m["distance_share"]:.4f}',
+    'centers inside the object': lambda m: f'{m["inside"]:.4f}',
+    'consistency': lambda m: f'{m["consistency"]:.4f}',
+    'consistency, parts shuffled': lambda m: f'{m["consistency_shuffled"]:.4f}',
+    'consistency, excess over shuffled': lambda m: f'{m["consistency"] - m["consistency_shuffled"]:z.4f}',
+}
+# The same, of files that have them: those of version 0.1.0 do not.
+_AGREEMENT_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    'NMI of parts and key points × 100': lambda m: f'{100 * m["nmi"]:.1f}',
+    'NMI, left and right distinct': lambda m: f'{100 * m["nmi_unmerged"]:.1f}',
+    'ARI of parts and key points × 100': lambda m: f'{100 * m["ari"]:z.1f}',
+    'ARI, left and right distinct': lambda m: f'{100 * m["ari_unmerged"]:z.1f}',
+}
+
+
 def _keypoints(content: Mapping[str, Any]) -> MeasurementSection:
-    measured = content['boxes']
-    fields = {
-        'distance, pixels': ('distance', '.2f'),
-        'distance / diagonal of the object': ('distance_share', '.4f'),
-        'centers inside the object': ('inside', '.4f'),
-        'consistency': ('consistency', '.4f'),
-        'consistency, parts shuffled': ('consistency_shuffled', '.4f'),
-    }
+    """Files of version 0.1.0 have fewer statistics and one control."""
+    measured, names = content['boxes'], content['keypoint_names']
+    has_agreement = 'controls' in content
     rows = [
-        [title, *(format(of_boxes[field], digits) for of_boxes in measured.values())]
-        for title, (field, digits) in fields.items()
+        [title, *map(show, measured.values())]
+        for title, show in (_PART_ROWS | (_AGREEMENT_ROWS if has_agreement else {})).items()
     ]
+    group_names = content['group_names'] if has_agreement else []
+    for index, group in enumerate(group_names, start=len(names)):
+        rows.append(
+            [f'best part near the {group}, % (part)', *(_best_part(of_boxes, index) for of_boxes in measured.values())]
+        )
     caption = (
         f'From the centers of the parts to the nearest visible key point, in {content["images"]:,} test images '
         f'of {content["image_size"]} pixels'
     )
-    name, last = [(name, boxes) for name, boxes in measured.items() if name != CENTER][-1]
+    if group_names:
+        caption += f"; near: within {content['near']} of the diagonal of the object's box"
+    controls = content['controls'] if has_agreement else [CENTER]
+    name, last = [(name, of_boxes) for name, of_boxes in measured.items() if name not in controls][-1]
     num_parts = len(last['nearest'])
+    part_names = [f'part {part + 1}' for part in range(num_parts)]
     nearest = [
-        [point, *(f'{100 * last["nearest"][part][index]:.0f}' for part in range(num_parts))]
-        for index, point in enumerate(content['keypoint_names'])
+        [point, *(f'{100 * of_part[index]:.0f}' for of_part in last['nearest'])] for index, point in enumerate(names)
     ]
-    return MeasurementSection(
-        table=Table(['', *measured], rows, caption),
-        details=Table(
-            ['key point', *(f'part {part + 1}' for part in range(num_parts))],
-            nearest,
-            f'Percentage of the images in which the key point is the one nearest to the part ({name})',
-        ),
-        details_title='Nearest key points of each part',
+    caption_of_nearest = f'Percentage of the images in which the key point is the one nearest to the part ({name})'
+    details = [
+        FoldedTable('Nearest key points of each part', Table(['key point', *part_names], nearest, caption_of_nearest))
+    ]
+    if has_agreement:
+        details.append(_near_table(content, name, part_names))
+    return MeasurementSection(table=Table(['', *measured], rows, caption), details=tuple(details))
+
+
+def _near_table(content: Mapping[str, Any], name: str, part_names: Sequence[str]) -> FoldedTable:
+    """How often the parts `name`, and the best of each control, are near the key points and their groups."""
+    measured = content['boxes']
+    percent = lambda share: '' if share is None else f'{100 * share:.0f}'
+    rows = [
+        [
+            target,
+            *(percent(of_part[index]) for of_part in measured[name]['pck']),
+            *(_best_part(measured[control], index).split(' ')[0] for control in content['controls']),
+        ]
+        for index, target in enumerate([*content['keypoint_names'], *content['group_names']])
+    ]
+    present = [f'{100 * share:.0f}' for share in measured[name]['present']]
+    rows.append(['present', *present, *[''] * len(content['controls'])])
+    caption = (
+        f'Percentage of the images that show the key point, or a key point of the group, in which the part ({name}) is '
+        f"within {content['near']} of the diagonal of the object's box from it"
     )
+    headings = ['key point or group', *part_names, *content['controls']]
+    return FoldedTable('Parts near key points', Table(headings, rows, caption))
+
+
+def _best_part(measured: Mapping[str, Any], target: int) -> str:
+    """How often the best part is near a key point or group, in percent, and which part that is."""
+    best = measured['best_part'][target]
+    return '' if best is None else f'{100 * measured["pck"][best][target]:.1f} ({best + 1})'
 
 
 def _sharing(content: Mapping[str, Any]) -> MeasurementSection:

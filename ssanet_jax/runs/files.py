@@ -1,9 +1,13 @@
 """The JSON files of a work directory: atomic writes, and reads that report damaged files."""
 
+import io
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+
+import numpy as np
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
@@ -14,12 +18,12 @@ RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or delete it and run the training command again'
 
 
-def write_atomically(path: Path, text: str, errors: str = 'strict') -> None:
-    """Writes a text file atomically: readers see the old content or the new one, also if the process is killed.
+def write_atomically(path: Path, content: str | bytes, errors: str = 'strict') -> None:
+    """Writes a file atomically: readers see the old content or the new one, also if the process is killed.
 
     Args:
       path: the file. Its folder is created if it does not exist.
-      text: written as UTF-8.
+      content: text is written as UTF-8.
       errors: what to do with characters that cannot be encoded, as in `str.encode`.
 
     Raises:
@@ -28,7 +32,10 @@ def write_atomically(path: Path, text: str, errors: str = 'strict') -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.partial')
     try:
-        partial.write_text(text, encoding='utf-8', errors=errors)
+        if isinstance(content, str):
+            partial.write_text(content, encoding='utf-8', errors=errors)
+        else:
+            partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -46,9 +53,35 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
       UserError: the file cannot be written. An existing file is then unchanged.
     """
+    _write_in_primary_process(path, lambda: json.dumps(content, indent=2) + '\n')
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed `.npz` file atomically, for `np.load`.
+
+    Call it in all processes: the primary one writes, and the others wait until the file is there.
+
+    Args:
+      path: the file. Its folder is created if it does not exist.
+      arrays: the arrays by name.
+
+    Raises:
+      UserError: the file cannot be written. An existing file is then unchanged.
+    """
+
+    def encode() -> bytes:
+        buffer = io.BytesIO()
+        named: dict[str, Any] = dict(arrays)
+        np.savez_compressed(buffer, **named)
+        return buffer.getvalue()
+
+    _write_in_primary_process(path, encode)
+
+
+def _write_in_primary_process(path: Path, encode: Callable[[], str | bytes]) -> None:
     if processes.is_primary_process():
         try:
-            write_atomically(path, json.dumps(content, indent=2) + '\n')
+            write_atomically(path, encode())
         except OSError as error:
             raise UserError(
                 f'cannot write {path} ({error.strerror}): make room, or allow writing to this folder'

@@ -277,6 +277,7 @@ def test_real_box_and_key_points_of_one_image(real):
     assert len(rows) == 15
     names = (folder / 'parts/parts.txt').read_text().splitlines()
     assert [f'{i + 1} {name}' for i, name in enumerate(data.keypoint_names)] == names
+    assert data.keypoint_groups == cub.KEYPOINT_GROUPS
     for _, part, px, py, visible in rows:
         np.testing.assert_allclose(
             example['keypoints'][int(part) - 1], [float(py), float(px), float(visible)], rtol=1e-6

@@ -1,6 +1,4 @@
-"""Key points: distances by hand and by loops, the crop, excluded images, and the consistency by enumeration."""
-
-import itertools
+"""Key points: their places in the input, excluded images, controls, and arrays of each image."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +10,21 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation, to_input_pixels, to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import (
+    CENTER,
+    RANDOM_BOXES,
+    RANDOM_POINTS,
     annotated_batches,
     annotations_in_input_pixels,
     check_keypoints,
+    control_parts,
     evaluate_keypoints,
-    part_consistency,
-    part_statistics,
 )
+from ssanet_jax.evaluation.part_statistics import Annotations, LocatedParts, part_statistics
 
+NAMES = ('head', 'left wing', 'right wing')
+LAYOUT = keypoint_layout(NAMES, {'front': ('head', 'left wing')})
 DATA = make_config(resize=40, image_size=32, eval_batch_size=4, num_workers=2)
 
 
@@ -60,7 +64,7 @@ class Birds:
 
 
 def dataset(source):
-    return Dataset('birds', ('bird',), source, source, keypoint_names=('head', 'wing', 'tail'))
+    return Dataset('birds', ('bird',), source, source, keypoint_names=NAMES)
 
 
 def test_places_by_hand():
@@ -103,105 +107,98 @@ def test_batches_carry_the_annotations_of_their_images():
     np.testing.assert_array_equal(source.reads, 1)
 
 
-def random_scene(images=7, parts=3, points=4, seed=0):
-    random = np.random.default_rng(seed)
-    corners = np.sort(random.random((images, parts, 2, 2)) * 32, axis=2)
-    keypoints = np.concatenate([random.random((images, points, 2)) * 32, random.random((images, points, 1)) < 0.6], 2)
-    keypoints[:, 1, 2] = 1
-    objects = np.sort(random.random((images, 2, 2)) * 32, axis=1).reshape(images, 4)
-    return corners.reshape(images, parts, 4), keypoints, objects
-
-
-def test_summary_by_loops():
-    boxes, keypoints, objects = random_scene()
-    images, parts, points = 7, 3, 4
-    distances, shares, inside = np.zeros((images, parts)), np.zeros((images, parts)), 0
-    nearest = np.zeros((parts, points))
-    for i in range(images):
-        for k in range(parts):
-            y, x = (boxes[i, k, 0] + boxes[i, k, 2]) / 2, (boxes[i, k, 1] + boxes[i, k, 3]) / 2
-            best = None
-            for p in range(points):
-                if keypoints[i, p, 2]:
-                    distance = ((y - keypoints[i, p, 0]) ** 2 + (x - keypoints[i, p, 1]) ** 2) ** 0.5
-                    if best is None or distance < best[0]:
-                        best = distance, p
-            y0, x0, y1, x1 = objects[i]
-            distances[i, k] = best[0]
-            shares[i, k] = best[0] / ((y1 - y0) ** 2 + (x1 - x0) ** 2) ** 0.5
-            nearest[k, best[1]] += 1 / images
-            inside += y0 <= y <= y1 and x0 <= x <= x1
-    result = part_statistics(boxes, keypoints, objects)
-    assert result.distance == pytest.approx(distances.mean())
-    assert result.distance_of_part == pytest.approx(distances.mean(0).tolist())
-    assert result.distance_share == pytest.approx(shares.mean())
-    assert result.inside == pytest.approx(inside / (images * parts)) and 0 < result.inside < 1
-    np.testing.assert_allclose(result.nearest, nearest)
-
-
-def test_summary_by_hand():
-    """One image: a part on the hidden key point belongs to the visible one 3-4-5 pixels away."""
-    boxes = np.array([[[8, 8, 12, 12], [20, 20, 30, 30]]], float)
-    keypoints = np.array([[[10, 10, 0], [13, 14, 1], [25, 25, 1]]], float)
-    result = part_statistics(boxes, keypoints, np.array([[0, 0, 12, 16]], float))
-    assert result.distance_of_part == pytest.approx([5, 0]) and result.distance == pytest.approx(2.5)
-    assert result.distance_share == pytest.approx(2.5 / 20) and result.inside == pytest.approx(0.5)
-    assert result.nearest == [[0, 1, 0], [0, 0, 1]]
-    nan = np.where(keypoints[..., 2:] > 0, keypoints, [np.nan, np.nan, 0])  # hidden: position is arbitrary
-    assert part_statistics(boxes, nan, np.array([[0, 0, 12, 16]], float)) == result
-
-
-def agreement(nearest):
-    """By loops over pairs of images."""
-    pairs = list(itertools.permutations(range(len(nearest)), 2))
-    return np.mean([nearest[i][k] == nearest[j][k] for i, j in pairs for k in range(len(nearest[0]))])
-
-
-@pytest.mark.parametrize('images, parts, points', [(3, 2, 3), (4, 2, 2), (3, 3, 4), (2, 4, 3)])
-def test_consistency_by_enumeration(images, parts, points):
-    """Shuffled: the mean over every order of the parts in every image."""
-    nearest = np.random.default_rng(images).integers(points, size=(images, parts))
-    consistency, shuffled = part_consistency(nearest, points)
-    assert consistency == pytest.approx(agreement(nearest))
-    orders = itertools.product(*(list(itertools.permutations(row)) for row in nearest.tolist()))
-    assert shuffled == pytest.approx(np.mean([agreement(order) for order in orders]))
-
-
-def test_consistency_of_meaningful_parts_and_of_coinciding_parts():
-    always = np.tile([0, 1, 2, 3], (50, 1))
-    assert part_consistency(always, 4) == pytest.approx((1, 0.25))
-    mixed = np.random.default_rng(0).permuted(np.tile([0, 1, 2, 3], (2000, 1)), axis=1)
-    assert part_consistency(mixed, 4)[0] == pytest.approx(0.25, abs=0.01)
-    assert part_consistency(mixed, 4)[1] == pytest.approx(0.25)
-    assert part_consistency(np.full((9, 4), 2), 4) == pytest.approx((1, 1))
-    assert part_consistency(always[:1], 4) == (0, 0)
-
-
 def boxes_around(points, size=2.0):
     return jnp.concatenate([points - size, points + size], -1)
+
+
+def evaluate(locate, source):
+    return evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh(), LAYOUT)
+
+
+SPOTS = jnp.array([[8.0, 8.0], [20.0, 24.0]])
 
 
 def test_excluded_images():
     """One image cannot be read, two show no key point; the last batch is half empty."""
     source = Birds(10, broken=(5,), hidden=(2, 8))
-    same_spots = jnp.array([[8.0, 8.0], [20.0, 24.0]])
     seen = []
 
     def locate(images):
         seen.append(len(images))
-        boxes = jnp.tile(boxes_around(same_spots), (len(images), 1, 1))
-        return {'second': boxes + 1, 'first': boxes}
+        boxes = jnp.tile(boxes_around(SPOTS), (len(images), 1, 1))
+        return {'second': LocatedParts(boxes + 1), 'first': LocatedParts(boxes)}
 
-    result = evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
+    result = evaluate(locate, source)
     assert seen == [4, 4, 4]
     assert (result.images, result.without_keypoints, result.unreadable) == (7, 2, [5])
-    assert list(result.boxes) == ['second', 'first'], 'in their order'
-    kept = [annotations_in_input_pixels(source.examples[i], DATA) for i in range(10) if i not in (2, 5, 8)]
-    keypoints, objects = (np.stack(column) for column in zip(*kept))
-    boxes = np.tile(np.asarray(boxes_around(same_spots)), (7, 1, 1))
+    assert list(result.boxes) == ['second', 'first', CENTER, RANDOM_POINTS, RANDOM_BOXES], 'in their order'
+    assert result.controls == [CENTER, RANDOM_POINTS, RANDOM_BOXES]
+    used = [i for i in range(10) if i not in (2, 5, 8)]
+    keypoints, objects = (
+        np.stack(column) for column in zip(*(annotations_in_input_pixels(source.examples[i], DATA) for i in used))
+    )
+    annotations = Annotations(keypoints, objects, 32)
+    boxes = np.tile(np.asarray(boxes_around(SPOTS)), (7, 1, 1))
     assert (keypoints[..., 2] > 0).any(1).all()
-    assert result.boxes['first'] == part_statistics(boxes, keypoints, objects)
-    assert result.boxes['second'] == part_statistics(boxes + 1, keypoints, objects)
+    expected = {'first': boxes, 'second': boxes + 1, CENTER: np.tile([0, 0, 32, 32], (7, 1, 1))}
+    expected |= {name: parts.boxes for name, parts in control_parts(np.array(used), objects, 2, 32).items()}
+    for name, value in expected.items():
+        assert result.boxes[name] == part_statistics(LocatedParts(value), annotations, LAYOUT)
+
+    # What is kept of each image agrees with the means.
+    arrays = result.per_image
+    assert arrays['index'].tolist() == used
+    for name in expected:
+        distance, front = arrays[f'{name}/distance'], arrays[f'{name}/front']
+        assert distance.shape == front.shape == expected[name].shape[:2] and distance.dtype == np.float32
+        assert distance.mean() == pytest.approx(result.boxes[name].distance)
+        shown = (keypoints[:, :2, 2] > 0).any(1)
+        np.testing.assert_array_equal(np.isinf(front), np.broadcast_to(~shown[:, None], front.shape))
+        near = (front <= 0.2 * arrays['diagonal'][:, None])[shown]
+        assert near.mean(0).tolist() == pytest.approx([shares[-1] for shares in result.boxes[name].pck])
+
+
+def test_presence_and_assignment_of_all_batches():
+    """The second part is present in even images; a map assigns every key point to part 1."""
+    source = Birds(10, broken=(5,))
+    count = iter(range(3))
+
+    def locate(images):
+        index = 4 * next(count) + np.arange(4)
+        present = np.stack([np.ones(4, bool), index % 2 == 0], -1)
+        boxes = np.tile(np.asarray(boxes_around(SPOTS)), (4, 1, 1))
+        boxes[~present] = np.nan
+        return {'parts': LocatedParts(boxes, jnp.asarray(present), np.ones((4, 3, 3), int))}
+
+    result = evaluate(locate, source)
+    parts, index = result.boxes['parts'], result.per_image['index']
+    assert parts.present == pytest.approx([1, np.mean(index % 2 == 0)])
+    assert parts.nmi == 0 and parts.ari == 0, 'one part has no information'
+    distance = result.per_image['parts/distance']
+    np.testing.assert_array_equal(np.isnan(distance), np.stack([np.zeros(len(index), bool), index % 2 == 1], -1))
+    assert parts.distance == pytest.approx(np.nanmean(distance))
+    assert parts.distance_of_part == pytest.approx(np.nanmean(distance, 0))
+
+
+def test_controls():
+    """Points lie in the visible part of the object, and boxes in the image; each image has its own, in any batch."""
+    count = 500
+    objects = np.tile(np.array([-8, 4, 12, 24], np.float32), (count, 1))
+    parts = control_parts(np.arange(count), objects, 3, 32)
+    assert list(parts) == [CENTER, RANDOM_POINTS, RANDOM_BOXES]
+    points, boxes = parts[RANDOM_POINTS].boxes, parts[RANDOM_BOXES].boxes
+    assert points.shape == boxes.shape == (count, 3, 4)
+    np.testing.assert_array_equal(points[..., :2], points[..., 2:])
+    np.testing.assert_allclose(points.reshape(-1, 4).min(0)[:2], [0, 4], atol=0.2)
+    np.testing.assert_allclose(points.reshape(-1, 4).max(0)[:2], [12, 24], atol=0.2)
+    np.testing.assert_allclose(points.reshape(-1, 4).mean(0)[:2], [6, 14], atol=1)
+    assert (boxes >= 0).all() and (boxes <= 32).all() and (boxes[..., :2] <= boxes[..., 2:]).all()
+    np.testing.assert_allclose(boxes.reshape(-1, 4).mean(0), 32 * np.array([1, 1, 2, 2]) / 3, atol=1)
+    assert len(np.unique(boxes)) == boxes.size
+    some = control_parts(np.array([7, 3]), objects[:2], 3, 32)
+    np.testing.assert_array_equal(some[RANDOM_POINTS].boxes, points[[7, 3]])
+    np.testing.assert_array_equal(some[RANDOM_BOXES].boxes, boxes[[7, 3]])
+    assert control_parts(np.zeros(0, int), objects[:0], 3, 32)[RANDOM_POINTS].boxes.shape == (0, 3, 4)
 
 
 def test_parts_on_the_key_points_of_drawn_birds():
@@ -215,20 +212,25 @@ def test_parts_on_the_key_points_of_drawn_birds():
 
     def locate(images):
         points = jnp.stack([jnp.asarray(next(places, np.zeros((4, 2)))) for _ in images])
-        return {'parts': boxes_around(points)}
+        return {'parts': LocatedParts(boxes_around(points))}
 
-    result = evaluate_keypoints(locate, annotated_batches(birds, config), sharding.make_mesh())
+    layout = keypoint_layout(birds.keypoint_names, birds.keypoint_groups)
+    result = evaluate_keypoints(locate, annotated_batches(birds, config), sharding.make_mesh(), layout)
     parts = result.boxes['parts']
     assert result.images == 18 and parts.distance == pytest.approx(0, abs=1e-4) and parts.inside == 1
     np.testing.assert_array_equal(parts.nearest, np.eye(4))
     assert parts.consistency == 1 and parts.consistency_shuffled == pytest.approx(0.25)
-    assert birds.keypoint_names == ('beak', 'crown', 'wing', 'tail')
+    assert parts.nmi == parts.ari == parts.nmi_unmerged == parts.ari_unmerged == pytest.approx(1)
+    assert np.diag(parts.pck).tolist() == [1, 1, 1, 1] and parts.best_part[:4] == [0, 1, 2, 3]
+    assert layout.targets == ('beak', 'crown', 'wing', 'tail', 'head')
 
 
 def test_sets_that_cannot_be_measured():
     source = Birds(3, hidden=(0, 1, 2))
     with pytest.raises(UserError, match='flowers has no key points'):
         check_keypoints(Dataset('flowers', ('rose',), source, source))
-    locate = lambda images: {'parts': jnp.zeros((len(images), 2, 4))}
+    boxes = lambda images: jnp.zeros((len(images), 2, 4))
     with pytest.raises(UserError, match='no test image has a visible key point'):
-        evaluate_keypoints(locate, annotated_batches(dataset(source), DATA), sharding.make_mesh())
+        evaluate(lambda images: {'parts': LocatedParts(boxes(images))}, source)
+    with pytest.raises(UserError, match='no part is present in any test image'):
+        evaluate(lambda images: {'parts': LocatedParts(boxes(images), jnp.zeros((4, 2), bool))}, Birds(3))

@@ -5,7 +5,7 @@ import pytest
 from markupsafe import Markup
 from page_checks import Page, check_page, decode
 
-from ssanet_jax.report.measurement_sections import MeasurementSection
+from ssanet_jax.report.measurement_sections import FoldedTable, MeasurementSection
 from ssanet_jax.report.prediction_sections import (
     ConfusedPairExample,
     ConfusionSection,
@@ -67,7 +67,7 @@ def every_section(name):
         ('results', ResultsSection(table, name, name), 8),
         ('curves', CurvesSection(name, [CurveChart(name, [(name, curve_style(name))] * 2, SVG)], name), 5),
         ('measurement', MeasurementSection(name), 1),
-        ('measurement', MeasurementSection('', table, table, name, name), 14),
+        ('measurement', MeasurementSection('', table, (FoldedTable(name, table),), name), 14),
         (
             'parts',
             PartsSection(name, [PartsExample(DOT, name, name, 0.5, name), PartsExample(DOT, name, '', 0.5, name)]),

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from commands import ROOT
 
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs import run
-from ssanet_jax.runs.files import read_run, write_atomically
+from ssanet_jax.runs.files import read_run, write_arrays, write_atomically
 from ssanet_jax.runs.preprocessing import recorded_preprocessing
 from ssanet_jax.runs.results import StageResult, read_result
 
@@ -40,6 +41,20 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
         write_out(out, 'second')
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ['report.html'] and out.read_text() == 'first'
+
+
+def test_arrays_are_read_back(tmp_path):
+    arrays = {'parts/distance': np.array([[1.5, np.nan, np.inf]], np.float32), 'index': np.arange(3)}
+    write_arrays(tmp_path / 'folder/arrays.npz', arrays)
+    with np.load(tmp_path / 'folder/arrays.npz') as read:
+        assert set(read) == set(arrays)
+        for name, array in arrays.items():
+            assert read[name].dtype == array.dtype
+            np.testing.assert_array_equal(read[name], array)
+    assert [path.name for path in (tmp_path / 'folder').iterdir()] == ['arrays.npz']
+    (tmp_path / 'other').write_text('')
+    with pytest.raises(UserError, match='cannot write .*arrays.npz'):
+        write_arrays(tmp_path / 'other/arrays.npz', arrays)
 
 
 def test_readers_and_a_kill_find_whole_files(tmp_path):
