@@ -12,6 +12,8 @@ prints accuracy and latency of the same weights for each `config.model.sharing`,
 docs/experiments.md explains each number.
 """
 
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ _ROUNDS = flags.DEFINE_integer(
     'rounds', 5, 'Rounds of timing for --only=sharing; the median is reported.', lower_bound=1
 )
 
-_MAX_NUMBERS = 8  # in a row, of all parts, so that the table of key points fits into 100 characters
+_WIDTH = 100  # of the tables in characters, if stdout is not a terminal
+_MAX_NUMBERS = 10  # of several sets of parts, in a row of the table of key points, so that it fits into this width
 
 
 def main() -> None:
@@ -58,7 +61,7 @@ def main() -> None:
         for problem in result['unreadable']:
             notes.print(f'{measurement.unreadable}: {problem}', style='yellow')
         table, line = _FORMATS[name]
-        Console(highlight=False, markup=False).print(table(result))
+        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH).print(table(result))
         lines.append(line(result))
     print('; '.join(lines))
 
@@ -96,7 +99,7 @@ def _part_table(result: dict[str, Any]) -> Table:
     title = f'{result["dataset"]}, stage {result["stage"]}: from parts to key points in {result["images"]} test images'
     table = Table(title=title)
     for heading in ('', *measured):
-        table.add_column(heading, justify='right' if heading else 'left')
+        table.add_column(textwrap.fill(heading, 12), justify='right' if heading else 'left')
     row = lambda text, show: table.add_row(text, *map(show, measured.values()))
     row('distance, pixels', lambda m: f'{m["distance"]:.2f}')
     row('  of the diagonal', lambda m: f'{m["distance_share"]:.4f}')
@@ -112,7 +115,7 @@ def _part_table(result: dict[str, Any]) -> Table:
     row('ARI x 100', lambda m: f'{100 * m["ari"]:z.1f}')
     row('  sides distinct', lambda m: f'{100 * m["ari_unmerged"]:z.1f}')
     for index, name in enumerate(result['group_names'], start=len(result['keypoint_names'])):
-        row(f'near {name}, % (part)', lambda m, index=index: _best_part(m, index))
+        row(f'near {name}, %', lambda m, index=index: _best_part(m, index))
     return table
 
 
@@ -120,10 +123,13 @@ def _keypoint_table(result: dict[str, Any]) -> Table:
     measured, controls = result['boxes'], result['controls']
     parts = [name for name in measured if name not in controls]
     if len(parts) * len(measured[BEFORE]['pck']) > _MAX_NUMBERS:
-        parts = parts[-1:]
-    table = Table(title=f'Percentages of test images for part 1, 2, ...; near: within {result["near"]} of the diagonal')
+        parts = parts[-1:]  # keypoints.json has them all
+    near = f'near: within {result["near"]} of the diagonal, * the best part'
+    table = Table(title=f'Percentages of test images for part 1, 2, ...; {near}')
     for heading in ('', *parts, *controls):
-        table.add_column(heading, justify='right' if heading in controls else 'left')
+        is_control = heading in controls
+        # Narrow headings of the controls leave room for the numbers of twelve parts.
+        table.add_column(textwrap.fill(heading, 9 if is_control else 12), justify='right' if is_control else 'left')
 
     def row(text, of_parts, of_control):
         cells = [*(of_parts(measured[name]) for name in parts), *(of_control(measured[name]) for name in controls)]
@@ -142,9 +148,9 @@ def _keypoint_table(result: dict[str, Any]) -> Table:
             lambda m, point=point: f'{100 * sum(shares[point] for shares in m["nearest"]) / len(m["nearest"]):.0f}',
         )
     table.add_section()
-    row('near (* best)', numbers, nothing)
+    row('near', numbers, nothing)
     for index, name in enumerate([*result['keypoint_names'], *result['group_names']]):
-        row(f'  {name}', lambda m, i=index: _near(m, i), lambda m, i=index: _best_part(m, i).partition(' ')[0])
+        row(f'  {name}', lambda m, i=index: _near(m, i), lambda m, i=index: _best_part(m, i).partition(' (')[0])
     return table
 
 
@@ -155,17 +161,17 @@ def _of_part(measured: dict[str, Any], part: int) -> list[str]:
 
 
 def _near(measured: dict[str, Any], target: int) -> str:
-    """How often each part is near a key point or group, in percent, with a star at the best part."""
+    """How often each part is near a key point or group, in percent; a star at the best. Empty if no image shows it."""
     if measured['best_part'][target] is None:
-        return 'not shown'
+        return ''
     marks = ['*' if part == measured['best_part'][target] else ' ' for part in range(len(measured['pck']))]
     return ''.join(f'{100 * shares[target]:3.0f}{mark}' for shares, mark in zip(measured['pck'], marks))
 
 
 def _best_part(measured: dict[str, Any], target: int) -> str:
-    """How often the best part is near a key point or group, in percent, and which part that is."""
+    """How often the best part is near a key point or group, in percent, and which it is. Empty if no image shows it."""
     best = measured['best_part'][target]
-    return 'not shown' if best is None else f'{100 * measured["pck"][best][target]:.1f} ({best + 1})'
+    return '' if best is None else f'{100 * measured["pck"][best][target]:.1f} ({best + 1})'
 
 
 def _robustness_line(result: dict[str, Any]) -> str:
@@ -175,13 +181,15 @@ def _robustness_line(result: dict[str, Any]) -> str:
 
 def _keypoints_line(result: dict[str, Any]) -> str:
     last = result['boxes'].get(AFTER) or result['boxes'][BEFORE]
-    groups = enumerate(result['group_names'], start=len(result['keypoint_names']))
-    return (
+    text = (
         f'parts {last["distance"]:.2f} pixels from the nearest key point in {result["images"]} images, '
         f'consistency {last["consistency"]:.4f} (shuffled {last["consistency_shuffled"]:.4f}), '
         f'NMI {100 * last["nmi"]:.1f}, ARI {100 * last["ari"]:z.1f}'
-        + ''.join(f', near {name} in {_best_part(last, index)} %' for index, name in groups)
     )
+    for index, name in enumerate(result['group_names'], start=len(result['keypoint_names'])):
+        if (best := last['best_part'][index]) is not None:
+            text += f', part {best + 1} near the {name} in {100 * last["pck"][best][index]:.1f} %'
+    return text
 
 
 def _sharing_table(result: dict[str, Any]) -> Table:

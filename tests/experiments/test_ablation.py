@@ -1,5 +1,7 @@
 """The runs of an ablation agree in everything but their row and seed."""
 
+import json
+
 import pytest
 from rich.console import Console
 
@@ -75,3 +77,22 @@ def test_finished_runs_with_different_preprocessing_are_refused(tiny_config, tmp
     finish(study, ROWS[1], 0, DEFAULT)
     with pytest.raises(UserError, match='another data.interpolation, data.mean'):
         train(study, 0)
+
+
+@pytest.mark.parametrize(
+    ('content', 'measured'),
+    [
+        (None, False),
+        ({'stage': 'joint'}, True),
+        ({'stage': 'scale_mining'}, False),
+        ({'stage': 'joint', 'seed': 1}, False),
+        ({'stage': 'joint', 'keypoint_names': ['beak', 'eye']}, True),
+        ({'stage': 'joint', 'keypoint_names': ['beak', 'left eye', 'right eye']}, False),
+    ],
+)
+def test_measurements_that_are_taken_again(tmp_path, content, measured):
+    """Those of another stage or seed, and those that count left and right as different key points."""
+    path = tmp_path / 'keypoints.json'
+    if content is not None:
+        path.write_text(json.dumps(content))
+    assert ablation._is_measured(path, 'joint') == measured
