@@ -39,19 +39,19 @@ TIMED_MAIN = """
 import os, runpy, time
 import jax
 from ssanet_jax.training import evaluate
-make = evaluate.make_count_correct
+make = evaluate.make_classify
 
 def make_timed(*arguments):
-    count = make(*arguments)
+    classify = make(*arguments)
 
-    def count_and_exit(*inputs):
-        jax.block_until_ready(count(*inputs))
+    def classify_and_exit(*inputs):
+        jax.block_until_ready(classify(*inputs))
         print(time.time(), flush=True)
         os._exit(0)
 
-    return count_and_exit
+    return classify_and_exit
 
-evaluate.make_count_correct = make_timed
+evaluate.make_classify = make_timed
 runpy.run_module('ssanet_jax.main', run_name='__main__', alter_sys=True)
 """
 

@@ -28,6 +28,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.robustness import ORIGINAL
 from ssanet_jax.experiments.measurements import AFTER, BEFORE, MEASUREMENTS, Options, write_measurement
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
+from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
@@ -63,6 +64,7 @@ def main() -> None:
         table, line = _FORMATS[name]
         Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH).print(table(result))
         lines.append(line(result))
+    notes.print(evaluation_count_line(workdir))
     print('; '.join(lines))
 
 

@@ -53,3 +53,5 @@ class Dataset:
     """Named groups of key points, such as those of the head: their names, as in ``keypoint_names``."""
     digest: str = ''
     """SHA-256 of the file names, labels and splits; empty for generated data sets."""
+    generator: str = ''
+    """What determines the images of a generated data set; empty for files."""

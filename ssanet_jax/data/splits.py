@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from typing import Any
 
@@ -21,14 +22,31 @@ class Subset:
     """
 
     def __init__(self, source: Source, indices: np.ndarray):
-        self._source, self._indices = source, indices
+        self._source, self.indices = source, indices
         self.labels = source.labels[indices]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[int(self._indices[index])]
+        return self._source[int(self.indices[index])]
+
+
+def image_set(dataset: Dataset, split: str) -> str:
+    """Identifies the images of a split and their order: equal for two runs if they were evaluated on the same images.
+
+    Args:
+      dataset: the data set.
+      split: 'test' or 'validation'.
+
+    Returns:
+      SHA-256 of the data set's name and digest, the split, the labels, and the validation images that were drawn.
+    """
+    source = dataset.test if split == 'test' else dataset.validation
+    assert source is not None  # the caller has evaluated it
+    drawn = source.indices.tolist() if isinstance(source, Subset) else None
+    facts = dataset.name, dataset.digest, dataset.generator, split, np.asarray(source.labels).tolist(), drawn
+    return hashlib.sha256(repr(facts).encode(errors='surrogateescape')).hexdigest()
 
 
 def hold_out_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset:

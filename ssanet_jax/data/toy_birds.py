@@ -114,6 +114,13 @@ def load(config: Any) -> Dataset:
         )
     except ValueError as error:
         raise UserError(f'config.data: {error}') from error
+    generator = f'seed {config.seed}, size {config.size}, distractors {config.distractors}'
     return Dataset(
-        'toy_birds', CLASS_NAMES, train, test, keypoint_names=KEYPOINT_NAMES, keypoint_groups=KEYPOINT_GROUPS
+        'toy_birds',
+        CLASS_NAMES,
+        train,
+        test,
+        keypoint_names=KEYPOINT_NAMES,
+        keypoint_groups=KEYPOINT_GROUPS,
+        generator=generator,
     )

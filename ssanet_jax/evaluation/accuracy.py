@@ -1,23 +1,34 @@
 """Accuracy over a whole set; every image is counted exactly once."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.runs.image_predictions import NO_CLASS, SUM, ImagePredictions
 
-HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD, 'sum')
+HEADS = ('image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD, SUM)
+
+
+class HeadPredictions(NamedTuple):
+    """What a head predicts for each image of a batch."""
+
+    classes: jax.Array  # int [B]
+    log_probabilities: jax.Array | None = None  # float32 [B], of the label; None if the classifier has none
+
+
+Classify = Callable[..., Mapping[Any, HeadPredictions]]  # (params, stats, batch on the devices) -> {head: predictions}
 
 
 @dataclass(frozen=True)
@@ -29,12 +40,14 @@ class Evaluation:
       examples: number of images.
       heads: accuracy of each head.
       unreadable: positions of the images that could not be read; they count as wrong.
+      images: the predictions for every image.
     """
 
     accuracy: float
     examples: int
     heads: dict[Any, float]
     unreadable: list[int]
+    images: ImagePredictions = field(compare=False, repr=False)
 
 
 def make_predict(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable[..., Outputs]:
@@ -63,26 +76,27 @@ def head_logits(outputs: Outputs) -> dict[str, jax.Array]:
     return {name: logits for name, logits in zip(HEADS, heads) if logits is not None}
 
 
-def make_count_correct(model: SSANet, active: Collection[str], mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
-    """Makes a compiled function `(params, stats, batch) -> {head: correct predictions, 'examples': images}`.
-
-    Masked images are not counted. An unreadable image counts as wrong, whatever is predicted for the black image in
-    its place.
-    """
+def make_classify(model: SSANet, active: Collection[str], mesh: Mesh) -> Classify:
+    """Makes a compiled function `(params, stats, batch) -> {head: HeadPredictions}` with all heads and their sum."""
     predict = make_predict(model, active, mesh)
 
     @jax.jit
-    def count(params, stats, batch):
+    def classify(params, stats, batch):
         logits = head_logits(predict(params, stats, batch['image']))
-        readable = batch['mask'] & (batch['skipped'] < 0)
-        correct = {name: (value.argmax(-1) == batch['label']) & readable for name, value in logits.items()}
-        return {name: jnp.sum(value) for name, value in {**correct, 'examples': batch['mask']}.items()}
+        return {name: _head_predictions(value, batch['label']) for name, value in logits.items()}
 
-    return count
+    return classify
+
+
+def _head_predictions(logits: jax.Array, labels: jax.Array) -> HeadPredictions:
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))  # [B, N]
+    return HeadPredictions(
+        logits.argmax(-1).astype(jnp.int32), jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    )
 
 
 def evaluate(
-    count_correct: Callable[..., Mapping[Any, jax.Array]],
+    classify: Classify,
     params: dict[str, Any],
     stats: dict[str, Any],
     batches: Iterable[dict[str, np.ndarray]],
@@ -90,22 +104,72 @@ def evaluate(
 ) -> Evaluation:
     """Computes the accuracy of each head over `batches`.
 
+    Masked images are not counted. An unreadable image counts as wrong, whatever is predicted for the black image in
+    its place.
+
     Args:
-      count_correct: from `make_count_correct`. With several processes it must be a `jax.jit` function.
+      classify: such as `make_classify` makes; its head `SUM` is the prediction. With several processes it must be a
+        `jax.jit` function.
       params, stats: the model's parameters and statistics, on the devices of the mesh.
       batches: from `pipeline.eval_batches`.
       mesh: the devices.
     """
-    counts: dict[Any, Any] = {}
-    unreadable: list[int] = []
-    for batch, on_device in sharding.prefetch_to_device(batches, mesh, ('image', 'label', 'index', 'mask', 'skipped')):
-        if not counts:
-            processes.compile_together(count_correct, params, stats, on_device)  # pyright: ignore[reportArgumentType]
-        new = count_correct(params, stats, on_device)
-        counts = {name: counts.get(name, 0) + value for name, value in new.items()}
-        unreadable += batch['skipped'][(batch['skipped'] >= 0) & batch['mask']].tolist()
-    examples = int(counts.pop('examples'))
-    heads = {name: int(value) / examples for name, value in counts.items()}
+    facts = ('label', 'index', 'mask', 'skipped')
+    gather = _make_gather(mesh)
+    names: list[Any] = []
+    found: list[Any] = []
+    for _, on_device in sharding.prefetch_to_device(batches, mesh, ('image', *facts)):
+        if not found:
+            processes.compile_together(classify, params, stats, on_device)
+        predicted = classify(params, stats, on_device)
+        names = list(predicted)
+        results = list(predicted.values()), {name: on_device[name] for name in facts}
+        if not found:
+            processes.compile_together(gather, results)
+        found.append(gather(results))
+    predictions, batch = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(found))
+    images, positions = _in_order(dict(zip(names, predictions)), batch)
+    accuracies = {name: float(images.correct(name).mean()) for name in images.classes}
     return Evaluation(
-        accuracy=heads.pop('sum'), examples=examples, heads=heads, unreadable=processes.gather_distinct(unreadable)
+        accuracy=accuracies.pop(SUM),
+        examples=len(images.labels),
+        heads=accuracies,
+        unreadable=positions[images.unreadable].tolist(),
+        images=images,
     )
+
+
+def _make_gather(mesh: Mesh) -> Callable[[Any], Any]:
+    """A function that brings the predictions of all processes to each of them; with one process, the identity."""
+    if jax.process_count() == 1:
+        return lambda tree: tree
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _in_order(predictions: Mapping[Any, Any], batch: Mapping[str, np.ndarray]) -> tuple[ImagePredictions, np.ndarray]:
+    """Removes the padding and sorts by the position in the set.
+
+    Args:
+      predictions: `HeadPredictions` by head, of all batches.
+      batch: their labels, indices, masks and unreadable images.
+
+    Returns:
+      The predictions, and the positions of the images in the set, int `[n]`.
+    """
+    order = np.flatnonzero(batch['mask'])
+    order = order[np.argsort(batch['index'][order])]
+    unreadable = batch['skipped'][order] >= 0
+    images = ImagePredictions(
+        labels=batch['label'][order],
+        unreadable=unreadable,
+        classes={
+            name: np.where(unreadable, NO_CLASS, head.classes[order]).astype(np.int32)
+            for name, head in predictions.items()
+        },
+        log_probabilities={
+            name: np.where(unreadable, np.nan, head.log_probabilities[order]).astype(np.float32)
+            for name, head in predictions.items()
+            if head.log_probabilities is not None
+        },
+    )
+    return images, batch['index'][order]

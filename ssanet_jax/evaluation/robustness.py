@@ -9,7 +9,8 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 from jax.sharding import Mesh
 
-from ssanet_jax.evaluation.accuracy import evaluate
+from ssanet_jax.evaluation.accuracy import HeadPredictions, evaluate
+from ssanet_jax.runs.image_predictions import SUM
 
 Classifier = Callable[[jax.Array], jax.Array | np.ndarray]
 ORIGINAL = 'original'
@@ -120,18 +121,16 @@ def evaluate_robustness(
       seed: the seed of the random angles, in [0, 2**32).
     """
 
-    def count(params, stats, batch):
+    def classify_perturbed(params, stats, batch):
         del params, stats  # the classifier has its own
         angles = random_angles(seed, batch['index'])
-        readable = batch['mask'] & (batch['skipped'] < 0)
-        correct = {}
+        predicted = {}
         for name, perturb in PERTURBATIONS.items():
             output = jnp.asarray(classify(perturb(batch['image'], angles)))
-            predicted = output.argmax(-1) if output.ndim == 2 else output
-            correct[name] = jnp.sum((predicted == batch['label']) & readable)
-        return {**correct, 'sum': correct[ORIGINAL], 'examples': jnp.sum(batch['mask'])}
+            predicted[name] = HeadPredictions(output.argmax(-1) if output.ndim == 2 else output)
+        return {**predicted, SUM: predicted[ORIGINAL]}
 
-    evaluation = evaluate(count, {}, {}, batches, mesh)
+    evaluation = evaluate(classify_perturbed, {}, {}, batches, mesh)
     accuracy = evaluation.heads
     return RobustnessResult(
         accuracy=accuracy,

@@ -16,6 +16,7 @@ from ssanet_jax.evaluation.part_statistics import NEAR, LocatedParts
 from ssanet_jax.evaluation.robustness import evaluate_robustness
 from ssanet_jax.experiments.inference import evaluation_mesh, predict_function, track_batches
 from ssanet_jax.experiments.sharing_tradeoff import check_proposals, measure_sharing
+from ssanet_jax.runs.evaluation_count import count_test_evaluation
 from ssanet_jax.runs.files import write_arrays, write_json
 from ssanet_jax.runs.run import Run
 
@@ -46,6 +47,7 @@ class Measurement:
     measure: Callable[[Run, Dataset, Options], Measured]
     check: Callable[[Run, Dataset], None]  # raises `UserError` if the run or its data cannot be measured so
     unreadable: str  # how images that cannot be read are treated
+    accuracy: bool  # whether it evaluates accuracies on the test images, which is counted
 
 
 def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
@@ -101,12 +103,14 @@ MEASUREMENTS: dict[str, Measurement] = {
             lambda run, dataset, options: Measured(measure_robustness(run, dataset, options.seed)),
             lambda run, dataset: None,
             'counted as wrong',
+            True,
         ),
         Measurement(
             'keypoints',
             lambda run, dataset, options: measure_keypoints(run, dataset),
             check_parts,
             'left out',
+            False,
         ),
         Measurement(
             'sharing',
@@ -115,17 +119,20 @@ MEASUREMENTS: dict[str, Measurement] = {
             ),
             lambda run, dataset: check_proposals(run),
             'counted as wrong',
+            True,
         ),
     )
 }
 
 
 def write_measurement(workdir: Path, name: str, run: Run, dataset: Dataset, measured: Measured) -> dict[str, Any]:
-    """Writes a result, with the data set and the stage it belongs to, to the run's folder.
+    """Writes a result, with the data set and the stage it belongs to, to the run's folder, and counts it.
 
     Returns:
       The content of `<name>.json`.
     """
+    if MEASUREMENTS[name].accuracy:
+        count_test_evaluation(workdir, name)
     content: dict[str, Any] = {'dataset': dataset.name, 'stage': run.stage} | measured.content
     content['unreadable'] = list_unreadable(dataset.test, measured.content['unreadable'])
     if measured.arrays is not None:

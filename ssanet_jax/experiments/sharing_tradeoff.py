@@ -4,11 +4,10 @@ The modes of `models/sharing.py` have no weights, so a network trained with one 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -19,12 +18,13 @@ from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import Evaluation, evaluate, head_logits
+from ssanet_jax.evaluation.accuracy import Classify, Evaluation, HeadPredictions, evaluate, head_logits
 from ssanet_jax.experiments.inference import Predict, predict_function, track_batches
 from ssanet_jax.experiments.paired_comparison import compare_images
 from ssanet_jax.experiments.timing import time_interleaved
 from ssanet_jax.models.sharing import REGION_SIDE, Sharing
 from ssanet_jax.models.ssanet import merge_model, split_model
+from ssanet_jax.runs.image_predictions import SUM
 from ssanet_jax.runs.run import Run, build_model
 
 GLOBAL_POOLING = 'global pooling'  # the baseline: the backbone with its image classifier
@@ -187,7 +187,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
         rows.append(ModeRow(mode, _crop_size(run, mode), mode == own, result, problems.get(name)))
     return SharingResult(
         rows=tuple(rows),
-        baseline_accuracy=evaluation.heads[GLOBAL_POOLING, 'sum'] if 'image_classifier' in run.active else None,
+        baseline_accuracy=evaluation.heads[GLOBAL_POOLING, SUM] if 'image_classifier' in run.active else None,
         baseline_milliseconds=milliseconds[GLOBAL_POOLING],
         examples=evaluation.examples,
         unreadable=evaluation.unreadable,
@@ -224,41 +224,33 @@ def _fits(predict: Predict, images: jax.Array) -> bool:
 
 
 def _evaluate(predict: Mapping[str, Predict], own: str, dataset: Dataset, data: ConfigDict, mesh: Mesh) -> Evaluation:
-    """`evaluate` with shares by (network, head), and by (network, 'won') and (network, 'lost')."""
+    """`evaluate` with the heads (network, head); the prediction is that of `own`."""
     batches = eval_batches(dataset.test, data)
     batches = track_batches('feature sharing', batches, len(dataset.test), data.eval_batch_size)
-    return evaluate(_make_count(predict, own), {}, {}, batches, mesh)
+    return evaluate(_make_classify(predict, own), {}, {}, batches, mesh)
 
 
-def _make_count(predict: Mapping[str, Predict], own: str) -> Callable[..., dict[Any, jax.Array]]:
-    """Makes a function for `evaluate` that counts correct images by (network, head).
+def _make_classify(predict: Mapping[str, Predict], own: str) -> Classify:
+    """Makes a function for `evaluate` with the heads (network, head); the prediction is that of `own`."""
 
-    It also counts the images that only one of each network and `own` classifies correctly.
-    """
-
-    def count(params, stats, batch):
+    def classify(params, stats, batch):
         del params, stats  # each network has its own
-        readable = batch['mask'] & (batch['skipped'] < 0)
-        is_right = lambda logits: (logits.argmax(-1) == batch['label']) & readable
-        right = {
-            (name, head): is_right(logits)
+        predicted = {
+            (name, head): HeadPredictions(logits.argmax(-1))
             for name, network in predict.items()
             for head, logits in head_logits(network(batch['image'])).items()
         }
-        trained = right[own, 'sum']
-        for name in predict:
-            answer = right[name, 'sum']
-            right |= {(name, 'won'): answer & ~trained, (name, 'lost'): trained & ~answer}
-        return {key: jnp.sum(value) for key, value in {**right, 'sum': trained, 'examples': batch['mask']}.items()}
+        return {**predicted, SUM: predicted[own, SUM]}
 
-    return count
+    return classify
 
 
 def _mode_result(name: str, evaluation: Evaluation, milliseconds: dict[str, float]) -> ModeResult:
     heads = {head: share for (network, head), share in evaluation.heads.items() if network == name}
-    won, lost = (round(heads.pop(key) * evaluation.examples) for key in ('won', 'lost'))
+    correct, trained = evaluation.images.correct((name, SUM)), evaluation.images.correct()
+    won, lost = int(np.sum(correct & ~trained)), int(np.sum(trained & ~correct))
     difference, half_width = compare_images(won, lost, evaluation.examples)
-    return ModeResult(heads.pop('sum'), heads, won, lost, difference, half_width, milliseconds)
+    return ModeResult(heads.pop(SUM), heads, won, lost, difference, half_width, milliseconds)
 
 
 def _random_images(count: int, side: int, mesh: Mesh) -> jax.Array:

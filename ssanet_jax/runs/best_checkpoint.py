@@ -5,6 +5,7 @@ from typing import Any
 
 from ssanet_jax.runs.checkpoints import Checkpoints, best_dir
 from ssanet_jax.runs.files import write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
 from ssanet_jax.runs.results import BestResult, EvaluationResult, read_result
 
 _CURE = 'restore it from a copy, or delete the folder of this stage and train it again'
@@ -15,6 +16,7 @@ class BestCheckpoint:
 
     With validation images this is the network of the highest accuracy among those evaluated (the first of
     equals), saved in `<stage>/best`. Without them it is the last network, which the stage's own checkpoints hold.
+    The predictions of the network are in `<stage>/predictions.npz`.
 
     Args:
       workdir: the run's work directory.
@@ -39,7 +41,14 @@ class BestCheckpoint:
             raise ValueError('no network of this stage has been evaluated')
         return self._result
 
-    def update(self, step: int, result: EvaluationResult, params: dict[str, Any], stats: dict[str, Any]) -> None:
+    def update(
+        self,
+        step: int,
+        result: EvaluationResult,
+        predictions: ImagePredictions,
+        params: dict[str, Any],
+        stats: dict[str, Any],
+    ) -> None:
         """Compares the network at `step` with the best one so far, and saves it if it is better."""
         if self._selects and self._result is not None and result.accuracy <= self._result.accuracy:
             return
@@ -48,4 +57,6 @@ class BestCheckpoint:
             checkpoints = Checkpoints(self._directory, writes=True)
             checkpoints.save(step, {'params': params, 'stats': stats})
             checkpoints.close()
+        write_predictions(self._file.with_name(PREDICTIONS_FILE), predictions)
+        if self._selects:
             write_json(self._file, self._result.to_dict())

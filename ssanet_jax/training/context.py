@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet
 
@@ -53,11 +53,6 @@ class StageContext:
     def split(self) -> str:
         """Name of the images that the stage is evaluated on."""
         return 'test' if self.dataset.validation is None else 'validation'
-
-    @property
-    def evaluation_source(self) -> Source:
-        """The images that the stage is evaluated on."""
-        return self.dataset.test if self.dataset.validation is None else self.dataset.validation
 
     def print(self, message: str) -> None:
         """Prints a line about the stage."""

@@ -1,5 +1,6 @@
 """Evaluation of the networks that training makes."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,19 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable
 from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.data.splits import image_set
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.accuracy import evaluate, make_count_correct
+from ssanet_jax.evaluation.accuracy import evaluate, make_classify
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.runs.compatibility import evaluation_config
-from ssanet_jax.runs.files import TRAIN_AGAIN, write_json
+from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_count_line
+from ssanet_jax.runs.files import TRAIN_AGAIN, read_run, write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
 from ssanet_jax.runs.results import EvaluationResult, RunEvaluation, read_result
 from ssanet_jax.runs.run import Run, load_run
 
@@ -28,30 +32,46 @@ class Evaluator:
       model: gives the structure.
       active: groups that take part in the prediction.
       config: the whole configuration.
+      workdir: the run's work directory, where evaluations on test images are counted.
+      purpose: what the evaluations are for, for the count.
 
     Raises:
       UserError: the evaluation batch does not suit the devices.
     """
 
-    def __init__(self, model: SSANet, active: frozenset[str], config: ConfigDict):
+    def __init__(self, model: SSANet, active: frozenset[str], config: ConfigDict, workdir: Path, purpose: str):
         self._data = config.data
+        self._workdir, self._purpose = workdir, purpose
         self.mesh = evaluation_mesh(config)
-        self._count_correct = make_count_correct(model, active, self.mesh)
+        self._classify = make_classify(model, active, self.mesh)
 
-    def __call__(self, params: dict[str, Any], stats: dict[str, Any], source: Source) -> EvaluationResult:
-        """Evaluates a network on all images of a source.
+    def __call__(
+        self, params: dict[str, Any], stats: dict[str, Any], dataset: Dataset, split: str
+    ) -> tuple[EvaluationResult, ImagePredictions]:
+        """Evaluates a network on all images of a split.
 
         Args:
           params: parameters by group, on the devices.
           stats: BatchNorm statistics by group, on the devices.
-          source: the images.
+          dataset: the data set.
+          split: 'test' or 'validation'.
+
+        Returns:
+          The accuracies, and the predictions for every image.
         """
+        source = dataset.test if split == 'test' else dataset.validation
+        assert source is not None
         batches = eval_batches(source, self._data, process=processes.current())
-        found = evaluate(self._count_correct, params, stats, batches, self.mesh)
-        unreadable = list_unreadable(source, found.unreadable)
-        return EvaluationResult(
-            accuracy=found.accuracy, examples=found.examples, heads=found.heads, unreadable=unreadable
+        found = evaluate(self._classify, params, stats, batches, self.mesh)
+        if split == 'test':
+            count_test_evaluation(self._workdir, self._purpose)
+        result = EvaluationResult(
+            accuracy=found.accuracy,
+            examples=found.examples,
+            heads=found.heads,
+            unreadable=list_unreadable(source, found.unreadable),
         )
+        return result, dataclasses.replace(found.images, image_set=image_set(dataset, split))
 
 
 def evaluation_mesh(config: ConfigDict) -> Mesh:
@@ -70,7 +90,8 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
 
     Args:
       config: the configuration as given; the network's settings come from the run.
-      workdir: the run's work directory. The result goes to its `evaluation.json`.
+      workdir: the run's work directory. The result goes to its `evaluation.json`, and the predictions to its
+        `predictions.npz` unless the images are others than those of the training.
       console: the console for progress messages.
 
     Raises:
@@ -90,31 +111,43 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
         highlight=False,
         soft_wrap=True,
     )
-    result = _evaluate_test_set(run, dataset, config, console)
+    result, predictions = _evaluate_test_set(run, dataset, config, workdir, 'evaluation', console)
+    if dataset.digest == read_run(workdir)['images']:
+        write_predictions(workdir / PREDICTIONS_FILE, predictions)
+    else:
+        console.print(
+            f'{PREDICTIONS_FILE} is left as it was, since the run was trained for other images', style='yellow'
+        )
     write_json(workdir / 'evaluation.json', result.to_dict())
+    console.print(evaluation_count_line(workdir), highlight=False)
     return result
 
 
 def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: Console) -> RunEvaluation:
     """Evaluates, on the test images, the network selected on the validation images.
 
-    The result is kept in `test.json`: a run is evaluated on its test images only once.
+    The result is kept in `test.json`, and the predictions in `predictions.npz`: a run is evaluated on its test images
+    only once.
     """
     path = workdir / 'test.json'
     result = read_result(path, RunEvaluation, TRAIN_AGAIN)
     if result is None:
-        result = _evaluate_test_set(load_run(workdir), dataset, config, console)
+        run = load_run(workdir)
+        result, predictions = _evaluate_test_set(run, dataset, config, workdir, 'end of training', console)
+        write_predictions(workdir / PREDICTIONS_FILE, predictions)
         write_json(path, result.to_dict())
     return result
 
 
-def _evaluate_test_set(run: Run, dataset: Dataset, config: ConfigDict, console: Console) -> RunEvaluation:
+def _evaluate_test_set(
+    run: Run, dataset: Dataset, config: ConfigDict, workdir: Path, purpose: str, console: Console
+) -> tuple[RunEvaluation, ImagePredictions]:
     with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         model = optimize_for_inference(run.model)
-        evaluator = Evaluator(model, run.active, config)
+        evaluator = Evaluator(model, run.active, config, workdir, purpose)
         _, params, stats = split_model(model)
         params, stats = sharding.replicate((params, stats), evaluator.mesh)
-        result = evaluator(params, stats, dataset.test)
+        result, predictions = evaluator(params, stats, dataset, 'test')
     for problem in result.unreadable:
         console.print(f'counted as wrong: {problem}', style='yellow', highlight=False, soft_wrap=True)
-    return RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name)
+    return RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name), predictions

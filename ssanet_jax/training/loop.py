@@ -27,7 +27,9 @@ from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.best_checkpoint import BestCheckpoint
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
+from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
 from ssanet_jax.runs.run import build_model, load_run
@@ -95,9 +97,15 @@ def _train_stages(
         feature_cache.remove(workdir, stage.name)
         stages[stage.name] = result
 
-    final = stages[config.stages[-1].name]
-    if dataset.validation is not None:
+    last = config.stages[-1].name
+    if dataset.validation is None:
+        final = stages[last]
+        predictions = read_predictions(workdir / last / PREDICTIONS_FILE, TRAIN_AGAIN)
+        if predictions is not None:  # an earlier version may have trained the last stage
+            write_predictions(workdir / PREDICTIONS_FILE, predictions)
+    else:
         final = evaluate_once(config, workdir, dataset, console)
+    console.print(evaluation_count_line(workdir), highlight=False)
     results = RunResults(
         accuracy=final.accuracy,
         examples=final.examples,
@@ -125,7 +133,7 @@ def train_stage(context: StageContext) -> StageResult:
       UserError: the loss is no longer finite.
     """
     config, stage, workdir = context.config, context.stage, context.workdir
-    evaluator = Evaluator(context.model, context.active, config)
+    evaluator = Evaluator(context.model, context.active, config, workdir, f'training of {stage.name}')
     optimizer, train_step = make_train_step(
         context.model, stage, context.active, config, context.steps_per_epoch, context.mesh
     )
@@ -166,9 +174,9 @@ def train_stage(context: StageContext) -> StageResult:
                 pending.clear()
             if triggers.evaluate(step):
                 # Before the save: a run that is killed in between evaluates again.
-                result = evaluator(state.params, state.stats, context.evaluation_source)
+                result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
                 logger.log_evaluation(step, result)
-                best.update(step, result, state.params, state.stats)
+                best.update(step, result, predictions, state.params, state.stats)
             if triggers.save(step):
                 position = {'seconds': seconds()}
                 items = {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
@@ -179,9 +187,9 @@ def train_stage(context: StageContext) -> StageResult:
             if triggers.restart_clock(step):
                 logger.restart_clock(step)
 
-        result = evaluator(state.params, state.stats, context.evaluation_source)
+        result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
         logger.log_evaluation(step, result)
-        best.update(step, result, state.params, state.stats)
+        best.update(step, result, predictions, state.params, state.stats)
     checkpoints.close()
     return StageResult(
         **best.result.to_dict(),

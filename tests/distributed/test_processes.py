@@ -8,6 +8,7 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pytest
 from commands import ROOT, train_command
 
@@ -15,6 +16,8 @@ from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.checkpoints import restore_network
+from ssanet_jax.runs.evaluation_count import num_test_evaluations
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions
 from ssanet_jax.runs.run import load_run
 
 PATIENCE = 60  # seconds that a process may outlive another
@@ -74,6 +77,12 @@ def test_several_processes_end_where_one_ends(alone, count, tmp_path):
     assert not any(line.startswith('accuracy') for out, _ in outputs[1:] for line in out.splitlines())
     for one, several in zip(networks(alone[0]), networks(workdir), strict=True):
         chex.assert_trees_all_close(several, one, rtol=1e-4, atol=1e-5)
+    one, several = (read_predictions(path / PREDICTIONS_FILE, '') for path in (alone[0], workdir))
+    np.testing.assert_array_equal(several.labels, one.labels)  # the images have the same order
+    for head, expected in one.log_probabilities.items():
+        np.testing.assert_allclose(several.log_probabilities[head], expected, rtol=1e-3, atol=1e-3)
+    assert several.image_set == one.image_set
+    assert num_test_evaluations(workdir) == num_test_evaluations(alone[0]) == 3  # one per stage
 
 
 @pytest.mark.slow

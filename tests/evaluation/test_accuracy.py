@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
+from scipy.special import log_softmax
 
 from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.distributed import sharding
@@ -86,8 +87,8 @@ def run(model, source, active=GROUPS, data=DATA):
     mesh = sharding.make_mesh(jax.devices()[:1])
     _, params, stats = split_model(model)
     params, stats = sharding.replicate((params, stats), mesh)
-    count_correct = accuracy.make_count_correct(model, active, mesh)
-    return accuracy.evaluate(count_correct, params, stats, eval_batches(source, data), mesh)
+    classify = accuracy.make_classify(model, active, mesh)
+    return accuracy.evaluate(classify, params, stats, eval_batches(source, data), mesh)
 
 
 def test_heads_and_sum_by_hand(model, logits_of):
@@ -126,7 +127,44 @@ def test_the_prediction_is_the_sum_of_what_is_active(model, logits_of, active, h
 def test_the_batch_size_has_no_effect(model, logits_of, size):
     source = Pixels(logits_of)
     data = ConfigDict(DATA.to_dict() | {'eval_batch_size': size})
-    assert run(model, source, data=data) == run(model, source)
+    result, expected = run(model, source, data=data), run(model, source)
+    assert result == expected
+    for head, classes in expected.images.classes.items():
+        np.testing.assert_array_equal(result.images.classes[head], classes)
+
+
+def test_every_image_by_hand(model, logits_of):
+    """Classes and log-probabilities of the labels, in the order of the set."""
+    source = Pixels(logits_of)
+    source.broken = (3, COUNT - 1)
+    image, scale, oriented = source.logits
+    logits = {'image_classifier': image, 'scale_mining': scale, 'oriented_pooling': oriented, 'sum': scale + oriented}
+    images = run(model, source).images
+    readable = ~np.isin(np.arange(COUNT), source.broken)
+    np.testing.assert_array_equal(images.labels, source.labels)
+    np.testing.assert_array_equal(images.unreadable, ~readable)
+    assert images.classes.keys() == images.log_probabilities.keys() == logits.keys()
+    for head, values in logits.items():
+        np.testing.assert_array_equal(images.classes[head], np.where(readable, values.argmax(-1), -1))
+        expected = log_softmax(values, axis=-1)[np.arange(COUNT), source.labels]
+        found = images.log_probabilities[head]
+        np.testing.assert_allclose(found[readable], expected[readable], rtol=1e-4, atol=1e-3)
+        assert np.isnan(found[~readable]).all()
+        np.testing.assert_array_equal(images.correct(head), (values.argmax(-1) == source.labels) & readable)
+
+
+def test_the_order_of_the_batches_has_no_effect(model, logits_of):
+    """Each of several processes has its own share of a batch."""
+    source = Pixels(logits_of)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    _, params, stats = split_model(model)
+    classify = accuracy.make_classify(model, GROUPS, mesh)
+    batches = list(eval_batches(source, DATA))
+    mixed = [{name: value[::-1] for name, value in batch.items()} for batch in batches[::-1]]
+    result, expected = (accuracy.evaluate(classify, params, stats, some, mesh) for some in (mixed, batches))
+    assert result == expected
+    np.testing.assert_array_equal(result.images.labels, source.labels)
+    np.testing.assert_array_equal(result.images.classes['sum'], expected.images.classes['sum'])
 
 
 def test_the_prediction_does_not_see_the_label(model, logits_of):

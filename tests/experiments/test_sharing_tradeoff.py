@@ -1,7 +1,6 @@
 """One set of weights in every sharing mode, compared with networks that are built in that mode."""
 
 import dataclasses
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,9 @@ import pytest
 from flax import nnx
 
 from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.distributed.sharding import make_mesh
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.accuracy import evaluate
 from ssanet_jax.experiments import sharing_tradeoff
 from ssanet_jax.experiments.sharing_tradeoff import (
     ModeRow,
@@ -234,15 +235,17 @@ def test_predictions_are_counted_per_image():
     batch = {
         'image': np.zeros((5, 1)),
         'label': np.array([0, 1, 1, 0, 0]),
+        'index': np.array([0, 1, 2, 3, 0]),
         'mask': np.array([True, True, True, True, False]),
         'skipped': np.array([-1, -1, -1, 3, -1]),
     }
-    counts = Counter(sharing_tradeoff._make_count(predict, 'own')({}, {}, batch))
-    assert counts['examples'] == 4
-    assert counts['sum'] == counts['own', 'sum'] == 2  # the first two
-    assert counts['other', 'sum'] == 2  # the second and the third
-    assert (counts['other', 'won'], counts['other', 'lost']) == (1, 1)
-    assert (counts['own', 'won'], counts['own', 'lost']) == (0, 0)
+    found = evaluate(sharing_tradeoff._make_classify(predict, 'own'), {}, {}, [batch], make_mesh(jax.devices()[:1]))
+    own, other = (sharing_tradeoff._mode_result(name, found, {}) for name in ('own', 'other'))
+    assert found.examples == 4
+    assert found.accuracy == own.accuracy == 2 / 4  # the first two
+    assert other.accuracy == 2 / 4  # the second and the third
+    assert (other.won, other.lost) == (1, 1)
+    assert (own.won, own.lost) == (0, 0)
 
 
 class Answer:

@@ -14,6 +14,8 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation import accuracy
 from ssanet_jax.runs.best_checkpoint import BestCheckpoint
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
+from ssanet_jax.runs.evaluation_count import num_test_evaluations
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
 from ssanet_jax.runs.results import EvaluationResult
 from ssanet_jax.training import evaluate, loop
 from ssanet_jax.training.stages import stage
@@ -29,7 +31,19 @@ def _passed_on(workdir):
 
 
 def _update(best, step, accuracy):
-    best.update(step, EvaluationResult(accuracy=accuracy, examples=10, heads={}, unreadable=[]), **_items(step))
+    predictions = ImagePredictions(
+        labels=np.zeros(1, np.int32),
+        unreadable=np.zeros(1, bool),
+        classes={SUM: np.array([step], np.int32)},
+        log_probabilities={},
+    )
+    result = EvaluationResult(accuracy=accuracy, examples=10, heads={}, unreadable=[])
+    best.update(step, result, predictions, **_items(step))
+
+
+def _predicted(workdir):
+    """The class that was predicted for the only image, which is the step of the network."""
+    return int(read_predictions(workdir / 'one' / PREDICTIONS_FILE, '').classes[SUM][0])
 
 
 def test_the_first_of_the_best_goes_on(tmp_path):
@@ -41,6 +55,7 @@ def test_the_first_of_the_best_goes_on(tmp_path):
     _update(again, 40, 0.6)
     assert (again.result.accuracy, again.result.step) == (0.7, 20)
     chex.assert_trees_all_equal(_passed_on(tmp_path), _items(20))
+    assert _predicted(tmp_path) == 20
 
 
 def test_without_a_choice_the_last_goes_on(tmp_path):
@@ -52,6 +67,7 @@ def test_without_a_choice_the_last_goes_on(tmp_path):
     checkpoints.close()
     assert (best.result.accuracy, best.result.step) == (0.1, 20)
     chex.assert_trees_all_equal(_passed_on(tmp_path), _items(20))
+    assert _predicted(tmp_path) == 20
 
 
 @pytest.fixture
@@ -103,6 +119,28 @@ def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monk
     # A second start evaluates nothing again.
     again, _ = _train(config, tmp_path / 'run')
     assert again == results and len(seen) == 5
+    assert 'test images evaluated 1 time in this work directory' in text
+    assert num_test_evaluations(tmp_path / 'run') == 1
+
+    # The predictions belong to the networks that the results belong to.
+    for path, result, size in (('', results, 7), ('one', results.stages['one'], 6), ('two', results.stages['two'], 6)):
+        predictions = read_predictions(tmp_path / 'run' / path / PREDICTIONS_FILE, '')
+        assert len(predictions.labels) == size and predictions.correct().mean() == result.accuracy
+
+
+@pytest.mark.slow
+def test_without_validation_every_evaluation_is_counted(config, tmp_path):
+    results, text = _train(config, tmp_path / 'run')
+    assert 'test images evaluated 4 times in this work directory' in text
+    predictions = read_predictions(tmp_path / 'run' / PREDICTIONS_FILE, '')
+    assert predictions.correct().mean() == results.accuracy
+    (tmp_path / 'run' / PREDICTIONS_FILE).unlink()
+    console = io.StringIO()
+    evaluate.evaluate_run(config, tmp_path / 'run', Console(file=console, width=200))
+    assert 'test images evaluated 5 times in this work directory' in console.getvalue()
+    again = read_predictions(tmp_path / 'run' / PREDICTIONS_FILE, '')
+    np.testing.assert_array_equal(again.classes[SUM], predictions.classes[SUM])
+    assert again.image_set == predictions.image_set != ''
 
 
 @pytest.mark.slow

@@ -1,0 +1,111 @@
+"""`predictions.npz`: what a network predicted for every image of a set, so that runs can be compared image by image."""
+
+import dataclasses
+import io
+import lzma
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssanet_jax.errors import UserError
+from ssanet_jax.runs.files import write_arrays
+
+PREDICTIONS_FILE = 'predictions.npz'
+SUM = 'sum'  # the name of the prediction, which sums the logits of all heads, among the heads
+NO_CLASS = -1  # the prediction for an image that could not be read
+
+# What NumPy and zipfile raise for files that are not archives of arrays, or damaged ones.
+_DAMAGED = (ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError, SyntaxError)
+_DAMAGED += (OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ImagePredictions:
+    """The predictions for n images, in the order of the set, whatever the batches and the processes were.
+
+    Attributes:
+      labels: int32 `[n]`.
+      unreadable: bool `[n]`, the images that could not be read.
+      classes: by head, the predicted class of each image, int32 `[n]`; `NO_CLASS` for an unreadable image. The head
+        `SUM` is the prediction.
+      log_probabilities: by head, the log-probability of the label, float32 `[n]`; nan for an unreadable image.
+      image_set: identifies the images, see `splits.image_set`; empty if they are not known.
+    """
+
+    labels: np.ndarray
+    unreadable: np.ndarray
+    classes: dict[Any, np.ndarray]
+    log_probabilities: dict[Any, np.ndarray]
+    image_set: str = ''
+
+    def correct(self, head: Any = SUM) -> np.ndarray:
+        """Whether a head classifies each image correctly, bool `[n]`; an unreadable image counts as wrong."""
+        return (self.classes[head] == self.labels) & ~self.unreadable
+
+
+def write_predictions(path: Path, predictions: ImagePredictions) -> None:
+    """Writes the predictions atomically. Call it in all processes: the primary one writes.
+
+    Raises:
+      UserError: the file cannot be written. An existing file is then unchanged.
+    """
+    heads = list(predictions.classes)
+    unknown = np.full(len(predictions.labels), np.nan, np.float32)
+    arrays = {
+        'labels': predictions.labels,
+        'unreadable': predictions.unreadable,
+        'heads': np.array(heads, str),
+        'classes': np.stack([predictions.classes[head] for head in heads]),
+        'log_probabilities': np.stack([predictions.log_probabilities.get(head, unknown) for head in heads]),
+        'image_set': np.array(predictions.image_set, str),
+    }
+    write_arrays(path, arrays)
+
+
+def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
+    """Reads what `write_predictions` wrote. Whatever the file holds, reading it runs no code from it.
+
+    Args:
+      path: the file.
+      cure: what to do about a damaged file, for the error message.
+
+    Returns:
+      The predictions, or None if the file does not exist.
+
+    Raises:
+      UserError: the file cannot be read or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return _from_arrays(archive)
+    except _DAMAGED as error:
+        raise UserError(f'{path} is damaged, it holds no predictions: {cure}') from error
+
+
+def _from_arrays(arrays: Any) -> ImagePredictions:
+    """Checks the arrays of a file; raises ValueError, TypeError or KeyError if they do not fit together."""
+    labels, unreadable, heads, classes, log_probabilities, image_set = (
+        arrays[name] for name in ('labels', 'unreadable', 'heads', 'classes', 'log_probabilities', 'image_set')
+    )
+    shape = (len(heads), len(labels))
+    kinds = [array.dtype.kind for array in (labels, unreadable, heads, classes, log_probabilities, image_set)]
+    if kinds != ['i', 'b', 'U', 'i', 'f', 'U'] or labels.ndim != 1 or unreadable.shape != labels.shape:
+        raise ValueError('other arrays than those of predictions')
+    if not len(labels) or classes.shape != shape or log_probabilities.shape != shape or SUM not in heads:
+        raise ValueError('arrays of different lengths')
+    return ImagePredictions(
+        labels=labels,
+        unreadable=unreadable,
+        classes=dict(zip(heads.tolist(), classes)),
+        log_probabilities=dict(zip(heads.tolist(), log_probabilities)),
+        image_set=str(image_set),
+    )
