@@ -1,14 +1,15 @@
-"""The tables that the measure command prints, of made-up statistics."""
+"""The tables and the summary of key points, of made-up statistics."""
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from ssanet_jax import measure
 from ssanet_jax.data import cub
 from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import KeypointResult, control_parts
 from ssanet_jax.evaluation.part_statistics import Annotations, LocatedParts, part_statistics
+from ssanet_jax.experiments.keypoint_tables import TABLE_WIDTH, keypoint_summary, keypoint_tables
+from ssanet_jax.experiments.measurements import AFTER, BEFORE
 
 LAYOUT = keypoint_layout(cub._PARTS, cub.KEYPOINT_GROUPS)
 
@@ -21,7 +22,7 @@ def made_up_result(num_parts, present=None):
     )
     annotations = Annotations(keypoints, np.tile([20, 30, 200, 180], (20, 1)), 224)
     boxes = np.sort(random.random((2, 20, num_parts, 2, 2)) * 224, axis=-2).reshape(2, 20, num_parts, 4)
-    parts = dict(zip((measure.BEFORE, measure.AFTER), (LocatedParts(of_stage, present) for of_stage in boxes)))
+    parts = dict(zip((BEFORE, AFTER), (LocatedParts(of_stage, present) for of_stage in boxes)))
     controls = control_parts(np.arange(20), annotations.objects, num_parts, 224)
     statistics = {name: part_statistics(value, annotations, LAYOUT) for name, value in (parts | controls).items()}
     header = {'dataset': 'CUB-50 (50 of 200 classes, official split)', 'stage': 'oriented_pooling', 'near': 0.2}
@@ -30,9 +31,9 @@ def made_up_result(num_parts, present=None):
 
 
 def printed(result):
-    console = Console(width=100, highlight=False, markup=False)
+    console = Console(width=TABLE_WIDTH, highlight=False, markup=False)
     with console.capture() as captured:
-        console.print(measure._keypoints_tables(result))
+        console.print(keypoint_tables(result))
     return captured.get()
 
 
@@ -47,12 +48,12 @@ def numbers(text, label):
 def test_nothing_is_cut_off_in_100_columns(num_parts):
     result = made_up_result(num_parts)
     text = printed(result)
-    assert '…' not in text and max(map(len, text.splitlines())) <= 100
+    assert '…' not in text and max(map(len, text.splitlines())) <= TABLE_WIDTH
     assert 'present' not in text and '-0.0000' not in text
     labels = [line.split('│')[1] for line in text.splitlines() if line.startswith('│')]
     assert all(map(str.strip, labels)), 'no row is wrapped'
     parts, controls = numbers(text, 'head')
-    stages = (measure.BEFORE, measure.AFTER) if num_parts < 6 else (measure.AFTER,)
+    stages = (BEFORE, AFTER) if num_parts < 6 else (AFTER,)
     index = LAYOUT.targets.index('head')
     for cells, stage in zip(parts, stages, strict=True):
         shares = [of_part[index] for of_part in result['boxes'][stage]['pck']]
@@ -75,8 +76,8 @@ def test_parts_that_are_not_present():
 
 def test_the_summary():
     result = made_up_result(4)
-    last = result['boxes'][measure.AFTER]
+    last = result['boxes'][AFTER]
     shares = [of_part[LAYOUT.targets.index('head')] for of_part in last['pck']]
-    line = measure._keypoints_line(result)
+    line = keypoint_summary(result)
     assert f', part {np.argmax(shares) + 1} near the head in {100 * max(shares):.1f} %, part ' in line
     assert f', NMI {100 * last["nmi"]:.1f}, ARI ' in line and f'{last["distance"]:.2f} pixels' in line
