@@ -57,3 +57,21 @@ def scale_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
     low = fixed + (boxes[:, None, :2] - fixed) * factors[None, :, None]
     high = fixed + (boxes[:, None, 2:] - fixed) * factors[None, :, None]
     return jnp.concatenate([low, high], -1)  # [K, S, 4]
+
+
+def centered_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
+    """Shrinks and expands boxes about their centers, for parts whose centers are known (`models/prototypes.py`).
+
+    Args:
+      boxes: `[..., 4]`.
+      scales, alpha: see `scale_candidates`.
+
+    Returns:
+      `[..., S, 4]`, smallest first; the candidate at index (S-1)/2 is the box itself.
+
+    Raises:
+      ValueError: S is even, or alpha is not greater than 1.
+    """
+    low, high = boxes[..., None, :2], boxes[..., None, 2:]
+    middle, half = (low + high) / 2, (high - low) / 2 * scale_factors(scales, alpha)[:, None]
+    return jnp.concatenate([middle - half, middle + half], -1)

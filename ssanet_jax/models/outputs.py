@@ -18,6 +18,7 @@ class PartFeatures(NamedTuple):
     image: jax.Array  # [B, C], averaged feature map of the image
     scores: jax.Array | None = None  # [B, M], scores of the proposals, best first
     boxes: jax.Array | None = None  # [B, M, 4], the proposals; the first K are the parts
+    present: jax.Array | None = None  # bool [B, K], whether the part is to be seen (prototypes only)
     phi: jax.Array | None = None  # [B, K, S, D], features of the candidates of each part (Eq. 6)
     aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale selected by scale mining
     aligned_scale: jax.Array | None = None  # int32 [B, K], index of that scale
@@ -32,6 +33,7 @@ class Outputs(NamedTuple):
     image_logits: jax.Array  # [B, N], image classifier (an auxiliary loss)
     scores: jax.Array | None = None  # [B, M], scores of the proposals, best first
     boxes: jax.Array | None = None  # [B, M, 4], the proposals; the first K are the parts
+    present: jax.Array | None = None  # bool [B, K], whether the part is to be seen (prototypes only)
     part_features: jax.Array | None = None  # [B, M, C], averaged map of each proposal (training only)
     part_logits: jax.Array | None = None  # [B, M, N], part classifier (training only)
     aligned_boxes: jax.Array | None = None  # [B, K, 4], the parts at the scale selected by scale mining

@@ -46,3 +46,34 @@ def resample(
     columns = _weights(x0, x1, width, size, samples).astype(image.dtype)  # [R, size, W]
     bands = jnp.einsum('rih,hwc->riwc', rows, image)  # [R, size, W, C]
     return jnp.einsum('rjw,riwc->rijc', columns, bands)
+
+
+def crop(image: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
+    """Crops boxes of an image to one size with a triangle filter as wide as a pixel of the result.
+
+    A box that is smaller than the result is enlarged bilinearly; a larger one is averaged, where `resample` would
+    alias. Outside of the image its border is repeated.
+
+    Args:
+      image: `[H, W, C]`.
+      boxes: `[R, 4]`, pixels.
+      size: side of the result.
+
+    Returns:
+      `[R, size, size, C]`.
+    """
+    y0, x0, y1, x1 = jnp.moveaxis(boxes, -1, 0)
+    rows = _triangle_weights(y0, y1, image.shape[0], size).astype(image.dtype)  # [R, size, H]
+    columns = _triangle_weights(x0, x1, image.shape[1], size).astype(image.dtype)  # [R, size, W]
+    bands = jnp.einsum('rih,hwc->riwc', rows, image)  # [R, size, W, C]
+    return jnp.einsum('rjw,riwc->rijc', columns, bands)
+
+
+def _triangle_weights(low: jax.Array, high: jax.Array, length: int, size: int) -> jax.Array:
+    """Weights of `crop` along one axis: `[R]`, `[R]` -> `[R, size, length]`; each row sums to 1."""
+    step = (high - low) / size  # [R]
+    points = low[:, None] + step[:, None] * (jnp.arange(size) + 0.5) - 0.5  # [R, size]
+    points = jnp.clip(points, 0, length - 1)
+    width = jnp.maximum(step, 1)[:, None, None]
+    tent = jnp.maximum(0, 1 - jnp.abs(points[..., None] - jnp.arange(length)) / width)  # [R, size, length]
+    return tent / tent.sum(-1, keepdims=True)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.standardize import Standardize
+
 Solver = Literal['fourier', 'circulant']
 
 
@@ -128,6 +130,7 @@ class ScaleMining(nnx.Module):
         num_classes: int,
         solver: Solver = 'fourier',
         *,
+        standardize: bool = False,
         rngs: nnx.Rngs,
     ):
         """Builds the module.
@@ -138,6 +141,7 @@ class ScaleMining(nnx.Module):
           num_features: D.
           num_classes: N.
           solver: see `circular_response`.
+          standardize: whether features are standardized first, each scale of each part by itself.
           rngs: source of the random weights.
         """
         init = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', in_axis=(0, 2, 3), out_axis=1)
@@ -147,6 +151,7 @@ class ScaleMining(nnx.Module):
         )
         self.bias = nnx.Param(jnp.zeros(num_classes))
         self.solver: Solver = solver
+        self.standardize = Standardize((num_parts, num_scales, num_features)) if standardize else None
 
     def precompute_spectrum(self) -> None:
         """Replaces the weights by their spectrum, for prediction only."""
@@ -157,6 +162,8 @@ class ScaleMining(nnx.Module):
 
     def responses(self, phi: jax.Array) -> jax.Array:
         """Features `[B, K, S, D]` -> the response of each part, class and shift (Eq. 6): `[B, K, N, S]`."""
+        if self.standardize is not None:
+            phi = self.standardize(phi)
         if isinstance(self.weights, nnx.Dict):
             spectrum = FilterSpectrum(*(self.weights[name][...] for name in FilterSpectrum._fields))
             return jax.vmap(spectral_response, in_axes=(1, 0), out_axes=1)(phi, spectrum)

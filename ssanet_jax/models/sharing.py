@@ -34,6 +34,7 @@ def crop_maps(
     size: int,
     map_candidates: MapCandidates,
     remat: bool = False,
+    antialias: bool = False,
 ) -> jax.Array:
     """Crops boxes and passes them through the backbone, in one batch, so that BatchNorm sees all of them.
 
@@ -44,6 +45,7 @@ def crop_maps(
       size: side of a crop, pixels.
       map_candidates: distributes the boxes over devices.
       remat: whether the backward pass recomputes the backbone's blocks, which saves memory in training.
+      antialias: crop by `regions.crop` instead of `regions.resample`.
 
     Returns:
       `[B, R, m, m, C]`.
@@ -51,7 +53,8 @@ def crop_maps(
     graph, weights = nnx.split(backbone)
 
     def extract(boxes, images, weights):
-        crops = jax.vmap(lambda x, b: regions.resample(x, b, size))(images, boxes)  # [b, r, size, size, 3]
+        cut = regions.crop if antialias else regions.resample
+        crops = jax.vmap(lambda x, b: cut(x, b, size))(images, boxes)  # [b, r, size, size, 3]
         network = nnx.merge(graph, weights, copy=True)
         network.remat = remat
         maps = network(crops.reshape(-1, *crops.shape[2:]))
@@ -71,11 +74,12 @@ def part_maps(
     enlargement: float,
     map_candidates: MapCandidates,
     remat: bool = False,
+    antialias: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """The maps of all candidates from one crop per part, and of boxes without candidates at the same resolution.
 
     Args:
-      backbone, images, map_candidates, remat: see `crop_maps`.
+      backbone, images, map_candidates, remat, antialias: see `crop_maps`.
       parts: `[B, K, S, 4]`, the candidates of each part, smallest first, pixels.
       extra_boxes: `[B, R, 4]`, boxes without other scales, or None.
       size: side of a crop, pixels; it contains the largest candidate of a part.
@@ -89,7 +93,7 @@ def part_maps(
     crops = largest_candidate(parts)  # [B, K, 4]
     if extra_boxes is not None:
         crops = jnp.concatenate([crops, enlarge(extra_boxes, enlargement)], 1)  # [B, K + R, 4]
-    maps = crop_maps(backbone, images, crops, size, map_candidates, remat)  # [B, K + R, m, m, C]
+    maps = crop_maps(backbone, images, crops, size, map_candidates, remat, antialias)  # [B, K + R, m, m, C]
 
     def align(maps, boxes, crops):
         boxes = to_crop_pixels(boxes, crops, size)  # [B, n, S, 4]

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssanet_jax.models import candidates, oriented_pooling, scale_mining
+from ssanet_jax.models import candidates, oriented_pooling, regions, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.groups import GROUPS, PART_HEAD
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
+from ssanet_jax.models.prototypes import LocatedParts, PrototypeParts, attention_pool
 from ssanet_jax.models.sharing import (
     REGION_SIDE,
     MapCandidates,
@@ -23,7 +24,9 @@ from ssanet_jax.models.sharing import (
     part_maps,
     roi_align,
 )
+from ssanet_jax.models.standardize import StandardizedLinear
 
+Proposal = Literal['ranking', 'prototypes', 'random']
 FeatureMode = Literal['pooled', 'flat']
 Fusion = Literal['parts', 'global+parts']
 
@@ -41,7 +44,14 @@ class SSANet(nnx.Module):
       image_size: side of the input, pixels.
       backbone: one of `list_backbones()`.
       num_parts: K, number of parts used for recognition.
-      num_proposals: M >= K, number of boxes ranked in training.
+      proposal: how parts are found. 'ranking': the best anchor boxes of a network that learns NTS-Net's ranking loss
+        (the paper). 'prototypes': the object, and where K - 1 prototypes fit best (`models/prototypes.py`). 'random':
+        boxes of the same sizes at random places, to compare with.
+      part_size: side of the parts of 'prototypes' and 'random', as a share of the image's side.
+      global_size: side at which the backbone sees the whole image, pixels; 0 is `image_size`. Crops come from the
+        image at its full size.
+      standardize: whether classifiers read features standardized over the training images.
+      num_proposals: M >= K, number of boxes ranked in training, with 'ranking'.
       num_scales: S, odd.
       alpha: ratio of the sides between neighboring scales.
       nms_iou: intersection over union at which a proposal is suppressed.
@@ -75,6 +85,10 @@ class SSANet(nnx.Module):
         *,
         backbone: str = 'resnet50',
         num_parts: int = 4,
+        proposal: Proposal = 'ranking',
+        part_size: float = 0.36,
+        global_size: int = 0,
+        standardize: bool = False,
         num_proposals: int = 6,
         num_scales: int = 5,
         alpha: float = 2 ** (1 / 3),
@@ -96,14 +110,27 @@ class SSANet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         for name, value, allowed in (
+            ('proposal', proposal, get_args(Proposal)),
             ('sharing', sharing, get_args(Sharing)),
             ('fusion', fusion, get_args(Fusion)),
             ('features', features, get_args(FeatureMode)),
         ):
             if value not in allowed:
                 raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
-        if not 1 <= num_parts <= num_proposals:
+        ranking = proposal == 'ranking'
+        if ranking and not 1 <= num_parts <= num_proposals:
             raise ValueError(f'num_parts must lie between 1 and num_proposals = {num_proposals}; got {num_parts}')
+        if num_parts < 1:
+            raise ValueError(f'num_parts must be at least 1; got {num_parts}')
+        if not 0 < part_size <= 1:
+            raise ValueError(f'part_size must lie in (0, 1]; got {part_size}')
+        if not 0 <= global_size <= image_size:
+            raise ValueError(f'global_size must lie between 0 and image_size = {image_size}; got {global_size}')
+        if global_size not in (0, image_size) and (ranking or sharing == 'image'):
+            raise ValueError(
+                "global_size is for proposal='prototypes' or 'random' with sharing='none' or 'part': set it to 0, or "
+                f'change proposal={proposal!r} or sharing={sharing!r}'
+            )
         if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
             raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
         if not 0 < nms_iou <= 1:
@@ -113,7 +140,10 @@ class SSANet(nnx.Module):
         candidates.scale_factors(num_scales, alpha)  # an even S should fail here, not in the first batch
 
         self.image_size = image_size
-        self.num_parts, self.num_proposals, self.num_scales, self.alpha = num_parts, num_proposals, num_scales, alpha
+        self.global_size = global_size or image_size
+        self.proposal: Proposal = proposal
+        self.num_parts, self.num_scales, self.alpha = num_parts, num_scales, alpha
+        self.num_proposals = num_proposals if ranking else num_parts
         self.nms_iou, self.crop_size, self.remat = nms_iou, crop_size, remat
         self.sharing: Sharing = sharing
         self.flat_features, self.fusion = features == 'flat', fusion
@@ -127,11 +157,18 @@ class SSANet(nnx.Module):
         self.anchor_stride = self.proposal_step * self.backbone.stride
         self._check_regions(backbone, part_head)
         self._check_image_size(backbone)
-        self.proposals = ProposalNetwork(channels, rngs=rngs)
-        self.part_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
-        self.image_classifier = nnx.Linear(channels, num_classes, rngs=rngs)
+        self.proposals = (
+            ProposalNetwork(channels, rngs=rngs)
+            if ranking
+            else PrototypeParts(channels, num_parts, part_size, random=proposal == 'random', rngs=rngs)
+        )
+        linear = StandardizedLinear if standardize else nnx.Linear
+        self.part_classifier = linear(channels, num_classes, rngs=rngs)
+        self.image_classifier = linear(channels, num_classes, rngs=rngs)
         length = channels * REGION_SIDE**2 if self.flat_features else channels  # D
-        self.scale_mining = scale_mining.ScaleMining(num_parts, num_scales, length, num_classes, solver, rngs=rngs)
+        self.scale_mining = scale_mining.ScaleMining(
+            num_parts, num_scales, length, num_classes, solver, standardize=standardize, rngs=rngs
+        )
         self.oriented_pooling = oriented_pooling.OrientedPooling(
             channels, num_classes, patch, grid, orientation, rngs=rngs
         )
@@ -177,14 +214,20 @@ class SSANet(nnx.Module):
     ) -> PartFeatures:
         """The first half of `__call__`: the backbone, the parts, their scales and their features."""
         images = self._normalize(images)
-        levels = self.backbone.pyramid(images)
+        levels = self.backbone.pyramid(self._global_view(images))
         feature_map = levels[-1].map  # [B, h, w, C]
         features = PartFeatures(image=feature_map.mean((1, 2)))
         if 'proposals' not in active:
             return features
 
         # 3.1, proposals: the M best boxes. The first K are the parts, which MAC aligns (losses.mac_loss).
-        scores, proposals = self._select_proposals(feature_map)  # [B, M], [B, M, 4]
+        located = None
+        if self.proposal == 'ranking':
+            scores, proposals = self._select_proposals(feature_map)  # [B, M], [B, M, 4]
+        else:
+            located = self.locate(feature_map)
+            scores, proposals = located.scores, located.boxes  # [B, K], [B, K, 4]
+            features = features._replace(present=located.present)
         features = features._replace(scores=scores, boxes=proposals)
 
         # 3.2, candidates: each part at S scales, or only at its original scale if nothing reads the others.
@@ -192,9 +235,11 @@ class SSANet(nnx.Module):
         multiscale = 'scale_mining' in active or (head is not None and head.multiscale)
         scales = self.num_scales if multiscale else 1
         original = (scales - 1) // 2  # index of the original scale
-        expand = lambda boxes: candidates.scale_candidates(boxes, scales, self.alpha)
-        parts = jax.vmap(expand)(proposals[:, : self.num_parts])  # [B, K, S, 4]
-        extra_proposals = proposals[:, self.num_parts :] if training else None  # [B, M - K, 4]
+        expand = candidates.scale_candidates if located is None else candidates.centered_candidates
+        parts = jax.vmap(lambda boxes: expand(boxes, scales, self.alpha))(
+            proposals[:, : self.num_parts]
+        )  # [B, K, S, 4]
+        extra_proposals = proposals[:, self.num_parts :] if training and located is None else None  # [B, M - K, 4]
         maps, extra_maps = self._region_maps(images, feature_map, parts, extra_proposals, map_candidates)
 
         # 3.2, Discriminative Scale Mining: the scale shift of each part that fits the filters best.
@@ -230,7 +275,10 @@ class SSANet(nnx.Module):
             )
             features = features._replace(regions=regions)
 
-        # The part classifier reads all M proposals at their original scale, in training only.
+        # The part classifier reads all M proposals at their original scale, or what each prototype attends to, in
+        # training only.
+        if training and located is not None:
+            features = features._replace(pooled=attention_pool(feature_map, located.attention))  # [B, K, C]
         if extra_maps is not None:
             pooled = jnp.concatenate([original_maps, extra_maps], 1).mean((2, 3))  # [B, M, C]
             features = features._replace(pooled=pooled)
@@ -252,6 +300,7 @@ class SSANet(nnx.Module):
         outputs = outputs._replace(
             scores=features.scores,
             boxes=features.boxes,
+            present=features.present,
             aligned_boxes=features.aligned_boxes,
             aligned_scale=features.aligned_scale,
         )
@@ -273,6 +322,24 @@ class SSANet(nnx.Module):
 
     def _normalize(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def _global_view(self, images: jax.Array) -> jax.Array:
+        """The whole images at `global_size`: `[B, image_size, image_size, 3]` -> `[B, V, V, 3]`."""
+        if self.global_size == self.image_size:
+            return images
+        whole = jnp.array([[0.0, 0.0, self.image_size, self.image_size]])
+        return jax.vmap(lambda image: regions.crop(image, whole, self.global_size)[0])(images)
+
+    def global_map(self, images: jax.Array) -> jax.Array:
+        """The map of whole images: uint8 `[B, image_size, image_size, 3]` -> `[B, h, w, C]`."""
+        return self.backbone(self._global_view(self._normalize(images)))
+
+    def locate(self, feature_map: jax.Array) -> LocatedParts:
+        """The parts by prototypes, in pixels of the image, from `global_map`."""
+        assert isinstance(self.proposals, PrototypeParts), "locate is for proposal='prototypes' or 'random'"
+        scale = self.image_size / self.global_size
+        center, stride = self.backbone.centre(self.global_size) * scale, self.backbone.stride * scale
+        return self.proposals(feature_map, self.image_size, center, stride)
 
     def _select_proposals(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Feature map `[B, h, w, C]` -> scores `[B, M]` and boxes `[B, M, 4]` of the best proposals, best first."""
@@ -308,7 +375,15 @@ class SSANet(nnx.Module):
         if self.sharing == 'part':
             enlargement = self.alpha ** ((scales - 1) / 2)
             return part_maps(
-                self.backbone, images, parts, extra_boxes, self.crop_size, enlargement, map_candidates, self.remat
+                self.backbone,
+                images,
+                parts,
+                extra_boxes,
+                self.crop_size,
+                enlargement,
+                map_candidates,
+                self.remat,
+                antialias=self.proposal != 'ranking',
             )
         boxes = parts.reshape(batch, -1, 4)  # [B, K * S, 4]
         if extra_boxes is not None:
@@ -318,7 +393,15 @@ class SSANet(nnx.Module):
             align = lambda boxes, maps, _: (self._roi_align(maps, boxes, side), {})
             maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, K * S + R, s, s, C]
         else:
-            maps = crop_maps(self.backbone, images, boxes, self.crop_size, map_candidates, self.remat)
+            maps = crop_maps(
+                self.backbone,
+                images,
+                boxes,
+                self.crop_size,
+                map_candidates,
+                self.remat,
+                antialias=self.proposal != 'ranking',
+            )
         maps_of_parts = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return maps_of_parts, maps[:, count * scales :] if extra_boxes is not None else None
 
@@ -333,7 +416,7 @@ class SSANet(nnx.Module):
 
     def _check_image_size(self, backbone: str) -> None:
         """Raises `ValueError` if the backbone drops a border of the image, where anchors would have no features."""
-        stride, size = self.anchor_stride, self.image_size
+        stride, size = self.anchor_stride, self.global_size
         if size % stride == 0:
             return
         if self.backbone.dilated:
@@ -348,7 +431,7 @@ class SSANet(nnx.Module):
     def _check_regions(self, backbone: str, part_head: str) -> None:
         """Raises `ValueError` if the settings of proposals, crops and heads are inconsistent."""
         anchors = len(anchor_boxes(self.image_size, self.anchor_stride))
-        if self.num_proposals > anchors:
+        if self.proposal == 'ranking' and self.num_proposals > anchors:
             raise ValueError(
                 f'num_proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
                 f'got {self.num_proposals}'
