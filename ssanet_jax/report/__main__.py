@@ -27,6 +27,7 @@ from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.report.rendering import Section, render_report
 from ssanet_jax.report.result_files import BestStep, RunSummary, StageSummary, damaged_histories, read_summary
 from ssanet_jax.runs.checkpoints import stage_steps
+from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, read_run
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
@@ -71,6 +72,7 @@ def main() -> None:
         except UserError as error:
             raise UserError(f'--compare={_COMPARE.value}: {error}') from error
     inputs = collect_inputs(workdir, run, dataset, console, other)
+    _count_evaluation(workdir, console)
     with console.status('rendering'):
         content = render_report(
             f'{dataset.name}: {workdir.resolve().name}',
@@ -80,6 +82,15 @@ def main() -> None:
         )
     write_out(out, content)
     print(f'report written: {out}')
+
+
+def _count_evaluation(workdir: Path, console: Console) -> None:
+    """Counts the evaluation on the test images; a run that may only be read can be reported all the same."""
+    try:
+        count_test_evaluation(workdir, 'report')
+        console.print(evaluation_count_line(workdir), highlight=False, soft_wrap=True)
+    except UserError as error:
+        console.print(f'not counted: {error}', style='yellow', highlight=False, soft_wrap=True)
 
 
 def collect_inputs(
