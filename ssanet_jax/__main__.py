@@ -23,6 +23,7 @@ COMMANDS = {
     'report': Command('ssanet_jax.report', 'Write one page about a run: results, curves, parts, mistakes.'),
     'measure': Command('ssanet_jax.measure', 'Measure robustness, and parts against key points.'),
     'ablate': Command('ssanet_jax.ablate', "Train the rows of one of the paper's tables with several seeds."),
+    'compare': Command('ssanet_jax.compare', 'Compare finished runs image by image, with confidence interval.'),
     'doctor': Command('ssanet_jax.doctor', 'Check a data set before training on it.'),
     'preflight': Command('ssanet_jax.preflight', 'Check whether a configuration fits devices that are not here.'),
 }

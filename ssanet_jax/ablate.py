@@ -9,6 +9,8 @@ first is not working on. docs/experiments.md lists the tables.
 
 import json
 import math
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,19 @@ from ssanet_jax.experiments.ablation import (
     Metric,
     RowResult,
     collect,
+    finished_runs,
     measure_rows,
+    runs_without_predictions,
     train_rows,
 )
+from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
+from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
 from ssanet_jax.runs.workdir import WorkdirLocked, lock_workdir
+
+SIGNIFICANCE = 0.05
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
 _TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
@@ -55,32 +64,58 @@ def main() -> None:
         except WorkdirLocked:
             notes.print(f'seed {seed} is left to the process that works on it', style='yellow')
 
+    workdirs = finished_runs(ablation, table.rows, seeds)
+    if missing := runs_without_predictions(workdirs):
+        listed = ', '.join(map(str, missing[:3])) + (' ...' if len(missing) > 3 else '')
+        notes.print(
+            f'{len(missing)} runs of an earlier version have no {PREDICTIONS_FILE} and are left out of the comparisons '
+            f'({listed}): {EVALUATE_AGAIN}',
+            style='yellow',
+        )
     files = {RESULTS_FILE, *(f'{name}.json' for name in _MEASURE.value)}
     found = {metric.name: collect(ablation, table.rows, seeds, metric) for metric in METRICS}
     found = {name: results for name, results in found.items() if results}
     asked = [metric.name for metric in METRICS if metric.file in files and metric.name in found]
     print_tables(table.title, {name: found[name] for name in asked})
-    write_json(ablation.root / f'table_{_TABLE.value}.json', as_json(found))
-    runs = sum(len(result.values) for result in found.get('accuracy', []))
-    print(f'{runs} of {len(seeds) * len(table.rows)} runs are finished: see {ablation.root}')
+    count = sum(num_test_evaluations(workdir) for workdir in workdirs)
+    print(f'test images evaluated {count} times by the {len(workdirs)} runs of this table')
+    content = as_json(found) | {'test_evaluations': count}
+    write_json(ablation.root / f'table_{_TABLE.value}.json', content)
+    print(f'{len(workdirs)} of {len(seeds) * len(table.rows)} runs are finished: see {ablation.root}')
 
 
 def print_tables(title: str, found: dict[str, list[RowResult]]) -> None:
-    """Prints one table per metric, with the paper's accuracy beside ours."""
-    console = Console(highlight=False, markup=False)
+    """Prints one table per metric, with the paper's accuracy beside ours, and what the columns mean."""
+    # Without a terminal, rich would wrap the cells at 80 columns.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     metrics = {metric.name: metric for metric in METRICS}
     for name, results in found.items():
         console.print(_table(title, metrics[name], results))
-    console.print(
-        '±: deviation of one run from the mean. Difference: run by run with the same seed, with the interval that '
-        'holds the true one with 95 % confidence; * where that leaves out 0, as one in twenty does by chance.'
-    )
+    comparisons = [result.comparison for results in found.values() for result in results if result.comparison]
+    explanations = ['±: standard deviation over runs.']
+    if comparisons:
+        explanations.append(
+            'Difference: mean over pairs of runs with the same seed, with its 95 % confidence interval and p-value. '
+            'Holm: p corrected for all comparisons of the table; * where it is below 0.05.'
+        )
+    if any(comparison.images for comparison in comparisons):
+        explanations.append('Accuracies are compared by a paired bootstrap over seeds and test images.')
+    if any(comparison.images and comparison.difference.count == 1 for comparison in comparisons):
+        explanations.append(
+            'With one seed the interval covers the choice of test images, but not another training run; McNemar: '
+            'exact test of the two runs.'
+        )
+    if any(not comparison.images for comparison in comparisons):
+        explanations.append("Other metrics are compared by Student's paired t-test over seeds.")
+    console.print(' '.join(explanations))
 
 
 def _table(title: str, metric: Metric, results: list[RowResult]) -> Table:
     table = Table(title=f'{title}: {metric.name}{", %" if metric.percent else ""}')
     paper = metric.name == 'accuracy' and any(result.row.paper for result in results)
-    for heading in ('', *(['paper'] if paper else []), 'mean', '±', 'runs', 'against', 'difference', '95 %', 'p'):
+    one_seed = any(len(result.single) == 1 for result in results)
+    headings = ['', *(['paper'] if paper else []), 'mean', '±', 'runs', 'against', 'difference', '95 %', 'p', 'Holm']
+    for heading in (*headings, *(['McNemar'] if one_seed else [])):
         table.add_column(heading, justify='left' if heading in ('', 'against') else 'right')
     titles = {result.row.name: result.row.title for result in results}
     for result in results:
@@ -90,8 +125,12 @@ def _table(title: str, metric: Metric, results: list[RowResult]) -> Table:
         cells += [f'{result.summary.mean:.2f}', _unless_nan(result.summary.deviation, '.2f'), str(result.summary.count)]
         if result.comparison and result.row.against:
             c = result.comparison
-            cells += [titles[result.row.against], f'{c.difference.mean:+.2f}{"*" if c.significant else " "}']
-            cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.high < math.inf else '', _unless_nan(c.p, '.3f')]
+            significant = result.corrected_p < SIGNIFICANCE  # False for nan
+            cells += [titles[result.row.against], f'{c.difference.mean:+.2f}{"*" if significant else " "}']
+            cells += [f'{c.low:+.2f} to {c.high:+.2f}' if c.high < math.inf else '']
+            cells += [_unless_nan(c.p, '.3f'), _unless_nan(result.corrected_p, '.3f')]
+            if len(result.single) == 1:
+                cells += [f'{single.p:.3f}' for single in result.single.values()]
         table.add_row(*cells)
     return table
 
@@ -119,8 +158,12 @@ def as_json(found: dict[str, list[RowResult]]) -> dict[str, Any]:
                 entry['difference'] = {
                     'mean': c.difference.mean,
                     'deviation': finite(c.difference.deviation),
+                    'seeds': c.difference.count,
+                    'images': c.images,
                     'interval': [finite(c.low), finite(c.high)],
                     'p': finite(c.p),
+                    'p_holm': finite(result.corrected_p),
+                    'mcnemar': {str(seed): asdict(single) for seed, single in result.single.items()},
                 }
             tree.setdefault(name, {})[result.row.name] = entry
     return json.loads(json.dumps(tree))

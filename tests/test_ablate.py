@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import ROOT, run_each
 
+from ssanet_jax.runs.image_predictions import read_predictions
 from ssanet_jax.runs.workdir import lock_workdir
 
 CONFIG = Path(__file__).with_name('tiny_config.py')
@@ -83,11 +86,57 @@ def test_prints_what_the_runs_say(table):
     content = json.loads((root / 'table_4.json').read_text())
     assert content['accuracy']['op']['values'] == {str(seed): accuracy['op'][seed] for seed in (0, 1)}
     assert content['accuracy']['op']['against'] == 'mac'
+    compared = content['accuracy']['op']['difference']
+    assert (compared['seeds'], compared['images'], list(compared['mcnemar'])) == (2, 30, ['0', '1'])
+    assert compared['interval'][0] <= compared['mean'] <= compared['interval'][1]
+    assert 0 < compared['p'] <= compared['p_holm'] <= 1
+    assert content['consistency']['op']['difference']['images'] == 0  # over seeds alone
     keypoints = json.loads((root / 'seed1/op/keypoints.json').read_text())['boxes']['before scale mining']
     assert content['distance, pixels']['op']['values']['1'] == keypoints['distance']
     assert content['consistency']['op']['values']['1'] == 100 * keypoints['consistency']
     robustness = json.loads((root / 'seed1/gmp/robustness.json').read_text())['accuracy']
     assert content['rotated by 90']['gmp']['values']['1'] == 100 * robustness['rotated by 90']
+
+
+@pytest.mark.slow
+def test_says_how_often_the_test_images_were_evaluated(table):
+    root, done = table
+    count = sum(len(path.read_text().splitlines()) for path in root.rglob('test_evaluations.jsonl'))
+    assert done.stdout.splitlines()[-2] == f'test images evaluated {count} times by the 6 runs of this table'
+    assert json.loads((root / 'table_4.json').read_text())['test_evaluations'] == count
+    lines = (root / 'seed0/op/test_evaluations.jsonl').read_text().splitlines()
+    reasons = {json.loads(line)['purpose'] for line in lines}
+    assert {'training of part_tuning', 'robustness'} <= reasons and 'keypoints' not in reasons
+
+
+@pytest.mark.slow
+def test_runs_of_earlier_versions_must_be_evaluated_again(table, tmp_path):
+    root = tmp_path / 'runs'
+    shutil.copytree(table[0], root)
+    workdir = root / 'seed0/op'
+    before = read_predictions(workdir / 'predictions.npz', '')
+    (workdir / 'predictions.npz').unlink()
+    arguments = [f'--workdir={root}', '--table=4', '--seeds=1']
+    done = ablate(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert f'1 runs of an earlier version have no predictions.npz and are left out of the comparisons ({workdir})' in (
+        done.stderr
+    )
+    content = json.loads((root / 'table_4.json').read_text())['accuracy']
+    assert 'difference' in content['gmp'] and 'difference' not in content['op']
+    evaluated = subprocess.run(
+        [sys.executable, '-m', 'ssanet_jax.main', f'--config={CONFIG}', '--mode=evaluate', f'--workdir={workdir}'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert evaluated.returncode == 0 and 'test images evaluated' in evaluated.stderr
+    after = read_predictions(workdir / 'predictions.npz', '')
+    np.testing.assert_array_equal(after.classes['sum'], before.classes['sum'])
+    assert after.image_set == before.image_set
+    done = ablate(*arguments)
+    assert 'earlier version' not in done.stderr and 'McNemar' in done.stdout
+    assert 'difference' in json.loads((root / 'table_4.json').read_text())['accuracy']['op']
 
 
 @pytest.mark.slow

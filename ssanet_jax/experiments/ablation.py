@@ -1,6 +1,8 @@
 """An ablation study: the rows of a table, each trained with several seeds, measured and compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +15,13 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.keypoint_layout import merge_left_right
 from ssanet_jax.evaluation.keypoints import check_keypoints
 from ssanet_jax.experiments.measurements import AFTER, BEFORE, MEASUREMENTS, Options, write_measurement
-from ssanet_jax.experiments.paired_comparison import Comparison, Summary, compare_seeds, summarize
+from ssanet_jax.experiments.paired_comparison import Comparison, McNemar, Summary, compare_seeds, holm, summarize
+from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN, check_same_images, compare_runs
 from ssanet_jax.experiments.stage_reuse import reuse_stages
 from ssanet_jax.experiments.tables import Row, row_config
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
 from ssanet_jax.runs.preprocessing import Preprocessing, recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.runs.workdir import is_claimed
@@ -156,6 +160,7 @@ class Metric(NamedTuple):
     source: str  # 'results', or the measurement it comes from
     read: Callable[[dict[str, Any]], float]
     percent: bool  # whether it is a share, printed in percent
+    head: str | None = None  # for an accuracy, the head whose predictions for every image are kept
 
     @property
     def file(self) -> str:
@@ -178,7 +183,7 @@ def _accuracy_of(change: str) -> Callable[[dict[str, Any]], float]:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric('accuracy', Path(RESULTS_FILE).stem, lambda content: content['accuracy'], True),
+    Metric('accuracy', Path(RESULTS_FILE).stem, lambda content: content['accuracy'], True, SUM),
     *(
         Metric(change, 'robustness', _accuracy_of(change), True)
         for change in ('rotated by 90', 'rotated by 180', 'rotated by 270', 'rotated at random', 'reduced')
@@ -192,17 +197,27 @@ METRICS: tuple[Metric, ...] = (
 MEASURED = tuple(name for name in MEASUREMENTS if any(metric.source == name for metric in METRICS))
 
 
-class RowResult(NamedTuple):
+@dataclass(frozen=True)
+class RowResult:
     """One metric over the runs of one row."""
 
     row: Row
     values: dict[int, float]  # {seed: value}; shares in percent
     summary: Summary
-    comparison: Comparison | None  # with the row `row.against`, if both have runs
+    comparison: Comparison | None  # with the row `row.against`, if both have runs that can be compared
+    corrected_p: float = math.nan  # Holm's correction over the comparisons of the table
+    single: dict[int, McNemar] = field(default_factory=dict)  # {seed: test of the two runs}
 
 
 def collect(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int], metric: Metric) -> list[RowResult]:
-    """One metric of all runs that have it; rows without any value are left out."""
+    """One metric of all runs that have it, with comparisons; rows without any value are left out.
+
+    Accuracies are compared image by image, by a bootstrap over seeds and images; runs without predictions are left out
+    of the comparison (`runs_without_predictions`). Other metrics are compared by Student's t-test over seeds.
+
+    Raises:
+      UserError: a file is damaged, or runs to be compared were evaluated on different images.
+    """
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         contents = {seed: read_json(ablation.workdir(row, seed) / metric.file, _CURE) for seed in seeds}
@@ -213,15 +228,50 @@ def collect(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int], metri
         }
         if found:
             values[row.name] = {seed: value * (100 if metric.percent else 1) for seed, value in found.items()}
-    return list(_row_results(rows, values))
+    results = [
+        _row_result(ablation, row, metric, values, {other.name: other for other in rows})
+        for row in rows
+        if row.name in values
+    ]
+    corrected = holm([result.comparison.p if result.comparison else math.nan for result in results])
+    return [replace(result, corrected_p=p) for result, p in zip(results, corrected)]
 
 
-def _row_results(rows: Sequence[Row], values: Mapping[str, dict[int, float]]) -> Iterator[RowResult]:
-    for row in rows:
-        if row.name in values:
-            own = values[row.name]
-            comparison = compare_seeds(own, values[row.against]) if row.against and row.against in values else None
-            yield RowResult(row, own, summarize(list(own.values())), comparison)
+def _row_result(
+    ablation: Ablation, row: Row, metric: Metric, values: Mapping[str, dict[int, float]], rows: Mapping[str, Row]
+) -> RowResult:
+    own = values[row.name]
+    result = RowResult(row, own, summarize(list(own.values())), None)
+    if row.against is None or row.against not in values:
+        return result
+    if metric.head is None:
+        return replace(result, comparison=compare_seeds(own, values[row.against]))
+    shared = sorted(own.keys() & values[row.against].keys())
+    workdirs = {seed: (ablation.workdir(row, seed), ablation.workdir(rows[row.against], seed)) for seed in shared}
+    pairs = {seed: [_predictions(workdir) for workdir in pair] for seed, pair in workdirs.items()}
+    known = {
+        seed: (first, second) for seed, (first, second) in pairs.items() if first is not None and second is not None
+    }
+    if not known:
+        return result
+    check_same_images({workdir: found for seed, pair in known.items() for workdir, found in zip(workdirs[seed], pair)})
+    found = compare_runs([first for first, _ in known.values()], [second for _, second in known.values()], metric.head)
+    return replace(result, comparison=found.comparison, single=dict(zip(known, found.single)))
+
+
+def _predictions(workdir: Path) -> ImagePredictions | None:
+    return read_predictions(workdir / PREDICTIONS_FILE, EVALUATE_AGAIN)
+
+
+def finished_runs(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int]) -> list[Path]:
+    """The work directories of the finished runs of a table."""
+    workdirs = [ablation.workdir(row, seed) for seed in seeds for row in rows]
+    return [workdir for workdir in workdirs if (workdir / RESULTS_FILE).exists()]
+
+
+def runs_without_predictions(workdirs: Sequence[Path]) -> list[Path]:
+    """The runs that an earlier version trained, which cannot be compared before they are evaluated again."""
+    return [workdir for workdir in workdirs if not (workdir / PREDICTIONS_FILE).exists()]
 
 
 def _read(metric: Metric, content: dict[str, Any], workdir: Path) -> float:

@@ -1,17 +1,20 @@
-"""The runs of an ablation agree in everything but their row and seed."""
+"""The runs of an ablation agree in everything but their row and seed, and are compared image by image."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 from rich.console import Console
+from run_samples import image_predictions, write_finished_run
 
-from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments import ablation
+from ssanet_jax.experiments.paired_comparison import McNemar, holm
 from ssanet_jax.experiments.tables import TABLES, row_config
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, write_predictions
 from ssanet_jax.runs.preprocessing import Preprocessing, resolve_preprocessing
-from ssanet_jax.runs.workdir import claim_workdir
 
 ROWS = TABLES['4'].rows[:2]
 DEFAULT = Preprocessing('bilinear', (127.5,) * 3, (127.5,) * 3)  # of resnet_tiny
@@ -34,9 +37,7 @@ def finish(study, row, seed, preprocessing):
     """Writes the files of a finished run, without training."""
     config = resolve_preprocessing(row_config(study.config, row.name), preprocessing)
     config.seed = seed
-    dataset = load_dataset(config.data)
-    claim_workdir(study.workdir(row, seed), config, dataset.class_names, dataset.digest)
-    write_json(study.workdir(row, seed) / RESULTS_FILE, {})
+    write_finished_run(study.workdir(row, seed), config)
 
 
 def preprocessing_of(config):
@@ -96,3 +97,68 @@ def test_measurements_that_are_taken_again(tmp_path, content, measured):
     if content is not None:
         path.write_text(json.dumps(content))
     assert ablation._is_measured(path, 'joint') == measured
+
+
+# Comparisons, of files as runs leave them
+
+ACCURACY = ablation.METRICS[0]
+TABLE = TABLES['4'].rows  # 'gmp' and 'op' against 'mac'
+
+
+def write_run(study, row, seed, correct, with_predictions=True, images='images'):
+    """Writes the results of a run that classifies these images correctly, without training."""
+    workdir = study.workdir(row, seed)
+    write_json(workdir / RESULTS_FILE, {'accuracy': float(np.mean(correct))})
+    if with_predictions:
+        write_predictions(workdir / PREDICTIONS_FILE, image_predictions(correct, images))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two seeds of three rows on 100 images: gmp is as good as mac, and op is right for ten more images."""
+    study = ablation.Ablation(None, tmp_path)
+    for seed in (0, 1):
+        base = np.arange(100) % 10 < 5 + seed
+        gmp, op = base.copy(), base.copy()
+        gmp[[0, 9]] = [False, True]
+        op[9:40:10] = op[49:100:10] = True
+        for row, correct in zip(TABLE, (gmp, base, op)):
+            write_run(study, row, seed, correct)
+    return study
+
+
+def test_rows_are_compared_image_by_image(study):
+    gmp, mac, op = ablation.collect(study, TABLE, (0, 1), ACCURACY)
+    assert [result.row.name for result in (gmp, mac, op)] == ['gmp', 'mac', 'op']
+    assert mac.comparison is None and math.isnan(mac.corrected_p) and not mac.single
+    assert gmp.comparison.difference.mean == 0 and gmp.comparison.p > 0.9
+    assert op.comparison.difference.mean == pytest.approx(10) and op.comparison.images == 100
+    assert op.summary.mean == pytest.approx(65)
+    assert op.single == {seed: McNemar(10, 0, pytest.approx(2 / 2**10)) for seed in (0, 1)}
+    corrected = holm([gmp.comparison.p, op.comparison.p])
+    assert [gmp.corrected_p, op.corrected_p] == corrected
+    assert op.corrected_p == 2 * op.comparison.p < 0.05
+
+
+def test_runs_without_predictions_are_left_out(study):
+    (study.workdir(TABLE[2], 0) / PREDICTIONS_FILE).unlink()
+    *_, op = ablation.collect(study, TABLE, (0, 1), ACCURACY)
+    assert op.summary.count == 2 and op.comparison.difference.count == 1 and list(op.single) == [1]
+    (study.workdir(TABLE[2], 1) / PREDICTIONS_FILE).unlink()
+    *_, op = ablation.collect(study, TABLE, (0, 1), ACCURACY)
+    assert op.summary.count == 2 and op.comparison is None
+    finished = ablation.finished_runs(study, TABLE, range(3))
+    assert len(finished) == 6
+    assert ablation.runs_without_predictions(finished) == [study.workdir(TABLE[2], seed) for seed in (0, 1)]
+
+
+def test_runs_on_other_images_are_refused(study):
+    write_run(study, TABLE[2], 1, np.ones(100), images='others')
+    with pytest.raises(UserError, match='evaluated on different images'):
+        ablation.collect(study, TABLE, (0, 1), ACCURACY)
+
+
+def test_damaged_predictions_end_with_one_line(study):
+    (study.workdir(TABLE[1], 0) / PREDICTIONS_FILE).write_text('no archive')
+    with pytest.raises(UserError, match=r'predictions.npz is damaged.*--mode=evaluate'):
+        ablation.collect(study, TABLE, (0, 1), ACCURACY)

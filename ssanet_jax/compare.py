@@ -1,0 +1,62 @@
+"""Compares finished runs image by image: difference in accuracy, confidence interval, p-values.
+
+    python -m ssanet_jax.compare --workdir=runs/a --against=runs/b
+
+With runs of several seeds, both flags are given once per seed, in the same order. Nothing is evaluated: the command
+reads the `predictions.npz` that training and `--mode=evaluate` write. docs/experiments.md explains the numbers.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ssanet_jax import cli
+from ssanet_jax.errors import UserError
+from ssanet_jax.experiments.run_comparison import RunComparison, check_same_images, compare_runs, load_predictions
+from ssanet_jax.runs.evaluation_count import num_test_evaluations
+
+ONE_SEED = 'one run of each: the interval covers the choice of images, but not another training run'
+
+_WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run; once per seed.', required=True)
+_AGAINST = flags.DEFINE_multi_string(
+    'against', None, 'Folder of the run to compare it with; once per seed, in the same order.', required=True
+)
+_SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'validation'], 'The images to compare on.')
+
+
+def main() -> None:
+    """Prints the comparison; the last line on stdout is a summary."""
+    first, second = [Path(path) for path in _WORKDIR.value], [Path(path) for path in _AGAINST.value]
+    if len(first) != len(second):
+        raise UserError(f'{len(first)} --workdir and {len(second)} --against: give one of each per seed')
+    predictions = {path: load_predictions(path, _SPLIT.value) for path in (*first, *second)}
+    check_same_images(predictions)
+    result = compare_runs([predictions[path] for path in first], [predictions[path] for path in second])
+    accuracies = {path: 100 * found.correct().mean() for path, found in predictions.items()}
+
+    print(f'accuracy on {result.comparison.images} {_SPLIT.value} images:')
+    for one, other, single in zip(first, second, result.single):
+        print(
+            f'{one} {accuracies[one]:.2f} %, {other} {accuracies[other]:.2f} %: only the first is right for '
+            f"{single.won} images, only the second for {single.lost} (McNemar's exact test: p {single.p:.4f})"
+        )
+    if len(first) == 1:
+        print(ONE_SEED)
+    if _SPLIT.value == 'test':
+        count = sum(num_test_evaluations(path) for path in predictions)
+        print(f'test images evaluated {count} times by these {len(predictions)} runs')
+    print(_summary(result))
+
+
+def _summary(result: RunComparison) -> str:
+    found = result.comparison
+    seeds = found.difference.count
+    sources = 'images' if seeds == 1 else f'{seeds} seeds and images'
+    return (
+        f'difference {found.difference.mean:+.2f} points, 95 % interval {found.low:+.2f} to {found.high:+.2f}, '
+        f'p {found.p:.4f} (bootstrap over {sources})'
+    )
+
+
+if __name__ == '__main__':
+    cli.run(main)
