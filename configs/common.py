@@ -168,6 +168,7 @@ def get_config() -> ConfigDict:
             grid=3,
             orientation='literal',  # or exact
             part_head='none',  # or a baseline: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
+            geometry='',  # standard, or legacy as in version 0.1.0; '' standard, or that of the run that is continued
             fusion='parts',  # heads that the prediction sums: parts or global+parts
             dtype='float32',  # or bfloat16
         )

@@ -21,8 +21,9 @@ from ssanet_jax.experiments.stage_reuse import reuse_stages
 from ssanet_jax.experiments.tables import Row, row_config
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
+from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
-from ssanet_jax.runs.preprocessing import Preprocessing, recorded_preprocessing, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.runs.workdir import is_claimed
 from ssanet_jax.training import loop
@@ -47,12 +48,15 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
     """Trains the unfinished rows with one seed, one after the other.
 
     A row reuses the first stages that it shares with another one (`stage_reuse.reuse_stages`). All rows and seeds
-    prepare their images in the same way: as the runs that exist already, if the configuration leaves it open.
+    prepare their images in the same way and have the same geometry: those of the runs that exist already, if the
+    configuration leaves them open.
 
     Raises:
       UserError: as `loop.train`, naming the row; or a finished run has other settings.
     """
-    resolved = resolve_preprocessing(ablation.config, _recorded_preprocessing(ablation))
+    run = _first_run(ablation)
+    resolved = resolve_preprocessing(ablation.config, recorded_preprocessing(run) if run else None)
+    resolved = resolve_geometry(resolved, run)
     dataset = None
     for number, row in enumerate(rows, 1):
         config = row_config(resolved, row.name)
@@ -74,10 +78,10 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
         jax.clear_caches()  # no later row runs the same programs
 
 
-def _recorded_preprocessing(ablation: Ablation) -> Preprocessing | None:
-    """The preprocessing of the first run that started from the same weights, which an earlier version may have trained.
+def _first_run(ablation: Ablation) -> dict[str, Any] | None:
+    """The configuration of the first run that started from the same weights, or None without such a run.
 
-    None without such a run.
+    An earlier version may have trained it.
     """
     model = ablation.config.model
     for path in sorted(ablation.root.glob(f'seed*/*/{CONFIG_FILE}')):
@@ -85,7 +89,7 @@ def _recorded_preprocessing(ablation: Ablation) -> Preprocessing | None:
             config = read_run(path.parent)['config']
             theirs = config['model']
             if (theirs['backbone'], theirs['pretrained']) == (model.backbone, model.pretrained):
-                return recorded_preprocessing(config)
+                return config
     return None
 
 

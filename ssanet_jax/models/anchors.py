@@ -1,7 +1,9 @@
 """Static anchor boxes and the table of the pairs that overlap.
 
-The boxes follow NTS-Net (Yang et al., ECCV 2018). They depend only on the size of the input, so they are NumPy
-constants of the compiled program, and non-maximum suppression computes no intersection over union at run time.
+The boxes follow NTS-Net (Yang et al., ECCV 2018), whose images have 448 pixels. At other sizes, they have the same
+proportions to the image: sides of 11 to 83 % of its side, or 13 to 68 % as the square root of the area. They depend
+only on the size of the input, so they are NumPy constants of the compiled program, and non-maximum suppression
+computes no intersection over union at run time.
 """
 
 import math
@@ -15,7 +17,7 @@ LEVELS = (
     (2, (2 ** (1 / 3), 2 ** (2 / 3))),
     (4, (1.0, 2 ** (1 / 3), 2 ** (2 / 3))),
 )
-SIZE_TO_STRIDE = 1.5  # base sizes of 48, 96 and 192 pixels at strides 32, 64 and 128
+BASE_SIZE, BASE_IMAGE = 48, 448  # NTS-Net's boxes have base sizes of 48, 96 and 192 in an image of 448 pixels
 
 
 def level_sides(map_side: int) -> list[int]:
@@ -31,12 +33,14 @@ def boxes_per_cell() -> list[int]:
     return [len(scales) * len(RATIOS) for _, scales in LEVELS]
 
 
-def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
+def anchor_boxes(image_size: int, stride: int = 32, base_size: float | None = None) -> np.ndarray:
     """The anchor boxes of a square image in NTS-Net's layout: 1614 boxes at 448 pixels.
 
     Args:
       image_size: side of the network's input, pixels.
-      stride: input pixels per cell of the backbone's map; the sizes of the boxes are proportional to it.
+      stride: input pixels per cell of the backbone's map, and between the boxes of the finest level.
+      base_size: base size of the boxes of the finest level, pixels; 48/448 of the image by default, as in NTS-Net.
+        (In version 0.1.0 it was 1.5 strides, which is the same at 448 pixels and stride 32.)
 
     Returns:
       float32 `[A, 4]`, each row `(y0, x0, y1, x1)` in pixels of the input, in the order level, row, column, scale,
@@ -47,18 +51,16 @@ def anchor_boxes(image_size: int, stride: int = 32) -> np.ndarray:
     """
     if image_size < stride:
         raise ValueError(f'image_size {image_size} is smaller than the stride {stride} of the backbone')
+    if base_size is None:
+        base_size = BASE_SIZE * image_size / BASE_IMAGE
     boxes = []
     for (multiple, scales), side in zip(LEVELS, level_sides(math.ceil(image_size / stride))):
-        step = stride * multiple
-        centres = step / 2 + step * np.arange(side)
+        step, base = stride * multiple, base_size * multiple
+        centers = step / 2 + step * np.arange(side)
         shapes = np.array(
-            [
-                (SIZE_TO_STRIDE * step * scale / math.sqrt(ratio), SIZE_TO_STRIDE * step * scale * math.sqrt(ratio))
-                for scale in scales
-                for ratio in RATIOS
-            ]
+            [(base * scale / math.sqrt(ratio), base * scale * math.sqrt(ratio)) for scale in scales for ratio in RATIOS]
         )  # [R, 2], (height, width)
-        y, x = np.meshgrid(centres, centres, indexing='ij')
+        y, x = np.meshgrid(centers, centers, indexing='ij')
         middle = np.stack([y, x], -1)[:, :, None]  # [side, side, 1, 2]
         corners = np.concatenate([middle - shapes / 2, middle + shapes / 2], -1)  # [side, side, R, 4]
         boxes.append(corners.reshape(-1, 4))

@@ -45,9 +45,9 @@ def scale_candidates(boxes: jax.Array, scales: int, alpha: float) -> jax.Array:
       ValueError: S is even, or alpha is not greater than 1.
     """
     factors = scale_factors(scales, alpha)
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)  # [2]
+    center = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)  # [2]
     corners = jnp.stack([boxes[:, _CORNER_Y], boxes[:, _CORNER_X]], -1)  # [K, 4, 2]
-    distance = jnp.square(corners - centre).sum(-1)  # [K, 4]
+    distance = jnp.square(corners - center).sum(-1)  # [K, 4]
     part = jnp.arange(len(boxes))
     psi = corners[part, distance.argmax(1)]  # [K, 2]
     eta = corners[part, distance.argmin(1)]  # [K, 2]

@@ -85,7 +85,12 @@ def pyramid_level(boxes: jax.Array, strides: Sequence[int]) -> jax.Array:
 
 
 def pyramid_align(
-    maps: Sequence[jax.Array], strides: Sequence[int], centres: Sequence[float], boxes: jax.Array, size: int
+    maps: Sequence[jax.Array],
+    strides: Sequence[int],
+    centers: Sequence[float],
+    boxes: jax.Array,
+    size: int,
+    clamp: bool = True,
 ) -> jax.Array:
     """RoIAlign of each box from the level that fits its size.
 
@@ -95,16 +100,17 @@ def pyramid_align(
     Args:
       maps: `[B, h_l, w_l, F]`, finest first.
       strides: pixels per cell of each map, ascending.
-      centres: pixel at the center of the first cell of each map.
+      centers: pixel at the center of the first cell of each map.
       boxes: `[B, R, 4]` in pixels of the image of the maps.
       size: side of the result; divides 7.
+      clamp: see `sharing.roi_align`.
 
     Returns:
       `[B, R, size, size, F]`.
     """
     level = pyramid_level(boxes, strides)[..., None, None, None]  # [B, R, 1, 1, 1]
-    aligned = roi_align(maps[0], boxes, size, strides[0], centres[0])
+    aligned = roi_align(maps[0], boxes, size, strides[0], centers[0], clamp)
     for index in range(1, len(maps)):
-        own = roi_align(maps[index], boxes, size, strides[index], centres[index])
+        own = roi_align(maps[index], boxes, size, strides[index], centers[index], clamp)
         aligned = jnp.where(level == index, own, aligned)
     return aligned

@@ -147,18 +147,21 @@ class BestScale(nnx.Module):
 class PyramidHead(_LinearHead):
     """FPN: each part is averaged in the level of a feature pyramid that fits its size (Lin et al., CVPR 2017)."""
 
-    def __init__(self, channels: Sequence[int], num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
-        """Builds the head; `channels` are those of the backbone's maps, finest first."""
+    def __init__(
+        self, channels: Sequence[int], num_parts: int, num_classes: int, clamp: bool = True, *, rngs: nnx.Rngs
+    ):
+        """Builds the head; `channels` are those of the backbone's maps, finest first. `clamp`: see `roi_align`."""
         num_features = min(FPN_FEATURES, channels[-1])
         super().__init__(num_features, num_parts, num_classes, rngs=rngs)
+        self.clamp = clamp
         self.pyramid = FeaturePyramid(channels[-FPN_LEVELS:], num_features, rngs=rngs)
 
     def pool(self, regions: Regions) -> jax.Array:
         """Regions -> features of the parts `[B, K, F]`, each from its level."""
         levels = regions.levels[-FPN_LEVELS:]
         maps = self.pyramid([level.map for level in levels])
-        strides, centres = [level.stride for level in levels], [level.centre for level in levels]
-        return pyramid_align(maps, strides, centres, regions.boxes, 1)[:, :, 0, 0]  # [B, K, F]
+        strides, centers = [level.stride for level in levels], [level.center for level in levels]
+        return pyramid_align(maps, strides, centers, regions.boxes, 1, self.clamp)[:, :, 0, 0]  # [B, K, F]
 
 
 class ConcatHead(nnx.Module):
@@ -215,7 +218,14 @@ def spatial_pyramid(maps: jax.Array, bins: Sequence[int] = SPP_BINS) -> jax.Arra
 
 
 def build_head(
-    name: str, channels: Sequence[int], num_parts: int, num_scales: int, num_classes: int, *, rngs: nnx.Rngs
+    name: str,
+    channels: Sequence[int],
+    num_parts: int,
+    num_scales: int,
+    num_classes: int,
+    clamp: bool = True,
+    *,
+    rngs: nnx.Rngs,
 ) -> PartHead:
     """Builds a baseline head by its name in `config.model.part_head`.
 
@@ -225,6 +235,7 @@ def build_head(
       num_parts: K.
       num_scales: S.
       num_classes: N.
+      clamp: see `sharing.roi_align`.
       rngs: source of the random weights.
 
     Raises:
@@ -236,7 +247,7 @@ def build_head(
         'gap': pooled(lambda regions: regions.pooled[:, :, 0], last),
         'gmp': pooled(lambda regions: regions.maps.max((2, 3)), last),
         'spp': pooled(lambda regions: spatial_pyramid(regions.maps), last * sum(n * n for n in SPP_BINS)),
-        'fpn': lambda: PyramidHead(channels, num_parts, num_classes, rngs=rngs),
+        'fpn': lambda: PyramidHead(channels, num_parts, num_classes, clamp, rngs=rngs),
         'dsm_fixed': lambda: FixedScales(last, num_parts, num_scales, num_classes, rngs=rngs),
         'dsm_1': lambda: BestScale(last, num_parts, num_classes, rngs=rngs),
         'concat': lambda: ConcatHead(last, num_parts, num_classes, rngs=rngs),

@@ -75,6 +75,7 @@ def part_maps(
     map_candidates: MapCandidates,
     remat: bool = False,
     antialias: bool = False,
+    clamp: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
     """The maps of all candidates from one crop per part, and of boxes without candidates at the same resolution.
 
@@ -85,6 +86,7 @@ def part_maps(
       size: side of a crop, pixels; it contains the largest candidate of a part.
       enlargement: ratio of the sides of the largest candidate and the part.
       map_candidates: distributes the crops over devices.
+      clamp: see `roi_align`.
 
     Returns:
       `[B, K, S, 7, 7, C]`, and `[B, R, 7, 7, C]` or None.
@@ -98,7 +100,7 @@ def part_maps(
     def align(maps, boxes, crops):
         boxes = to_crop_pixels(boxes, crops, size)  # [B, n, S, 4]
         flat = lambda x: x.reshape(-1, *x.shape[2:])
-        aligned = roi_align(flat(maps), flat(boxes), REGION_SIDE, backbone.stride, backbone.centre(size))
+        aligned = roi_align(flat(maps), flat(boxes), REGION_SIDE, backbone.stride, backbone.center(size), clamp)
         return aligned.reshape(batch, -1, *aligned.shape[1:])  # [B, n, S, 7, 7, C]
 
     maps_of_parts = align(maps[:, :count], parts, crops[:, :count])
@@ -107,7 +109,9 @@ def part_maps(
     return maps_of_parts, align(maps[:, count:], extra_boxes[:, :, None], crops[:, count:])[:, :, 0]
 
 
-def roi_align(maps: jax.Array, boxes: jax.Array, size: int, stride: int, centre: float) -> jax.Array:
+def roi_align(
+    maps: jax.Array, boxes: jax.Array, size: int, stride: int, center: float, clamp: bool = True
+) -> jax.Array:
     """RoIAlign (He et al., ICCV 2017) with the same 14 x 14 sampling points at every size.
 
     Args:
@@ -115,13 +119,15 @@ def roi_align(maps: jax.Array, boxes: jax.Array, size: int, stride: int, centre:
       boxes: `[B, R, 4]` in pixels of the image of the maps.
       size: side of the result; divides 7.
       stride: pixels per cell.
-      centre: pixel at the center of the first cell.
+      center: pixel at the center of the first cell.
+      clamp: read the border of the map for points slightly outside it, as in torchvision (`regions.resample`). False
+        reads zeros, as version 0.1.0 did.
 
     Returns:
       `[B, R, size, size, C]`.
     """
     samples = ROI_SAMPLES * REGION_SIDE // size
-    return jax.vmap(lambda x, b: regions.resample(x, b, size, stride, samples, centre))(maps, boxes)
+    return jax.vmap(lambda x, b: regions.resample(x, b, size, stride, samples, center, clamp))(maps, boxes)
 
 
 def largest_candidate(boxes: jax.Array) -> jax.Array:

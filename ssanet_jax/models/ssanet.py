@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ssanet_jax.models import candidates, oriented_pooling, regions, scale_mining
@@ -29,6 +30,8 @@ from ssanet_jax.models.standardize import StandardizedLinear
 Proposal = Literal['ranking', 'prototypes', 'random']
 FeatureMode = Literal['pooled', 'flat']
 Fusion = Literal['parts', 'global+parts']
+Geometry = Literal['standard', 'legacy']
+_LEGACY_ANCHOR_SIZE = 1.5  # in strides of the anchors
 
 
 def on_one_device(function: RegionFunction) -> RegionFunction:
@@ -70,6 +73,10 @@ class SSANet(nnx.Module):
       part_head: name of an additional baseline head (`models/heads.py`), or 'none'.
       fusion: the logits that the prediction sums. 'parts': DSM and OP (the paper; "P" in its Table 6); 'global+parts'
         adds the image classifier ("G+P", as in most methods of that table).
+      geometry: where boxes lie and how regions are read from maps. 'standard': the cells of a map describe the pixels
+        that were measured on trained weights (`Backbone.center`), RoIAlign reads the border of a map slightly outside
+        it, and anchors are proportional to the image. 'legacy': that of version 0.1.0, for its runs. The cells are
+        centered by padding alone, RoIAlign reads zeros outside, and anchors are proportional to the stride.
       dtype: type of the backbone's computation; parameters are float32.
       mean, std: per RGB channel, in 0..255: the backbone gets (pixel - mean) / std. By default the backbone's own.
       rngs: source of the random weights.
@@ -104,6 +111,7 @@ class SSANet(nnx.Module):
         orientation: oriented_pooling.Orientation = 'literal',
         part_head: str = 'none',
         fusion: Fusion = 'parts',
+        geometry: Geometry = 'standard',
         dtype: str = 'float32',
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -114,6 +122,7 @@ class SSANet(nnx.Module):
             ('sharing', sharing, get_args(Sharing)),
             ('fusion', fusion, get_args(Fusion)),
             ('features', features, get_args(FeatureMode)),
+            ('geometry', geometry, get_args(Geometry)),
         ):
             if value not in allowed:
                 raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
@@ -147,8 +156,10 @@ class SSANet(nnx.Module):
         self.nms_iou, self.crop_size, self.remat = nms_iou, crop_size, remat
         self.sharing: Sharing = sharing
         self.flat_features, self.fusion = features == 'flat', fusion
+        self.legacy_geometry = geometry == 'legacy'
 
         self.backbone = build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
+        self.backbone.measured_centers = not self.legacy_geometry
         self.mean = tuple(self.backbone.mean if mean is None else mean)
         self.std = tuple(self.backbone.std if std is None else std)
         channels = self.backbone.num_features
@@ -177,7 +188,9 @@ class SSANet(nnx.Module):
         self.part_head = (
             None
             if part_head == 'none'
-            else build_head(part_head, levels, num_parts, num_scales, num_classes, rngs=rngs)
+            else build_head(
+                part_head, levels, num_parts, num_scales, num_classes, clamp=not self.legacy_geometry, rngs=rngs
+            )
         )
 
         # Tracing raises here for an unknown solver, or for patches that do not tile the map.
@@ -338,16 +351,21 @@ class SSANet(nnx.Module):
         """The parts by prototypes, in pixels of the image, from `global_map`."""
         assert isinstance(self.proposals, PrototypeParts), "locate is for proposal='prototypes' or 'random'"
         scale = self.image_size / self.global_size
-        center, stride = self.backbone.centre(self.global_size) * scale, self.backbone.stride * scale
+        center, stride = self.backbone.center(self.global_size) * scale, self.backbone.stride * scale
         return self.proposals(feature_map, self.image_size, center, stride)
 
     def _select_proposals(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Feature map `[B, h, w, C]` -> scores `[B, M]` and boxes `[B, M, 4]` of the best proposals, best first."""
-        anchors = anchor_boxes(self.image_size, self.anchor_stride)
+        anchors = self._anchor_boxes()
         all_scores = self.proposals(feature_map[:, :: self.proposal_step, :: self.proposal_step])  # [B, A]
         select = lambda scores: top_boxes(scores, anchors, self.num_proposals, self.nms_iou)
         indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]
         return jnp.take_along_axis(all_scores, indices, 1), boxes
+
+    def _anchor_boxes(self) -> np.ndarray:
+        """The anchors of the image, `[A, 4]`."""
+        base_size = _LEGACY_ANCHOR_SIZE * self.anchor_stride if self.legacy_geometry else None
+        return anchor_boxes(self.image_size, self.anchor_stride, base_size)
 
     def _region_maps(
         self,
@@ -384,6 +402,7 @@ class SSANet(nnx.Module):
                 map_candidates,
                 self.remat,
                 antialias=self.proposal != 'ranking',
+                clamp=not self.legacy_geometry,
             )
         boxes = parts.reshape(batch, -1, 4)  # [B, K * S, 4]
         if extra_boxes is not None:
@@ -407,8 +426,8 @@ class SSANet(nnx.Module):
 
     def _roi_align(self, feature_map: jax.Array, boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign from the map of the image: boxes `[B, R, 4]` -> `[B, R, size, size, C]`."""
-        centre = self.backbone.centre(self.image_size)
-        return roi_align(feature_map, boxes, size, self.backbone.stride, centre)
+        center = self.backbone.center(self.image_size)
+        return roi_align(feature_map, boxes, size, self.backbone.stride, center, not self.legacy_geometry)
 
     def _mine_scales(self, phi: jax.Array | None) -> scale_mining.ScaleResponse:
         assert phi is not None, 'extract_features was called without scale_mining'
@@ -430,7 +449,7 @@ class SSANet(nnx.Module):
 
     def _check_regions(self, backbone: str, part_head: str) -> None:
         """Raises `ValueError` if the settings of proposals, crops and heads are inconsistent."""
-        anchors = len(anchor_boxes(self.image_size, self.anchor_stride))
+        anchors = len(self._anchor_boxes())
         if self.proposal == 'ranking' and self.num_proposals > anchors:
             raise ValueError(
                 f'num_proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '

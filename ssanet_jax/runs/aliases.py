@@ -1,4 +1,7 @@
-"""Old names of configuration fields, which command lines, config files and old work directories may still use."""
+"""Old names of configuration fields, which command lines, config files and old work directories may still use.
+
+Also the values of fields that old work directories lack.
+"""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -73,10 +76,12 @@ STAGE_FIELDS: dict[str, Alias] = {
     'rate': Alias('learning_rate'),
     'statistics': Alias('freeze_batch_norm', _freeze_batch_norm),
 }
+# {section: {name: value}}: what version 0.1.0 did before it had the field, where that differs from today's default.
+OLD_VALUES: dict[str, dict[str, Any]] = {'model': {'geometry': 'legacy'}}
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Renames old fields of a configuration tree, such as the one in a run's `config.json`.
+    """Renames old fields of the configuration tree in a run's `config.json`, and adds `OLD_VALUES`.
 
     Raises:
       UserError: a field is given under its old and its new name.
@@ -85,6 +90,9 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     for section, aliases in FIELDS.items():
         if section in config:
             upgraded[section] = upgrade_fields(config[section], aliases, config, f'config.{section}')
+    for section, values in OLD_VALUES.items():
+        if section in config:
+            upgraded[section] = values | upgraded[section]
     if 'stages' in config:
         upgraded['stages'] = type(config['stages'])(
             upgrade_fields(stage, STAGE_FIELDS, config, f'config.stages[{index}]')

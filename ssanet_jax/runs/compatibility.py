@@ -27,12 +27,15 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
 
     Args:
       before: `read_run(...)['config']`.
-      config: the configuration. Preprocessing that it leaves to the pretrained weights agrees with any value.
+      config: the configuration. Preprocessing that it leaves to the pretrained weights agrees with any value, and so
+        does a geometry that it leaves open.
 
     Returns:
       Paths such as 'model.num_parts', sorted.
     """
     left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
+    if not config.model.get('geometry'):
+        left_open.append('model.geometry')
     changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort()))
     return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
 

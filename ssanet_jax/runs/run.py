@@ -17,6 +17,7 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
+from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
 from ssanet_jax.runs.preprocessing import complete_preprocessing, pretrained_workdir, resolve_preprocessing
 
 
@@ -36,6 +37,7 @@ def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True
         config = resolve_preprocessing(config)
     settings = config.model.to_dict()
     source = settings.pop('pretrained')
+    settings['geometry'] = settings.get('geometry') or DEFAULT_GEOMETRY
     try:
         model = SSANet(
             num_classes,

@@ -29,6 +29,7 @@ from ssanet_jax.runs.best_checkpoint import BestCheckpoint
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_json
+from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
@@ -65,8 +66,9 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     check_settings(config)
     dataset = load_dataset(config.data)
     check_batch_fits(dataset.train, config.data)
-    recorded = recorded_preprocessing(read_run(workdir)['config']) if is_claimed(workdir) else None
-    config = resolve_preprocessing(config, recorded)
+    run = read_run(workdir)['config'] if is_claimed(workdir) else None
+    config = resolve_preprocessing(config, recorded_preprocessing(run) if run else None)
+    config = resolve_geometry(config, run)
     model = build_model(config, len(dataset.class_names))
     # Weights wait on the host, so that the first device does not hold a copy of all of them beside its share.
     nnx.update(model, jax.device_get(nnx.state(model)))

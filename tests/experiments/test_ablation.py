@@ -33,9 +33,10 @@ def trained(monkeypatch):
     return configs
 
 
-def finish(study, row, seed, preprocessing):
+def finish(study, row, seed, preprocessing, geometry='standard'):
     """Writes the files of a finished run, without training."""
     config = resolve_preprocessing(row_config(study.config, row.name), preprocessing)
+    config.model.geometry = geometry
     config.seed = seed
     write_finished_run(study.workdir(row, seed), config)
 
@@ -57,6 +58,15 @@ def test_new_rows_and_seeds_prepare_images_as_the_existing_runs(tiny_config, tmp
     assert trained.keys() == {(0, ROWS[1].name), (1, ROWS[0].name), (1, ROWS[1].name)}
     assert {preprocessing_of(config) for config in trained.values()} == {EARLIER}
     assert not tiny_config.data.mean
+
+
+@pytest.mark.parametrize('geometry', ['standard', 'legacy'])
+def test_new_rows_and_seeds_have_the_geometry_of_the_existing_runs(tiny_config, tmp_path, trained, geometry):
+    study = ablation.Ablation(tiny_config, tmp_path)
+    finish(study, ROWS[0], 0, DEFAULT, geometry)
+    for seed in (0, 1):
+        train(study, seed)
+    assert {config.model.geometry for config in trained.values()} == {geometry}
 
 
 def test_without_runs_the_pretrained_weights_decide(tiny_config, tmp_path, trained):

@@ -11,17 +11,17 @@ SCALES = ((2 ** (1 / 3), 2 ** (2 / 3)), (2 ** (1 / 3), 2 ** (2 / 3)), (1, 2 ** (
 RATIOS = (0.667, 1, 1.5)
 
 
-def boxes_by_loops(image_size, stride):
+def boxes_by_loops(image_size, stride, base_size):
     boxes, side = [], image_size // stride
     for level, scales in enumerate(SCALES):
-        pitch = stride * 2**level
+        pitch, base = stride * 2**level, base_size * 2**level
         for row in range(side):
             for column in range(side):
                 y, x = pitch / 2 + row * pitch, pitch / 2 + column * pitch
                 for scale in scales:
                     for ratio in RATIOS:
-                        height = 1.5 * pitch * scale / np.sqrt(ratio)
-                        width = 1.5 * pitch * scale * np.sqrt(ratio)
+                        height = base * scale / np.sqrt(ratio)
+                        width = base * scale * np.sqrt(ratio)
                         boxes.append((y - height / 2, x - width / 2, y + height / 2, x + width / 2))
         side = -(-side // 2)
     return np.array(boxes)
@@ -53,16 +53,39 @@ def test_a_448_image_has_1614_anchors():
 )
 def test_every_box_in_order(image_size, stride, count):
     boxes = anchors.anchor_boxes(image_size, stride=stride)
-    expected = boxes_by_loops(image_size, stride)
+    expected = boxes_by_loops(image_size, stride, 48 * image_size / 448)
     assert len(expected) == count
     np.testing.assert_allclose(boxes, expected, rtol=1e-5, atol=1e-4)
+    # In version 0.1.0, the sizes were proportional to the stride.
+    legacy = anchors.anchor_boxes(image_size, stride=stride, base_size=1.5 * stride)
+    np.testing.assert_allclose(legacy, boxes_by_loops(image_size, stride, 1.5 * stride), rtol=1e-5, atol=1e-4)
+
+
+def test_sizes_at_448_pixels_are_those_of_version_0_1_0():
+    np.testing.assert_array_equal(anchors.anchor_boxes(448), anchors.anchor_boxes(448, base_size=1.5 * 32))
+
+
+@pytest.mark.parametrize('image_size, stride', [(224, 32), (224, 16), (672, 32), (96, 8)])
+def test_boxes_have_the_same_proportions_to_the_image_at_every_size(image_size, stride):
+    shares = lambda boxes, size: np.unique(np.round((boxes[:, 2:] - boxes[:, :2]) / size, 4), axis=0)
+    found, published = (
+        shares(anchors.anchor_boxes(image_size, stride), image_size),
+        shares(anchors.anchor_boxes(448), 448),
+    )
+    np.testing.assert_allclose(found, published, atol=2e-4)
+    sides = np.sqrt(published.prod(1))
+    np.testing.assert_allclose((sides.min(), sides.max()), (0.135, 0.68), atol=1e-3)
+
+
+def test_half_the_size_at_half_the_stride_halves_every_box():
+    np.testing.assert_allclose(anchors.anchor_boxes(224, 16) * 2, anchors.anchor_boxes(448), atol=1e-3)
 
 
 def test_first_box_of_each_level_by_hand():
     boxes = np.float64(anchors.anchor_boxes(448))
-    for first, centre, size in ((0, 16, 48 * 2 ** (1 / 3)), (1176, 32, 96 * 2 ** (1 / 3)), (1470, 64, 192)):
+    for first, center, size in ((0, 16, 48 * 2 ** (1 / 3)), (1176, 32, 96 * 2 ** (1 / 3)), (1470, 64, 192)):
         y0, x0, y1, x1 = boxes[first]
-        np.testing.assert_allclose(((y0 + y1) / 2, (x0 + x1) / 2), centre, atol=1e-3)
+        np.testing.assert_allclose(((y0 + y1) / 2, (x0 + x1) / 2), center, atol=1e-3)
         # Ratio 0.667 comes first: a tall box of area size * size.
         np.testing.assert_allclose((y1 - y0, x1 - x0), (size / 0.667**0.5, size * 0.667**0.5), rtol=1e-5)
     y0, x0, y1, x1 = boxes[-1]  # the last box: stride 128, scale 2^(2/3), ratio 1.5, the lower right cell
@@ -75,9 +98,9 @@ def test_order_within_a_cell_and_along_a_row():
     heights, widths = (boxes[:, 2:] - boxes[:, :2]).T
     np.testing.assert_allclose((widths / heights)[:6], RATIOS * 2, rtol=1e-4)
     np.testing.assert_allclose(np.sqrt(widths * heights)[:6] / 48, np.repeat(SCALES[0], 3), rtol=1e-4)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    np.testing.assert_allclose(centres[6], (16, 48), atol=1e-3)  # x runs first
-    np.testing.assert_allclose(centres[6 * 14], (48, 16), atol=1e-3)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    np.testing.assert_allclose(centers[6], (16, 48), atol=1e-3)  # x runs first
+    np.testing.assert_allclose(centers[6 * 14], (48, 16), atol=1e-3)
 
 
 @settings(deadline=None, max_examples=30)

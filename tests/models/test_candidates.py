@@ -21,15 +21,15 @@ def corners(box):
     return [(box[y], box[x]) for y, x in CORNERS]
 
 
-def squared(point, centre):
-    return (point[0] - centre[0]) ** 2 + (point[1] - centre[1]) ** 2
+def squared(point, center):
+    return (point[0] - center[0]) ** 2 + (point[1] - center[1]) ** 2
 
 
 def by_loops(boxes, scales, alpha):
-    centre = (np.mean([(b[0] + b[2]) / 2 for b in boxes]), np.mean([(b[1] + b[3]) / 2 for b in boxes]))
+    center = (np.mean([(b[0] + b[2]) / 2 for b in boxes]), np.mean([(b[1] + b[3]) / 2 for b in boxes]))
     out = np.zeros((len(boxes), scales, 4))
     for k, box in enumerate(boxes):
-        distances = [squared(corner, centre) for corner in corners(box)]
+        distances = [squared(corner, center) for corner in corners(box)]
         psi, eta = distances.index(max(distances)), distances.index(min(distances))  # index: the first on a tie
         for n in range(scales):
             exponent = n - (scales - 1) / 2
@@ -68,7 +68,7 @@ class CandidateVariants(chex.TestCase):
         np.testing.assert_allclose(out, by_loops(np.float64(boxes), scales, ALPHA), rtol=1e-5, atol=1e-3)
 
     @chex.variants(with_jit=True, without_jit=True)
-    def test_under_vmap_each_image_has_its_own_centre(self):
+    def test_under_vmap_each_image_has_its_own_center(self):
         images = np.stack([random_boxes(seed, 4) for seed in range(3)])
         out = self.variant(jax.vmap(lambda b: candidates.scale_candidates(b, 5, ALPHA)))(images)
         expected = np.stack([by_loops(np.float64(boxes), 5, ALPHA) for boxes in images])
@@ -100,10 +100,10 @@ def test_sizes_are_powers_of_alpha():
 @given(st.integers(0, 2**32 - 1))
 def test_the_farthest_corner_is_fixed_when_expanding_and_the_nearest_when_shrinking(seed):
     boxes = random_boxes(seed, 4)
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)
+    center = ((boxes[:, :2] + boxes[:, 2:]) / 2).mean(0)
     out = np.array(scale(boxes, 5, ALPHA))
     for box, row in zip(boxes, out):
-        distances = [squared(corner, centre) for corner in corners(box)]
+        distances = [squared(corner, center) for corner in corners(box)]
         for n, wanted in ((0, min(distances)), (1, min(distances)), (3, max(distances)), (4, max(distances))):
             kept = [i for i in range(4) if np.allclose(corners(row[n])[i], corners(box)[i], atol=1e-3)]
             assert len(kept) == 1 and distances[kept[0]] == wanted
@@ -118,8 +118,8 @@ def test_boxes_move_towards_the_object(seed):
     out = np.array(scale(boxes, 5, ALPHA))
     for n in (0, 1, 3, 4):
         move = (out[:, n, :2] + out[:, n, 2:]) / 2 - middle
-        off_centre = towards != 0
-        assert (np.sign(move) == np.sign(towards))[off_centre].all()  # along y and along x
+        off_center = towards != 0
+        assert (np.sign(move) == np.sign(towards))[off_center].all()  # along y and along x
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_levels_of_each_backbone(name, dilated):
 
     def maps(state, x):
         levels = nnx.merge(graph, state).pyramid(x)
-        where.extend((level.stride, level.centre) for level in levels)
+        where.extend((level.stride, level.center) for level in levels)
         return [level.map for level in levels]
 
     maps = jax.eval_shape(maps, state, jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32))
@@ -55,7 +55,7 @@ def test_levels_of_each_backbone(name, dilated):
     assert backbone.pyramid_features == CHANNELS[name]
     assert [stride for stride, _ in where] == strides
     assert all(isinstance(stride, int) for stride, _ in where)
-    assert where[-1] == (backbone.stride, backbone.centre(64))
+    assert where[-1] == (backbone.stride, backbone.center(64))
     assert [x.shape for x in maps] == [(2, 64 // s, 64 // s, c) for s, c in zip(strides, CHANNELS[name])]
     assert {x.dtype for x in maps} == {jnp.dtype('bfloat16')}
 
@@ -150,16 +150,17 @@ def identity_blocks(backbone):
     [
         ('resnet_tiny', 96, False, 3),
         ('resnet_tiny', 96, True, 3),
-        ('resnet18', 256, False, 3),  # the last receptive field has 435 pixels; test_dilation.py tests its centre
+        ('resnet18', 256, False, 3),  # the last receptive field has 435 pixels; test_dilation.py tests its center
         ('efficientnet_lite', 384, False, 4),  # here too the last one is larger than the image
         ('efficientnet_lite', 376, False, 4),  # the fourth step makes 24 cells from 47
         ('convnext', 96, False, 4),
         ('convnext', 96, True, 4),
     ],
 )
-def test_receptive_fields_are_symmetric_about_the_centre(name, size, dilated, count):
+def test_receptive_fields_are_symmetric_about_the_center(name, size, dilated, count):
     backbone = SMALL[name](nnx.Rngs(0), output_stride=half_stride(name, dilated))
     backbone.eval()
+    backbone.measured_centers = False  # the filters are not trained ones
     graph, state = identity_blocks(backbone) if name == 'convnext' else average_filters(backbone)
     where, cells = [], []
 
@@ -169,18 +170,18 @@ def test_receptive_fields_are_symmetric_about_the_centre(name, size, dilated, co
     @jax.grad
     def gradient(images, state):
         levels = nnx.merge(graph, state).pyramid(images)[:count]
-        where.extend((level.stride, level.centre) for level in levels)
+        where.extend((level.stride, level.center) for level in levels)
         cells.extend(level.map.shape[1] // 2 for level in levels)
         return sum(level.map[i, cell, cell, 0] for i, (level, cell) in enumerate(zip(levels, cells)))
 
     faint = jax.random.uniform(jax.random.key(0), (count, size, size, 3)) * 1e-3  # ReLU6 does not clip it
     gradients = np.asarray(gradient(faint, state))
     assert len(where) == count
-    for image, (stride, centre), cell in zip(gradients, where, cells):
+    for image, (stride, center), cell in zip(gradients, where, cells):
         for axes in ((1, 2), (0, 2)):
             pixels = np.flatnonzero(np.abs(image).sum(axes))
             assert pixels.min() > 0 and pixels.max() < size - 1
-            assert (pixels.min() + pixels.max() + 1) / 2 == centre + stride * cell
+            assert (pixels.min() + pixels.max() + 1) / 2 == center + stride * cell
 
 
 def by_loops(maps, laterals, biases, kernels, ends):
@@ -312,27 +313,30 @@ def test_of_equal_strides_the_last_is_read():
 @pytest.mark.parametrize('size', [7, 1])
 def test_each_box_comes_from_its_own_level(size):
     random = np.random.default_rng(0)
-    strides, centres = (4, 8, 16, 16), (2.5, 0.5, 7.5, 8.0)
+    strides, centers = (4, 8, 16, 16), (2.5, 0.5, 7.5, 8.0)
     maps = [jnp.asarray(random.normal(size=(2, 480 // s, 480 // s, 3)), jnp.float32) for s in strides]
     low = random.uniform(0, 100, (2, 8, 2))
     sides = np.array([[30, 60], [100, 110], [113, 113], [200, 180], [224, 230], [100, 500], [400, 400], [470, 480]])
     levels = [0, 0, 1, 1, 3, 1, 3, 3]
     boxes = jnp.asarray(np.concatenate([low, low + sides], -1), jnp.float32)
-    out = jax.jit(pyramid_align, static_argnums=(1, 2, 4))(maps, strides, centres, boxes, size)
+    out = jax.jit(pyramid_align, static_argnums=(1, 2, 4))(maps, strides, centers, boxes, size)
     assert out.shape == (2, 8, size, size, 3)
     for b in range(2):
         for r, level in enumerate(levels):
-            own = resample(maps[level][b], boxes[b, r : r + 1], size, strides[level], 14 // size, centres[level])
+            own = resample(maps[level][b], boxes[b, r : r + 1], size, strides[level], 14 // size, centers[level], True)
             np.testing.assert_allclose(out[b, r], own[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_ramp_is_read_at_the_same_place_from_every_level_of_a_backbone():
+@pytest.mark.parametrize('measured', [True, False])
+def test_a_ramp_is_read_at_the_same_place_from_every_level_of_a_backbone(measured):
     """Maps of the cells' positions yield the position of each bin in the image, from every level."""
     backbone = SMALL['efficientnet_lite'](nnx.Rngs(0))
     backbone.eval()
+    backbone.measured_centers = measured
     where = []
     jax.eval_shape(lambda x: where.extend(level[1:] for level in backbone.pyramid(x)), jnp.zeros((1, 448, 448, 3)))
-    ramps = [2**n * (np.arange(448 // 2**n) + 1) - 0.5 for n in range(1, 6)]  # 1.5, 3.5, ...: 'SAME' shifts them
+    firsts = [2**n / 2 if measured else 2**n - 0.5 for n in range(1, 6)]  # 'SAME' shifts them to 1.5, 3.5, ...
+    ramps = [first + 2**n * np.arange(448 // 2**n) for n, first in enumerate(firsts, 1)]
     maps = [jnp.asarray(np.stack(np.meshgrid(ramp, ramp, indexing='ij'), -1)[None], jnp.float32) for ramp in ramps]
     boxes = jnp.array([[[50, 60, 80, 90], [40, 100, 120, 180], [100, 60, 230, 200], [60, 80, 300, 330]]], jnp.float32)
     out = pyramid_align(maps, *zip(*where), boxes, 7)

@@ -182,9 +182,9 @@ def test_a_cell_changes_the_scores_of_the_anchors_around_it(row, column):
     moved[0, row, column] += 10
     changed = np.array(module(x) != module(moved))[0]
     boxes = np.float64(anchor_module.anchor_boxes(448))
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     level = np.repeat([0, 1, 2], [1176, 294, 144])
-    place = np.round(centres / (32 * 2.0**level)[:, None] - 0.5)  # row and column in the level's own grid
+    place = np.round(centers / (32 * 2.0**level)[:, None] - 0.5)  # row and column in the level's own grid
     # Conv 3x3 at stride 1 sees 1 cell around; each stride-2 layer sees 2 o - 1 ... 2 o + 1 of the map below.
     distance = np.abs(place * (2.0**level)[:, None] - (row, column)).max(-1)
     reach = np.array([1, 2, 4])[level]

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.models import regions
 
-resample = jax.jit(regions.resample, static_argnames=('size', 'stride', 'samples'))
+resample = jax.jit(regions.resample, static_argnames=('size', 'stride', 'samples', 'clamp'))
 
 
 def pixel(image, row, column):
@@ -34,7 +34,29 @@ def bilinear(image, y, x):
     )
 
 
-def by_loops(image, boxes, size, stride, samples):
+def clamped_bilinear(image, y, x):
+    """As `bilinear`, by the rule of torchvision's roi_align with aligned=True.
+
+    Relative to the center of pixel (0, 0), a point below -1 or above the side along either axis is empty. Otherwise
+    it is moved to [0, side - 1].
+    """
+    y, x = y - 0.5, x - 0.5
+    height, width, channels = image.shape
+    if y < -1 or y > height or x < -1 or x > width:
+        return np.zeros(channels)
+    y, x = max(y, 0), max(x, 0)
+    row, column = int(y), int(x)
+    if row >= height - 1:
+        row, y = height - 1, height - 1
+    if column >= width - 1:
+        column, x = width - 1, width - 1
+    below, right = min(row + 1, height - 1), min(column + 1, width - 1)
+    dy, dx = y - row, x - column
+    top = (1 - dx) * image[row, column] + dx * image[row, right]
+    return (1 - dy) * top + dy * ((1 - dx) * image[below, column] + dx * image[below, right])
+
+
+def by_loops(image, boxes, size, stride, samples, read=bilinear):
     image = np.float64(image)
     out = np.zeros((len(boxes), size, size, image.shape[-1]))
     for r, box in enumerate(np.float64(boxes) / stride):
@@ -45,7 +67,7 @@ def by_loops(image, boxes, size, stride, samples):
                     for b in range(samples):
                         y = box[0] + (i + (a + 0.5) / samples) * bin_height
                         x = box[1] + (j + (b + 0.5) / samples) * bin_width
-                        out[r, i, j] += bilinear(image, y, x) / samples**2
+                        out[r, i, j] += read(image, y, x) / samples**2
     return out
 
 
@@ -67,6 +89,55 @@ def test_against_the_bilinear_loop(y, x, height, width, setting):
     out = resample(image, boxes, size, stride=stride, samples=samples)
     chex.assert_shape(out, (1, size, size, 2))
     np.testing.assert_allclose(out, by_loops(image, boxes, size, stride, samples), atol=2e-4)
+
+
+def ambiguous(box, size, stride, samples, sides):
+    """Whether a sampling point lies where the border rule jumps, so that rounding decides."""
+    steps = (np.arange(size * samples) + 0.5) / (size * samples)
+    for axis, side in enumerate(sides):
+        points = (box[axis] + (box[axis + 2] - box[axis]) * steps) / stride - 0.5
+        if (np.minimum(abs(points + 1), abs(points - side)) < 1e-4).any():
+            return True
+    return False
+
+
+@settings(deadline=None, max_examples=60)
+@given(coordinate, coordinate, side, side, st.sampled_from([(4, 1, 1), (3, 2, 2), (2, 4, 3), (7, 2, 2)]))
+def test_roi_align_against_the_loop_of_torchvision_s_rule(y, x, height, width, setting):
+    size, stride, samples = setting
+    image = normal(0, 9, 7, 2)
+    boxes = np.float32([[y, x, y + height, x + width]])
+    assume(not ambiguous(np.float64(boxes[0]), size, stride, samples, (9, 7)))
+    out = resample(image, boxes, size, stride=stride, samples=samples, clamp=True)
+    expected = by_loops(image, boxes, size, stride, samples, clamped_bilinear)
+    np.testing.assert_allclose(out, expected, atol=2e-4)
+
+
+def test_roi_align_against_torchvision():
+    torch = pytest.importorskip('torch')
+    ops = pytest.importorskip('torchvision.ops', reason='needs torchvision')
+    image, random = normal(10, 9, 7, 3), np.random.default_rng(11)
+    corner = random.uniform(-30, 60, (200, 2))
+    boxes = np.float32(np.concatenate([corner, corner + random.uniform(0, 90, (200, 2))], 1))
+    swapped = torch.tensor(boxes[:, [1, 0, 3, 2]])  # x0, y0, x1, y1
+    theirs = ops.roi_align(torch.tensor(image).permute(2, 0, 1)[None], [swapped], 7, 1 / 8, 2, aligned=True)
+    ours = resample(image, boxes, 7, stride=8, samples=2, clamp=True)
+    np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=2e-4)
+
+
+def test_roi_align_repeats_the_border_of_the_map():
+    """A box over the corner of a constant map is constant within a cell of the outermost cells' centers."""
+    feature_map = np.ones((4, 4, 1), np.float32)
+    out = np.array(resample(feature_map, np.float32([[-16, -16, 16, 16]]), 4, stride=32, clamp=True))[0, ..., 0]
+    np.testing.assert_array_equal(out, np.ones((4, 4)))
+    padded = np.array(resample(feature_map, np.float32([[-16, -16, 16, 16]]), 4, stride=32))[0, ..., 0]
+    np.testing.assert_allclose(padded[0], np.array([0.125, 0.375, 0.625, 0.875]) * 0.125, atol=1e-6)
+
+
+def test_the_center_moves_the_grid():
+    feature_map, box = normal(12, 6, 6, 2), np.float32([[40, 60, 130, 140]])
+    out = resample(feature_map, box, 3, stride=32, samples=2, center=23.5, clamp=True)
+    np.testing.assert_allclose(out, resample(feature_map, box - 7.5, 3, stride=32, samples=2, clamp=True), atol=1e-5)
 
 
 class ResampleVariants(chex.TestCase):

@@ -203,7 +203,7 @@ def test_image_sharing_by_a_slow_loop(image_network, image_outputs, images):
     graph, params, stats = image_network
     model = merge_model(graph, params, stats)
     maps = feature_map(image_network, images)
-    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION_SIDE, 8, 2, centre=2.5)[0])
+    align = jax.jit(lambda x, box: regions.resample(x, box[None], REGION_SIDE, 8, 2, center=2.5, clamp=True)[0])
     region_map = lambda b, box: align(maps[b], box)
     check_heads(model, image_outputs, region_map)
 
@@ -245,7 +245,8 @@ def test_part_sharing_by_a_slow_loop(images, dilated):
         image = (image.astype(jnp.float32) - jnp.array(model.backbone.mean)) / jnp.array(model.backbone.std)
         maps = merge_model(graph, params, stats).backbone(regions.resample(image, crop[None], 56))
         corner, size = jnp.tile(crop[:2], 2), jnp.tile(crop[2:] - crop[:2], 2)
-        return regions.resample(maps[0], ((box - corner) * 56 / size)[None], REGION_SIDE, stride, 2, centre=2.5)[0]
+        boxes = ((box - corner) * 56 / size)[None]
+        return regions.resample(maps[0], boxes, REGION_SIDE, stride, 2, center=2.5, clamp=True)[0]
 
     check_heads(model, outputs, lambda b, box: cut(images[b], box, jnp.asarray(crop_of[key(b, box)])))
 

@@ -53,7 +53,7 @@ def test_the_maps_are_cut_from_the_map_of_the_image(run):
         np.testing.assert_allclose(found.boxes, outputs.aligned_boxes, atol=1e-3)
         for image in range(3):
             cut = resample(
-                feature_map[image], found.boxes[image], 7, model.backbone.stride, 2, model.backbone.centre(64)
+                feature_map[image], found.boxes[image], 7, model.backbone.stride, 2, model.backbone.center(64), True
             )
             np.testing.assert_allclose(found.maps[image], cut, atol=1e-4)
     assert np.ptp(found.maps) > 0.1

@@ -40,6 +40,7 @@ def test_an_old_config_has_todays_fields(old_run):
     for section, aliases in FIELDS.items():
         assert not aliases.keys() & read[section].keys()
     assert read['model']['num_parts'] == 2 and read['model']['output_stride'] == 0
+    assert 'geometry' not in written['model'] and read['model']['geometry'] == 'legacy'
     assert read['data']['num_workers'] == 1 and read['mesh']['shard_heads'] is False
     assert read['stages'][0]['learning_rate'] == 0.05 and read['stages'][0]['freeze_batch_norm'] is False
     assert upgrade_config(read) == read

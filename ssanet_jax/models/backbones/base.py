@@ -10,14 +10,14 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 class Level(NamedTuple):
-    """One map of a backbone and its geometry. Images are square, so one centre serves both axes.
+    """One map of a backbone and its geometry. Images are square, so one center serves both axes.
 
-    `stride` and `centre` are Python numbers, unless a compiled function returned them.
+    `stride` and `center` are Python numbers, unless a compiled function returned them.
     """
 
     map: jax.Array  # [B, h, w, C]
     stride: int  # input pixels from one cell to the next
-    centre: float  # input pixel at the center of the first cell's receptive field
+    center: float  # input pixel that the first cell describes, see `Backbone.center`
 
 
 class Backbone(Protocol):
@@ -35,9 +35,17 @@ class Backbone(Protocol):
     std: tuple[float, float, float]  # in 0..255
     interpolation: str  # 'bilinear' or 'bicubic': how the images of the public weights were resized
     remat: bool  # whether the backward pass recomputes the blocks (see `remat.py`); False unless set from outside
+    measured_centers: bool  # see `center`; True unless set from outside (`config.model.geometry`)
 
-    def centre(self, image_size: int) -> float:
-        """The input pixel at the center of the first cell's receptive field, for square images of this size."""
+    def center(self, image_size: int) -> float:
+        """The input pixel that the first cell of the last map describes, for square images of this size.
+
+        Padding puts the receptive field's center somewhere, but trained filters may weigh one side of the field more
+        and so move what a cell describes. Where that has been measured on trained weights, `measured_centers` counts
+        it. False yields the center of the receptive field, as in version 0.1.0.
+
+        To measure: `tests/models/backbones/test_centers.py` compares the maps of photos and of their mirror images.
+        """
         ...
 
     def pyramid(self, images: jax.Array) -> list[Level]:

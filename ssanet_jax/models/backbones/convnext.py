@@ -30,6 +30,7 @@ class ConvNeXt(nnx.Module):
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bicubic'
     remat = False
+    measured_centers = True
 
     def __init__(
         self,
@@ -68,8 +69,12 @@ class ConvNeXt(nnx.Module):
         self.num_features, self.pyramid_features = widths[-1], tuple(widths)
         self.head_norm = layer_norm(self.num_features, dtype, rngs)
 
-    def centre(self, image_size: int) -> float:
-        """See `Backbone`: the center of the first 32 x 32 patch, since patches do not overlap."""
+    def center(self, image_size: int) -> float:
+        """See `Backbone`: the center of the first 32 x 32 patch, since patches do not overlap.
+
+        The padding of the blocks is symmetric, so a mirrored network would have the same center. This follows from
+        the layers; it has not been measured on trained weights.
+        """
         return 16.0
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -94,7 +99,7 @@ class ConvNeXt(nnx.Module):
             else:
                 for block in blocks:
                     x = block(x)
-        return [*levels, Level(self.head_norm(x), self.stride, self.centre(images.shape[1]))]
+        return [*levels, Level(self.head_norm(x), self.stride, self.center(images.shape[1]))]
 
 
 class Block(nnx.Module):

@@ -24,7 +24,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     'resnet_tiny': TinyResNet,
     'efficientnet_lite0': EfficientNetLite,
     'efficientnet_lite1': partial(EfficientNetLite, depth=1.1),
-    'efficientnet_lite2': partial(EfficientNetLite, width=1.1, depth=1.2),
+    'efficientnet_lite2': partial(EfficientNetLite, width=1.1, depth=1.2, compensated_steps=4),
     'convnext_tiny': partial(ConvNeXt, (3, 3, 9, 3)),
     'convnext_small': partial(ConvNeXt, (3, 3, 27, 3)),
 }

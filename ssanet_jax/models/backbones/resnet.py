@@ -19,7 +19,12 @@ from ssanet_jax.models.backbones.layers import conv, pointwise
 from ssanet_jax.models.backbones.layers import torch_batch_norm as norm
 from ssanet_jax.models.backbones.remat import remat_if
 
-_CENTRE = 0.5  # symmetric padding keeps the first cell centered on the first pixel, at every resolution
+# Symmetric padding keeps the first cell centered on the first pixel, at every resolution. EfficientNet-Lite's filters
+# learn to undo such an offset from the middle of the cell's pixels. A ResNet can do so only in part: at each step of 2,
+# its shortcut is a 1x1 convolution, which reads this very pixel whatever its weights are. On a TinyResNet trained on
+# toy_birds, the mirror test (see `Backbone.center`) found no change. No ImageNet weights were at hand: for the larger
+# ResNets, this is an assumption.
+_CENTER = 0.5
 
 
 class _Residual(nnx.Module):
@@ -88,6 +93,7 @@ class ResNet(nnx.Module):
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     interpolation = 'bilinear'
     remat = False
+    measured_centers = True
 
     def __init__(
         self,
@@ -143,9 +149,9 @@ class ResNet(nnx.Module):
         self.level_stages = tuple(levels)  # indices of the stages whose results are levels of the pyramid
         self.level_strides, self.pyramid_features = zip(*levels.values())
 
-    def centre(self, image_size: int) -> float:
+    def center(self, image_size: int) -> float:
         """See `Backbone`: symmetric padding keeps the first cell on the first pixel."""
-        return _CENTRE
+        return _CENTER
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Normalized float [B, H, W, 3] -> [B, ceil(H/stride), ceil(W/stride), num_features]."""
@@ -170,7 +176,7 @@ class ResNet(nnx.Module):
             if undilated < len(blocks):
                 x = a_trous(blocks[undilated:], x)
             if index in self.level_stages:
-                levels.append(Level(x, self.level_strides[len(levels)], _CENTRE))
+                levels.append(Level(x, self.level_strides[len(levels)], _CENTER))
         return levels
 
 
@@ -201,9 +207,9 @@ class TinyResNet(ResNet):
         self.stride *= self.pool_stride
         self.pyramid_features = (*self.pyramid_features, self.num_features)
 
-    def centre(self, image_size: int) -> float:
+    def center(self, image_size: int) -> float:
         """See `Backbone`: the first cell lies between the first two cells that are averaged."""
-        return super().centre(image_size) + self.unpooled_stride / 2
+        return super().center(image_size) + self.unpooled_stride / 2
 
     def pyramid(self, images: jax.Array) -> list[Level]:
         """Normalized float [B, H, W, 3] -> the stages' maps, and the last one averaged: [B, H/stride, W/stride, 48]."""
@@ -212,4 +218,4 @@ class TinyResNet(ResNet):
         padding = 'VALID' if self.pool_stride == 2 else 'SAME'
         mean = nnx.avg_pool(x, (2, 2), (self.pool_stride,) * 2, padding, count_include_pad=False)
         mean = mean.astype(x.dtype)  # `count_include_pad=False` divides in float32
-        return [*levels, Level(mean, self.stride, self.centre(images.shape[1]))]
+        return [*levels, Level(mean, self.stride, self.center(images.shape[1]))]
