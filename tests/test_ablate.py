@@ -90,6 +90,7 @@ def test_prints_what_the_runs_say(table):
     assert (compared['seeds'], compared['images'], list(compared['mcnemar'])) == (2, 30, ['0', '1'])
     assert compared['interval'][0] <= compared['mean'] <= compared['interval'][1]
     assert 0 < compared['p'] <= compared['p_holm'] <= 1
+    assert content['rotated by 90']['op']['difference']['images'] == 30
     assert content['consistency']['op']['difference']['images'] == 0  # over seeds alone
     keypoints = json.loads((root / 'seed1/op/keypoints.json').read_text())['boxes']['before scale mining']
     assert content['distance, pixels']['op']['values']['1'] == keypoints['distance']

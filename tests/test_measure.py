@@ -14,6 +14,7 @@ from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
 from ssanet_jax.evaluation.part_statistics import Annotations, LocatedParts, part_statistics
 from ssanet_jax.predictor import Predictor
+from ssanet_jax.runs.image_predictions import read_predictions
 from ssanet_jax.runs.run import load_run
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,9 @@ def test_measures_robustness_and_key_points(workdir):
 
     assert robustness['accuracy']['original'] == results['accuracy']
     assert robustness['examples'] == results['examples'] == keypoints['images'] == 30
+    predictions = read_predictions(workdir / 'robustness.npz', '')
+    assert predictions.image_set == read_predictions(workdir / 'predictions.npz', '').image_set
+    assert robustness['accuracy'] == {name: predictions.correct(name).mean() for name in robustness['accuracy']}
     assert robustness['seed'] == 3 and robustness['unreadable'] == keypoints['unreadable'] == []
     assert robustness['dataset'] == 'toy_birds' and robustness['stage'] == keypoints['stage'] == 'part_tuning'
     last = done.stdout.splitlines()[-1]

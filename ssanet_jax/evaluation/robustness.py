@@ -1,7 +1,7 @@
 """Accuracy on rotated and downscaled images (the paper's Tables 1 and 2)."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.sharding import Mesh
 
 from ssanet_jax.evaluation.accuracy import HeadPredictions, evaluate
-from ssanet_jax.runs.image_predictions import SUM
+from ssanet_jax.runs.image_predictions import SUM, ImagePredictions
 
 Classifier = Callable[[jax.Array], jax.Array | np.ndarray]
 ORIGINAL = 'original'
@@ -27,6 +27,7 @@ class RobustnessResult:
       examples: number of images.
       unreadable: positions of the images that could not be read.
       seed: the seed of the random angles.
+      images: the predictions for every image, by name of the perturbation.
     """
 
     accuracy: dict[str, float]
@@ -34,6 +35,7 @@ class RobustnessResult:
     examples: int
     unreadable: list[int]
     seed: int
+    images: ImagePredictions = field(compare=False, repr=False)
 
 
 def rotate(images: jax.Array, angles: jax.Array) -> jax.Array:
@@ -138,6 +140,7 @@ def evaluate_robustness(
         examples=evaluation.examples,
         unreadable=evaluation.unreadable,
         seed=seed,
+        images=evaluation.images,
     )
 
 

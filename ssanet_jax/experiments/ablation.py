@@ -130,7 +130,7 @@ def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequ
     for row in rows:
         workdir = ablation.workdir(row, seed)
         last = row_config(ablation.config, row.name).stages[-1].name
-        missing = [name for name in names if not _is_measured(workdir / f'{name}.json', last)]
+        missing = [name for name in names if not _is_measured(workdir, name, last)]
         if not missing or not (workdir / RESULTS_FILE).exists():
             continue
         run = load_run(workdir, data_dir=ablation.config.data.dir)
@@ -146,15 +146,18 @@ def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequ
         jax.clear_caches()
 
 
-def _is_measured(path: Path, stage: str) -> bool:
-    """Whether the file holds this measurement of the last stage, with the default seed of the random angles.
+def _is_measured(workdir: Path, name: str, stage: str) -> bool:
+    """Whether a run has this measurement of the last stage, with the default seed of the random angles.
 
-    Files of version 0.1.0 that count left and right as different key points are measured again.
+    Measurements of version 0.1.0 are taken again: it counted left and right as different key points, and kept no
+    predictions for every image.
     """
-    content = read_json(path, _CURE) or {}
-    names = content.get('keypoint_names', [])
-    is_merged = merge_left_right(names)[0] == tuple(names)
-    return content.get('stage') == stage and content.get('seed', 0) == Options().seed and is_merged
+    content = read_json(workdir / f'{name}.json', _CURE) or {}
+    keypoints = content.get('keypoint_names', [])
+    is_merged = merge_left_right(keypoints)[0] == tuple(keypoints)
+    files = {metric.predictions_file for metric in METRICS if metric.source == name and metric.head}
+    is_complete = is_merged and all((workdir / file).exists() for file in files)
+    return is_complete and content.get('stage') == stage and content.get('seed', 0) == Options().seed
 
 
 class Metric(NamedTuple):
@@ -170,6 +173,11 @@ class Metric(NamedTuple):
     def file(self) -> str:
         """The file of the run that holds it."""
         return f'{self.source}.json'
+
+    @property
+    def predictions_file(self) -> str:
+        """The file of the run that holds the predictions for every image."""
+        return PREDICTIONS_FILE if self.file == RESULTS_FILE else f'{self.source}.npz'
 
 
 def _of_parts(read: Callable[[dict[str, Any]], float]) -> Callable[[dict[str, Any]], float]:
@@ -189,7 +197,7 @@ def _accuracy_of(change: str) -> Callable[[dict[str, Any]], float]:
 METRICS: tuple[Metric, ...] = (
     Metric('accuracy', Path(RESULTS_FILE).stem, lambda content: content['accuracy'], True, SUM),
     *(
-        Metric(change, 'robustness', _accuracy_of(change), True)
+        Metric(change, 'robustness', _accuracy_of(change), True, change)
         for change in ('rotated by 90', 'rotated by 180', 'rotated by 270', 'rotated at random', 'reduced')
     ),
     Metric('distance, pixels', 'keypoints', _of_parts(lambda m: m['distance']), False),
@@ -216,8 +224,9 @@ class RowResult:
 def collect(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int], metric: Metric) -> list[RowResult]:
     """One metric of all runs that have it, with comparisons; rows without any value are left out.
 
-    Accuracies are compared image by image, by a bootstrap over seeds and images; runs without predictions are left out
-    of the comparison (`runs_without_predictions`). Other metrics are compared by Student's t-test over seeds.
+    Accuracies, also those of robustness, are compared image by image, by a bootstrap over seeds and images; runs
+    without predictions are left out of the comparison (`runs_without_predictions`). Other metrics are compared by
+    Student's t-test over seeds.
 
     Raises:
       UserError: a file is damaged, or runs to be compared were evaluated on different images.
@@ -252,7 +261,7 @@ def _row_result(
         return replace(result, comparison=compare_seeds(own, values[row.against]))
     shared = sorted(own.keys() & values[row.against].keys())
     workdirs = {seed: (ablation.workdir(row, seed), ablation.workdir(rows[row.against], seed)) for seed in shared}
-    pairs = {seed: [_predictions(workdir) for workdir in pair] for seed, pair in workdirs.items()}
+    pairs = {seed: [_predictions(workdir, metric) for workdir in pair] for seed, pair in workdirs.items()}
     known = {
         seed: (first, second) for seed, (first, second) in pairs.items() if first is not None and second is not None
     }
@@ -263,8 +272,9 @@ def _row_result(
     return replace(result, comparison=found.comparison, single=dict(zip(known, found.single)))
 
 
-def _predictions(workdir: Path) -> ImagePredictions | None:
-    return read_predictions(workdir / PREDICTIONS_FILE, EVALUATE_AGAIN)
+def _predictions(workdir: Path, metric: Metric) -> ImagePredictions | None:
+    cure = EVALUATE_AGAIN if metric.file == RESULTS_FILE else _CURE
+    return read_predictions(workdir / metric.predictions_file, cure)
 
 
 def finished_runs(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int]) -> list[Path]:

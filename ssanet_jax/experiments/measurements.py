@@ -1,7 +1,7 @@
 """Measurements of a trained run beyond its accuracy: the paper's Tables 1 and 2, its Figure 4, and feature sharing."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable
+from ssanet_jax.data.splits import image_set
 from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import annotated_batches, check_keypoints, evaluate_keypoints
 from ssanet_jax.evaluation.part_statistics import NEAR, LocatedParts
@@ -50,8 +51,8 @@ class Measurement:
     accuracy: bool  # whether it evaluates accuracies on the test images, which is counted
 
 
-def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
-    """`evaluate_robustness` of a run's predictions on the test set, as a dictionary.
+def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> Measured:
+    """`evaluate_robustness` of a run's predictions on the test set; the arrays are those of `ImagePredictions`.
 
     Args:
       run: the network.
@@ -62,7 +63,9 @@ def measure_robustness(run: Run, dataset: Dataset, seed: int = 0) -> dict[str, A
     predict = predict_function(run, mesh)
     config = run.config.data
     batches = track_batches('robustness', eval_batches(dataset.test, config), len(dataset.test), config.eval_batch_size)
-    return asdict(evaluate_robustness(lambda images: predict(images).logits, batches, mesh, seed))
+    result = evaluate_robustness(lambda images: predict(images).logits, batches, mesh, seed)
+    content = {field.name: getattr(result, field.name) for field in fields(result) if field.name != 'images'}
+    return Measured(content, replace(result.images, image_set=image_set(dataset, 'test')).to_arrays())
 
 
 def measure_keypoints(run: Run, dataset: Dataset) -> Measured:
@@ -100,7 +103,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     for measurement in (
         Measurement(
             'robustness',
-            lambda run, dataset, options: Measured(measure_robustness(run, dataset, options.seed)),
+            lambda run, dataset, options: measure_robustness(run, dataset, options.seed),
             lambda run, dataset: None,
             'counted as wrong',
             True,

@@ -45,6 +45,19 @@ class ImagePredictions:
         """Whether a head classifies each image correctly, bool `[n]`; an unreadable image counts as wrong."""
         return (self.classes[head] == self.labels) & ~self.unreadable
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the file, which has a row per head."""
+        heads = list(self.classes)
+        unknown = np.full(len(self.labels), np.nan, np.float32)
+        return {
+            'labels': self.labels,
+            'unreadable': self.unreadable,
+            'heads': np.array(heads, str),
+            'classes': np.stack([self.classes[head] for head in heads]),
+            'log_probabilities': np.stack([self.log_probabilities.get(head, unknown) for head in heads]),
+            'image_set': np.array(self.image_set, str),
+        }
+
 
 def write_predictions(path: Path, predictions: ImagePredictions) -> None:
     """Writes the predictions atomically. Call it in all processes: the primary one writes.
@@ -52,17 +65,7 @@ def write_predictions(path: Path, predictions: ImagePredictions) -> None:
     Raises:
       UserError: the file cannot be written. An existing file is then unchanged.
     """
-    heads = list(predictions.classes)
-    unknown = np.full(len(predictions.labels), np.nan, np.float32)
-    arrays = {
-        'labels': predictions.labels,
-        'unreadable': predictions.unreadable,
-        'heads': np.array(heads, str),
-        'classes': np.stack([predictions.classes[head] for head in heads]),
-        'log_probabilities': np.stack([predictions.log_probabilities.get(head, unknown) for head in heads]),
-        'image_set': np.array(predictions.image_set, str),
-    }
-    write_arrays(path, arrays)
+    write_arrays(path, predictions.to_arrays())
 
 
 def read_predictions(path: Path, cure: str) -> ImagePredictions | None:

@@ -178,4 +178,6 @@ def test_unreadable_images_are_wrong_and_padding_is_not_counted():
     result = measure(lambda images: np.full(len(images), 2), Pictures(images, labels, broken=(1, 5)))
     assert all(value == pytest.approx(4 / 6) for value in result.accuracy.values())
     assert result.examples == 6 and result.unreadable == [1, 5]
+    for name in PERTURBATIONS:
+        assert result.images.correct(name).tolist() == [True, False, True, True, True, False]
     assert all(drop == pytest.approx(0) for drop in result.drop.values())

@@ -1,5 +1,6 @@
 """The runs of an ablation agree in everything but their row and seed, and are compared image by image."""
 
+import dataclasses
 import json
 import math
 
@@ -13,7 +14,7 @@ from ssanet_jax.experiments import ablation
 from ssanet_jax.experiments.paired_comparison import McNemar, holm
 from ssanet_jax.experiments.tables import TABLES, row_config
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
-from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, write_predictions
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, write_predictions
 from ssanet_jax.runs.preprocessing import Preprocessing, resolve_preprocessing
 
 ROWS = TABLES['4'].rows[:2]
@@ -103,10 +104,16 @@ def test_finished_runs_with_different_preprocessing_are_refused(tiny_config, tmp
 )
 def test_measurements_that_are_taken_again(tmp_path, content, measured):
     """Those of another stage or seed, and those that count left and right as different key points."""
-    path = tmp_path / 'keypoints.json'
     if content is not None:
-        path.write_text(json.dumps(content))
-    assert ablation._is_measured(path, 'joint') == measured
+        (tmp_path / 'keypoints.json').write_text(json.dumps(content))
+    assert ablation._is_measured(tmp_path, 'keypoints', 'joint') == measured
+
+
+def test_robustness_without_predictions_is_measured_again(tmp_path):
+    (tmp_path / 'robustness.json').write_text(json.dumps({'stage': 'joint', 'seed': 0}))
+    assert not ablation._is_measured(tmp_path, 'robustness', 'joint')
+    write_predictions(tmp_path / 'robustness.npz', image_predictions([1, 0]))
+    assert ablation._is_measured(tmp_path, 'robustness', 'joint')
 
 
 # Comparisons, of files as runs leave them
@@ -148,6 +155,18 @@ def test_rows_are_compared_image_by_image(study):
     corrected = holm([gmp.comparison.p, op.comparison.p])
     assert [gmp.corrected_p, op.corrected_p] == corrected
     assert op.corrected_p == 2 * op.comparison.p < 0.05
+
+
+def test_accuracies_of_robustness_are_compared_image_by_image(study):
+    (metric,) = (metric for metric in ablation.METRICS if metric.name == 'reduced')
+    for row, correct in zip(TABLE[:2], (np.arange(40) < 20, np.arange(40) < 10)):
+        workdir = study.workdir(row, 0)
+        write_json(workdir / 'robustness.json', {'accuracy': {'reduced': float(correct.mean())}})
+        predictions = image_predictions(correct)
+        classes = {SUM: np.ones_like(predictions.labels), 'reduced': predictions.classes[SUM]}
+        write_predictions(workdir / 'robustness.npz', dataclasses.replace(predictions, classes=classes))
+    gmp, _ = ablation.collect(study, TABLE, (0, 1), metric)
+    assert gmp.comparison.difference.mean == 25 and gmp.single == {0: McNemar(10, 0, pytest.approx(2 / 2**10))}
 
 
 def test_runs_without_predictions_are_left_out(study):
