@@ -4,6 +4,8 @@ Multinomial logistic regression with an L2 penalty is convex: L-BFGS (Liu and No
 minimum without a learning rate or a number of epochs to choose.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -47,20 +49,32 @@ def fit_softmax(
     shares = np.ones(len(labels), np.float32) if weights is None else np.asarray(weights, np.float32)
     if not shares.sum() > 0:
         raise ValueError('no example has a weight above 0')
-    dimension = features.shape[1]
     arguments = jnp.asarray(features, jnp.float32), jnp.asarray(labels), jnp.asarray(shares / shares.sum())
+    shape = features.shape[1] + 1, num_classes
+    parameters = minimize(lambda parameters: _objective(parameters, *arguments, l2), shape)
+    return LinearClassifier(parameters[:-1], parameters[-1])
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = jnp.asarray(flat.reshape(dimension + 1, num_classes), jnp.float32)
-        value, gradient = _objective(parameters, *arguments, l2)
+
+def minimize(objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], shape: tuple[int, ...]) -> np.ndarray:
+    """The minimum of a convex function by L-BFGS, from zero.
+
+    Args:
+      objective: float32 parameters -> value and gradient.
+      shape: shape of the parameters.
+
+    Returns:
+      float32 `shape`.
+    """
+
+    def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = objective(jnp.asarray(flat.reshape(shape), jnp.float32))
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    start = np.zeros((dimension + 1) * num_classes)
+    start = np.zeros(math.prod(shape))
     found = scipy.optimize.minimize(
-        objective, start, jac=True, method='L-BFGS-B', options={'maxiter': ITERATIONS, 'ftol': 1e-7}
+        evaluate, start, jac=True, method='L-BFGS-B', options={'maxiter': ITERATIONS, 'ftol': 1e-7}
     )
-    parameters = found.x.reshape(dimension + 1, num_classes).astype(np.float32)
-    return LinearClassifier(parameters[:-1], parameters[-1])
+    return found.x.reshape(shape).astype(np.float32)
 
 
 @jax.jit
