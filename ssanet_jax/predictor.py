@@ -217,6 +217,7 @@ class Predictor:
                 image=given.image,
                 input_boxes=boxes,
                 input_proposals=proposals,
+                angle=float(outputs.image_angle[i]) if outputs.image_angle is not None else None,
             )
 
     def _evidence(

@@ -16,6 +16,7 @@ GROUPS = (
     'oriented_pooling',  # Oriented Pooling (OP)
 )
 PART_HEAD = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
+UPRIGHT = 'upright'  # one more, if `config.model.upright` is set: turns images upright (`upright.py`)
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:

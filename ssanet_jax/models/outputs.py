@@ -25,6 +25,7 @@ class PartFeatures(NamedTuple):
     aligned_maps: jax.Array | None = None  # [B, K, 7, 7, C], maps of the aligned boxes, for oriented pooling
     regions: Regions | None = None  # for a baseline head
     pooled: jax.Array | None = None  # [B, M, C], averaged map of each proposal (training only)
+    image_orientation: jax.Array | None = None  # int32 [B], from which the image was turned upright (`upright.py`)
 
 
 class Outputs(NamedTuple):
@@ -43,6 +44,7 @@ class Outputs(NamedTuple):
     oriented_logits: jax.Array | None = None  # [B, N], oriented pooling, summed over parts
     head_logits: jax.Array | None = None  # [B, N], a baseline head
     global_logits: jax.Array | None = None  # [B, N], `image_logits` if fusion is 'global+parts'
+    image_angle: jax.Array | None = None  # [B], degrees, clockwise, by which the image was turned upright
 
     @property
     def logits(self) -> jax.Array:

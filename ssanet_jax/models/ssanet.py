@@ -11,7 +11,7 @@ from flax import nnx
 from ssanet_jax.models import candidates, oriented_pooling, regions, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.backbones.registry import build_backbone
-from ssanet_jax.models.groups import GROUPS, PART_HEAD
+from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
@@ -26,6 +26,7 @@ from ssanet_jax.models.sharing import (
     roi_align,
 )
 from ssanet_jax.models.standardize import StandardizedLinear
+from ssanet_jax.models.upright import Upright, turn_boxes_back, turn_upright
 
 Proposal = Literal['ranking', 'prototypes', 'random']
 FeatureMode = Literal['pooled', 'flat']
@@ -71,6 +72,10 @@ class SSANet(nnx.Module):
       solver: 'fourier' or 'circulant', for DSM.
       patch, grid, orientation: see `oriented_pooling.oriented_features`.
       part_head: name of an additional baseline head (`models/heads.py`), or 'none'.
+      upright: number of orientations from which images are turned upright before anything else, 4 for quarter turns or
+        a multiple of 4; 0 leaves images as they are. It takes effect once the group 'upright' is active.
+      upright_size: side of the views by which the orientation is found, pixels; 0 is `global_size`. Four views pass
+        through the backbone.
       fusion: the logits that the prediction sums. 'parts': DSM and OP (the paper; "P" in its Table 6); 'global+parts'
         adds the image classifier ("G+P", as in most methods of that table).
       geometry: where boxes lie and how regions are read from maps. 'standard': the cells of a map describe the pixels
@@ -110,6 +115,8 @@ class SSANet(nnx.Module):
         grid: int = 3,
         orientation: oriented_pooling.Orientation = 'literal',
         part_head: str = 'none',
+        upright: int = 0,
+        upright_size: int = 0,
         fusion: Fusion = 'parts',
         geometry: Geometry = 'standard',
         dtype: str = 'float32',
@@ -193,6 +200,11 @@ class SSANet(nnx.Module):
             )
         )
 
+        if not 0 <= upright_size <= image_size:
+            raise ValueError(f'upright_size must lie between 0 and image_size = {image_size}; got {upright_size}')
+        view_size = upright_size or self.global_size
+        self.upright = Upright(channels, upright, view_size, rngs=rngs) if upright else None
+
         # Tracing raises here for an unknown solver, or for patches that do not tile the map.
         _output_shapes(self.scale_mining, (1, num_parts, num_scales, length))
         _output_shapes(self.oriented_pooling, (1, num_parts, REGION_SIDE, REGION_SIDE, channels))
@@ -227,9 +239,13 @@ class SSANet(nnx.Module):
     ) -> PartFeatures:
         """The first half of `__call__`: the backbone, the parts, their scales and their features."""
         images = self._normalize(images)
+        orientation = None
+        if self.upright is not None and UPRIGHT in active:
+            orientation = self.upright.scores(self.backbone, images).argmax(-1)  # [B]
+            images = turn_upright(images, orientation, self.upright.num_angles)
         levels = self.backbone.pyramid(self._global_view(images))
         feature_map = levels[-1].map  # [B, h, w, C]
-        features = PartFeatures(image=feature_map.mean((1, 2)))
+        features = PartFeatures(image=feature_map.mean((1, 2)), image_orientation=orientation)
         if 'proposals' not in active:
             return features
 
@@ -308,13 +324,16 @@ class SSANet(nnx.Module):
           dropout: random key for a baseline head with dropout; None disables dropout.
         """
         outputs = Outputs(image_logits=self.image_classifier(features.image.astype(jnp.float32)))
+        if features.image_orientation is not None and self.upright is not None:
+            degrees = 360 / self.upright.num_angles
+            outputs = outputs._replace(image_angle=features.image_orientation * degrees)
         if 'proposals' not in active:
             return outputs
         outputs = outputs._replace(
             scores=features.scores,
-            boxes=features.boxes,
+            boxes=self._in_given_image(features.boxes, features),
             present=features.present,
-            aligned_boxes=features.aligned_boxes,
+            aligned_boxes=self._in_given_image(features.aligned_boxes, features),
             aligned_scale=features.aligned_scale,
         )
         if self.fusion == 'global+parts' and 'image_classifier' in active:
@@ -332,6 +351,12 @@ class SSANet(nnx.Module):
             pooled = features.pooled.astype(jnp.float32)
             outputs = outputs._replace(part_features=pooled, part_logits=self.part_classifier(pooled))
         return outputs
+
+    def _in_given_image(self, boxes: jax.Array | None, features: PartFeatures) -> jax.Array | None:
+        """Boxes `[B, ..., 4]` in images that were turned upright, if they were -> in the images as given."""
+        if boxes is None or self.upright is None or features.image_orientation is None:
+            return boxes
+        return turn_boxes_back(boxes, features.image_orientation, self.upright.num_angles, self.image_size)
 
     def _normalize(self, images: jax.Array) -> jax.Array:
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)

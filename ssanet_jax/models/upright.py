@@ -59,13 +59,14 @@ class Upright(nnx.Module):
     def features(self, backbone: Backbone, images: jax.Array) -> jax.Array:
         """The averaged maps of the four quarter turns of images: `[B, S, S, 3]` -> `[4, B, D]`."""
         views = small_views(images, self.view_size, disc=self.num_angles > QUARTERS)  # [B, V, V, 3]
-        copies = jnp.stack([jnp.rot90(views, turns, (1, 2)) for turns in range(QUARTERS)])
+        # The copies of an image are neighbors, so that a batch that is distributed over devices stays where it is.
+        copies = jnp.stack([jnp.rot90(views, turns, (1, 2)) for turns in range(QUARTERS)], 1)
         graph, weights = nnx.split(backbone)
         network = nnx.merge(graph, weights, copy=True)  # so that `eval` concerns only this pass
         network.eval()
-        maps = network(copies.reshape(-1, *views.shape[1:]))  # [4 * B, h, w, D]
+        maps = network(copies.reshape(-1, *views.shape[1:]))  # [B * 4, h, w, D]
         averages = maps.astype(jnp.float32).mean((1, 2))
-        return averages.reshape(QUARTERS, len(images), -1)
+        return jnp.moveaxis(averages.reshape(len(images), QUARTERS, -1), 1, 0)
 
 
 def small_views(images: jax.Array, size: int, *, disc: bool) -> jax.Array:

@@ -12,7 +12,7 @@ from absl.testing import parameterized
 from flax import nnx
 
 from ssanet_jax.models import candidates, regions
-from ssanet_jax.models.groups import GROUPS
+from ssanet_jax.models.groups import GROUPS, UPRIGHT
 from ssanet_jax.models.ssanet import REGION_SIDE, SSANet, merge_model, split_model
 
 SIZE, CLASSES, B, K, M, S, C = 64, 5, 3, 2, 3, 3, 48
@@ -362,3 +362,50 @@ def test_a_size_whose_border_the_backbone_drops_raises():
 def test_invalid_settings_raise(field, value):
     with pytest.raises(ValueError, match=f'{field}'):
         SSANet(3, 64, backbone='resnet_tiny', **{field: value}, rngs=nnx.Rngs(0))
+
+
+class TestUpright(chex.TestCase):
+    """A network that turns images upright does not depend on quarter turns of its input."""
+
+    def outputs(self, images, **changes):
+        graph, params, stats = build(upright=4, upright_size=32, **changes)
+        return jax.jit(forward(graph, active=(*GROUPS, UPRIGHT)))(params, stats, images)
+
+    @parameterized.parameters(dict(sharing='image'), dict(sharing='none', proposal='prototypes'))
+    def test_quarter_turns_of_the_image_change_nothing_but_the_boxes(self, **changes):
+        images = np.random.default_rng(0).integers(0, 256, (B, SIZE, SIZE, 3), np.uint8)
+        given = self.outputs(images, **changes)
+        for turns in (1, 2, 3):
+            turned = self.outputs(np.rot90(images, turns, (1, 2)).copy(), **changes)
+            np.testing.assert_allclose(turned.logits, given.logits, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(turned.image_angle, (given.image_angle + 90 * turns) % 360)
+            for field in ('boxes', 'aligned_boxes'):
+                expected = np.asarray(getattr(given, field))
+                for _ in range(turns):
+                    y0, x0, y1, x1 = np.moveaxis(expected, -1, 0)
+                    expected = np.stack([SIZE - x1, y0, SIZE - x0, y1], -1)
+                np.testing.assert_allclose(getattr(turned, field), expected, atol=1e-3)
+
+    def test_is_the_plain_network_on_upright_images(self):
+        images = np.random.default_rng(0).integers(0, 256, (B, SIZE, SIZE, 3), np.uint8)
+        outputs = self.outputs(images, sharing='image')
+        turns = np.asarray(outputs.image_angle).astype(int) // 90
+        upright = np.stack([np.rot90(image, -k) for image, k in zip(images, turns)])
+        plain = jax.jit(forward(build(sharing='image')[0]))(*build(sharing='image')[1:], upright)
+        np.testing.assert_allclose(outputs.logits, plain.logits, rtol=1e-5, atol=1e-6)
+        assert plain.image_angle is None
+
+    def test_leaves_images_as_they_are_until_it_is_active(self):
+        images = np.random.default_rng(0).integers(0, 256, (B, SIZE, SIZE, 3), np.uint8)
+        graph, params, stats = build(upright=4, upright_size=32, sharing='image')
+        outputs = jax.jit(forward(graph))(params, stats, images)
+        plain = jax.jit(forward(build(sharing='image')[0]))(*build(sharing='image')[1:], images)
+        np.testing.assert_array_equal(outputs.logits, plain.logits)
+        assert outputs.image_angle is None
+
+    @parameterized.parameters(
+        (dict(upright=6), 'multiple of 4'), (dict(upright=4, upright_size=SIZE + 1), 'upright_size')
+    )
+    def test_rejects(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            abstract(**changes)
