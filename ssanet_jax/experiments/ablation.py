@@ -259,22 +259,27 @@ def _row_result(
         return result
     if metric.head is None:
         return replace(result, comparison=compare_seeds(own, values[row.against]))
-    shared = sorted(own.keys() & values[row.against].keys())
-    workdirs = {seed: (ablation.workdir(row, seed), ablation.workdir(rows[row.against], seed)) for seed in shared}
-    pairs = {seed: [_predictions(workdir, metric) for workdir in pair] for seed, pair in workdirs.items()}
-    known = {
-        seed: (first, second) for seed, (first, second) in pairs.items() if first is not None and second is not None
-    }
-    if not known:
+    first: dict[int, ImagePredictions] = {}
+    second: dict[int, ImagePredictions] = {}
+    for seed in sorted(own.keys() & values[row.against].keys()):
+        workdirs = ablation.workdir(row, seed), ablation.workdir(rows[row.against], seed)
+        ours, theirs = (_predictions(workdir, metric) for workdir in workdirs)
+        if ours is not None and theirs is not None:
+            check_same_images(dict(zip(workdirs, (ours, theirs))))
+            first[seed], second[seed] = ours, theirs
+    if not first:
         return result
-    check_same_images({workdir: found for seed, pair in known.items() for workdir, found in zip(workdirs[seed], pair)})
-    found = compare_runs([first for first, _ in known.values()], [second for _, second in known.values()], metric.head)
-    return replace(result, comparison=found.comparison, single=dict(zip(known, found.single)))
+    found = compare_runs(list(first.values()), list(second.values()), metric.head)
+    return replace(result, comparison=found.comparison, single=dict(zip(first, found.single)))
 
 
 def _predictions(workdir: Path, metric: Metric) -> ImagePredictions | None:
+    path = workdir / metric.predictions_file
     cure = EVALUATE_AGAIN if metric.file == RESULTS_FILE else _CURE
-    return read_predictions(workdir / metric.predictions_file, cure)
+    predictions = read_predictions(path, cure)
+    if predictions is not None and metric.head not in predictions.classes:
+        raise UserError(f'{path} is damaged, it has no predictions of {metric.head!r}: {cure}')
+    return predictions
 
 
 def finished_runs(ablation: Ablation, rows: Sequence[Row], seeds: Sequence[int]) -> list[Path]:

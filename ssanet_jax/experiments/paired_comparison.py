@@ -65,7 +65,8 @@ def crossed_bootstrap(differences: np.ndarray, resamples: int = RESAMPLES, seed:
     the variance is too large rather than too small.
 
     Args:
-      differences: `[R, n]`, R seeds and n images.
+      differences: `[R, n]`, R seeds and n images. Time and memory grow with the number of distinct column means, which
+        is at most 2 R + 1 for differences of correct predictions.
       resamples: number B of resamples.
       seed: seed of the random numbers.
 

@@ -31,7 +31,12 @@ def compare_runs(
       first, second: the predictions of the runs, of which those at the same place have the same seed. All must be for
         the same images.
       head: the head to compare; by default the prediction.
+
+    Raises:
+      UserError: there is only one image.
     """
+    if len(first[0].labels) < 2:
+        raise UserError('one image is too few to compare runs: evaluate them on more')
     pairs = [(a.correct(head), b.correct(head)) for a, b in zip(first, second, strict=True)]
     differences = np.stack([100 * (a.astype(np.float64) - b) for a, b in pairs])  # [R, n], percent
     return RunComparison(compare_predictions(differences), tuple(mcnemar(a, b) for a, b in pairs))

@@ -187,6 +187,16 @@ def test_runs_on_other_images_are_refused(study):
         ablation.collect(study, TABLE, (0, 1), ACCURACY)
 
 
+def test_predictions_of_other_heads_end_with_one_line(study):
+    predictions = image_predictions(np.ones(100))
+    (metric,) = (metric for metric in ablation.METRICS if metric.name == 'reduced')
+    for row in TABLE[:2]:
+        write_json(study.workdir(row, 0) / 'robustness.json', {'accuracy': {'reduced': 1.0}})
+        write_predictions(study.workdir(row, 0) / 'robustness.npz', predictions)
+    with pytest.raises(UserError, match=r"robustness.npz is damaged, it has no predictions of 'reduced': remove it"):
+        ablation.collect(study, TABLE, (0, 1), metric)
+
+
 def test_damaged_predictions_end_with_one_line(study):
     (study.workdir(TABLE[1], 0) / PREDICTIONS_FILE).write_text('no archive')
     with pytest.raises(UserError, match=r'predictions.npz is damaged.*--mode=evaluate'):

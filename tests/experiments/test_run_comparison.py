@@ -22,6 +22,11 @@ def test_series_of_runs_by_hand():
     assert found.single == (McNemar(2, 0, 0.5), McNemar(1, 1, 1.0))
 
 
+def test_one_image_is_too_few():
+    with pytest.raises(UserError, match='one image is too few'):
+        compare_runs([image_predictions([1])], [image_predictions([0])])
+
+
 def test_other_images_are_refused(tmp_path):
     first, second = tmp_path / 'a', tmp_path / 'b'
     same = image_predictions([1, 0])
