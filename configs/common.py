@@ -153,7 +153,11 @@ def get_config() -> ConfigDict:
         dict(
             backbone='resnet50',
             pretrained='none',  # a .pth or .safetensors file, package:NAME, hub:OWNER/NAME, a run's work directory
-            num_parts=4,  # K
+            proposal='ranking',  # or prototypes, or random: how parts are found
+            num_parts=4,  # K; with prototypes or random, the first is the object
+            part_size=0.36,  # side of the parts of prototypes and random, as a share of the image's side
+            global_size=0,  # side at which the backbone sees the whole image, pixels; 0: image_size
+            standardize=False,  # standardize features before they are classified
             num_proposals=6,  # M
             num_scales=5,  # S
             alpha=2 ** (1 / 3),

@@ -88,11 +88,18 @@ class PrototypeParts(nnx.Module):
         projected = (feature_map.astype(jnp.float32) - self.mean[...]) @ self.projection[...]
         return _unit(projected) @ _unit(self.prototypes[...]).T
 
-    def local_features(self, feature_map: jax.Array) -> jax.Array:
-        """The mean of the 3 x 3 cells at the place of each prototype: `[B, h, w, C]` -> float32 `[B, J, C]`."""
+    def local_features(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What each prototype sees at its place.
+
+        Args:
+          feature_map: `[B, h, w, C]`.
+
+        Returns:
+          The mean of the 3 x 3 cells there, float32 `[B, J, C]`, and the cell, int32 `[B, J, 2]`, row and column.
+        """
         cells, _ = best_cells(self.similarity(feature_map), foreground(feature_map))
         smooth = _mean_3x3(feature_map.astype(jnp.float32))
-        return jax.vmap(lambda cells, smooth: smooth[cells[:, 0], cells[:, 1]])(cells, smooth)
+        return jax.vmap(lambda cells, smooth: smooth[cells[:, 0], cells[:, 1]])(cells, smooth), cells
 
 
 def foreground(feature_map: jax.Array) -> jax.Array:

@@ -38,6 +38,7 @@ from ssanet_jax.runs.workdir import claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh
+from ssanet_jax.training.fitting import fit_groups
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageLogger
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
@@ -94,7 +95,8 @@ def _train_stages(
         path = workdir / stage.name / 'evaluation.json'
         result = read_result(path, StageResult, TRAIN_AGAIN)
         if result is None:
-            result = train_stage(StageContext(config, index, model, dataset, workdir, mesh, console))
+            context = StageContext(config, index, model, dataset, workdir, mesh, console)
+            result = fit_stage(context) if stage.get('fit') else train_stage(context)
             write_json(path, result.to_dict())
         feature_cache.remove(workdir, stage.name)
         stages[stage.name] = result
@@ -193,6 +195,36 @@ def train_stage(context: StageContext) -> StageResult:
         logger.log_evaluation(step, result)
         best.update(step, result, predictions, state.params, state.stats)
     checkpoints.close()
+    return StageResult(
+        **best.result.to_dict(),
+        split=context.split,
+        epochs=stage.epochs,
+        steps=triggers.num_steps,
+        wall_seconds=seconds(),
+    )
+
+
+def fit_stage(context: StageContext) -> StageResult:
+    """Fits the groups of one stage in closed form (`fitting.py`), and evaluates the network after it."""
+    config, stage, workdir = context.config, context.stage, context.workdir
+    evaluator = Evaluator(context.model, context.active, config, workdir, f'training of {stage.name}')
+    state, earlier_seconds = _initial_state(context, optax.identity())
+    started = time.monotonic()
+    seconds = lambda: earlier_seconds + time.monotonic() - started
+    triggers = Triggers(len(context.dataset.train), config.data.batch_size, stage.epochs)
+    if int(state.step) < triggers.num_steps:
+        fitted = fit_groups(context, state.params, state.stats)
+        params, stats = (sharding.shard_state(tree, context.mesh, config.mesh.shard_heads) for tree in fitted)
+        state = TrainState(params, stats, state.opt, sharding.replicate(np.int32(triggers.num_steps), context.mesh))
+        checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
+        items = {'params': params, 'stats': stats, 'opt': state.opt, 'position': {'seconds': seconds()}}
+        checkpoints.save(triggers.num_steps, items)
+        checkpoints.close()
+    best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
+    with StageLogger(context.console, context.directory, stage.name, triggers, context.split) as logger:
+        result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
+        logger.log_evaluation(triggers.num_steps, result)
+        best.update(triggers.num_steps, result, predictions, state.params, state.stats)
     return StageResult(
         **best.result.to_dict(),
         split=context.split,

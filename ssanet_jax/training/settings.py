@@ -25,7 +25,26 @@ def check_settings(config: ConfigDict) -> None:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')
     if config.model.part_head == 'none' and any(PART_HEAD in stage.train for stage in config.stages):
         raise UserError(f'a stage trains {PART_HEAD}, but config.model.part_head is none: name one of models/heads.py')
+    _check_fits(config)
     if config.model.part_head == 'fpn' and any(stage.cache for stage in config.stages):
         raise UserError(
             'config.model.part_head=fpn reads whole feature maps, which no cache keeps: set the cache of stages to 0'
         )
+
+
+def _check_fits(config: ConfigDict) -> None:
+    """Raises `UserError` for stages that fit what this network cannot have fitted."""
+    model = config.model
+    for stage in config.stages:
+        groups = set(stage.train) if stage.get('fit') else set()
+        if groups - {'proposals'} and not model.standardize:
+            raise UserError(f'stage {stage.name!r} fits classifiers: set config.model.standardize=True')
+        if 'proposals' in groups and model.proposal == 'ranking':
+            raise UserError(f"stage {stage.name!r} fits the proposals: set config.model.proposal='prototypes'")
+        if 'scale_mining' in groups and (model.num_scales > 1 or model.features == 'flat'):
+            raise UserError(
+                f'stage {stage.name!r} fits scale_mining, which needs config.model.num_scales=1 and features=pooled: '
+                'change them, or train scale_mining in another stage'
+            )
+    if model.proposal != 'ranking' and config.loss.weights.ranking:
+        raise UserError(f'config.model.proposal={model.proposal} ranks no boxes: set config.loss.weights.ranking=0')

@@ -25,7 +25,9 @@ FIELDS = (
     'warmup_epochs',
     'freeze_batch_norm',
     'cache',
+    'fit',
 )
+FITTED_GROUPS = ('proposals', 'part_classifier', 'image_classifier', 'scale_mining')
 
 
 def stage(
@@ -39,6 +41,7 @@ def stage(
     warmup_epochs: float = 0.0,
     freeze_batch_norm: bool = False,
     cache: int = 0,
+    fit: bool = False,
     **old_names: Any,
 ) -> ConfigDict:
     """A stage of `config.stages`.
@@ -57,6 +60,8 @@ def stage(
         This protects a pretrained backbone from the noise of small batches.
       cache: number of augmented views per image whose features are computed once and kept on disk, for a stage that
         trains only heads (`training/feature_cache.py`); 0 computes features in every epoch.
+      fit: fit the groups in closed form to `epochs` augmented views of each image (`training/fitting.py`), instead of
+        training them. There is then no learning rate.
       **old_names: fields under their names in earlier versions (`runs/aliases.py`), such as `rate`.
 
     Raises:
@@ -66,6 +71,8 @@ def stage(
     fields = {'freeze_batch_norm': freeze_batch_norm} | upgrade_fields(given, STAGE_FIELDS, {}, f'stage({name!r})')
     if wrong := fields.keys() - {'learning_rate', 'freeze_batch_norm'}:
         raise TypeError(f'stage({name!r}): unknown arguments {", ".join(sorted(wrong))}')
+    if fit:
+        fields.setdefault('learning_rate', 0.0)
     if 'learning_rate' not in fields:
         raise TypeError(f'stage({name!r}): learning_rate is missing')
     return ConfigDict(
@@ -79,6 +86,7 @@ def stage(
             warmup_epochs=float(warmup_epochs),
             freeze_batch_norm=fields['freeze_batch_norm'],
             cache=cache,
+            fit=fit,
         )
     )
 
@@ -122,7 +130,12 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
     for group, factor in stage.train.items():
         if not factor > 0:
             yield f'trains {group} at {factor} times its learning_rate: remove the group to freeze it'
-    if not stage.learning_rate > 0:
+    fit = stage.get('fit', False)  # stages of earlier versions have no such field
+    if fit and (unfit := [group for group in stage.train if group not in FITTED_GROUPS]):
+        yield f'has fit=True, but {unfit[0]} cannot be fitted: choose from {", ".join(FITTED_GROUPS)}'
+    if fit and stage.cache:
+        yield f'has cache={stage.cache} and fit=True, which reads each view once: set its cache to 0'
+    if not fit and not stage.learning_rate > 0:
         yield f'has learning_rate {stage.learning_rate}: set it above 0'
     if not 0 <= stage.warmup_epochs <= stage.epochs:
         yield f'has warmup_epochs {stage.warmup_epochs}: set it between 0 and its {stage.epochs} epochs'

@@ -1,0 +1,246 @@
+"""A stage that fits groups in closed form instead of training them: `stage(..., fit=True)`.
+
+The backbone is frozen and each image passes through it a few times: prototypes are the clusters of feature maps
+(`part_discovery.py`), and the classifiers are linear, so that L-BFGS finds their optimum (`linear_probe.py`). It takes
+a few minutes on a laptop where gradient descent takes an hour, has no learning rate, and is the starting point of the
+stages that tune the backbone.
+
+Each classifier is fitted alone, so that none leans on another that reads the same training images. Their weights in
+the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from rich.progress import track
+
+from ssanet_jax.data.pipeline import num_steps, train_batches
+from ssanet_jax.distributed import processes, sharding
+from ssanet_jax.distributed.candidate_map import candidate_map
+from ssanet_jax.models.inference import optimize_for_inference
+from ssanet_jax.models.prototypes import PrototypeParts, foreground
+from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.models.standardize import StandardizedLinear
+from ssanet_jax.training.context import StageContext
+from ssanet_jax.training.linear_probe import LinearClassifier, assign_folds, fit_softmax, fusion_weights, out_of_fold
+from ssanet_jax.training.part_discovery import NUM_FOLDS, cluster_cells, information, select_parts
+from ssanet_jax.training.stages import FITTED_GROUPS
+
+L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
+_MAX_MAPS = 1000  # images among whose cells parts are looked for
+_CELLS_PER_IMAGE = 50
+
+Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
+
+
+class _Rows(NamedTuple):
+    """Features of augmented views of the training images, the same rows in every process."""
+
+    values: dict[str, np.ndarray]  # each [n, ...]
+    labels: np.ndarray  # int32 [n]
+    images: np.ndarray  # int32 [n], position of the image in the training set
+
+
+def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any]:
+    """Fits the groups of a stage.
+
+    Args:
+      context: the stage; its `epochs` is the number of augmented views of each image that classifiers are fitted to.
+      params: parameters by group.
+      stats: BatchNorm statistics by group.
+
+    Returns:
+      The parameters and the statistics with those of the fitted groups.
+    """
+    graph, _, _ = split_model(nnx.view(context.model, use_running_average=True, raise_if_not_found=False))
+    model = merge_model(graph, params, stats)
+    groups = context.stage.train
+    if isinstance(model.proposals, PrototypeParts) and 'proposals' in groups and model.num_parts > 1:
+        _discover_parts(context, model)
+    heads = [group for group in FITTED_GROUPS if group in groups and group != 'proposals']
+    if heads:
+        _fit_classifiers(context, model, heads)
+    _, params, stats = split_model(model)
+    return params, stats
+
+
+def _discover_parts(context: StageContext, model: SSANet) -> None:
+    """Sets the prototypes of a model."""
+    parts = cast(PrototypeParts, model.proposals)
+    seed, num_images = context.config.seed, len(context.dataset.train)
+
+    def maps(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
+        feature_map = model.global_map(images)
+        return {'map': feature_map.astype(jnp.float16), 'mask': foreground(feature_map)}
+
+    seen = _collect(context, model, maps, min(_MAX_MAPS, num_images), 'looking for parts')
+    rng = np.random.default_rng(seed)
+    pairs = zip(seen.values['map'], seen.values['mask'])
+    cells = [rng.permutation(feature_map[mask])[:_CELLS_PER_IMAGE] for feature_map, mask in pairs]
+    clusters = cluster_cells(np.concatenate(cells), len(parts.prototypes[...]), seed)
+    parts.mean.set_value(jnp.asarray(clusters.mean))
+    parts.projection.set_value(jnp.asarray(clusters.projection))
+    parts.prototypes.set_value(jnp.asarray(clusters.prototypes))
+
+    graph, state = nnx.split(parts)
+
+    @jax.jit
+    def read(feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return nnx.merge(graph, state).local_features(feature_map)
+
+    batch_size = context.config.data.batch_size
+    batches = [seen.values['map'][start : start + batch_size] for start in range(0, len(seen.labels), batch_size)]
+    features, places = (np.concatenate(each) for each in zip(*(jax.device_get(read(batch)) for batch in batches)))
+    num_classes = len(context.dataset.class_names)
+    accuracy = information(features, seen.labels, num_classes, l2=0.2, seed=seed)
+    stride = model.backbone.stride * model.image_size / model.global_size
+    part_cells = parts.part_size * model.image_size / stride
+    chosen = select_parts(accuracy, places, model.num_parts - 1, part_cells)
+    others = [index for index in range(len(accuracy)) if index not in chosen]
+    parts.prototypes.set_value(jnp.asarray(clusters.prototypes[chosen + others]))
+    told = ', '.join(f'{100 * accuracy[index]:.0f}' for index in chosen)
+    context.print(f'parts of {len(accuracy)} prototypes, by what their cells alone say about the class: {told} %')
+
+
+def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> None:
+    """Sets the weights of classifiers, and their share in the sum."""
+    active = context.active
+
+    def read(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
+        features = model.extract_features(
+            images,
+            active=active,
+            training='part_classifier' in heads,
+            map_candidates=partial(candidate_map, mesh=context.mesh),
+        )
+        found = {'image': features.image, 'phi': features.phi, 'pooled': features.pooled}
+        return {name: value.astype(jnp.float16) for name, value in found.items() if value is not None}
+
+    count = context.stage.epochs * len(context.dataset.train)
+    rows = _collect(context, model, read, count, 'computing features')
+    num_classes = len(context.dataset.class_names)
+    if 'part_classifier' in heads:
+        # All parts share one classifier, which no prediction reads: it only trains the prototypes.
+        classifier = cast(StandardizedLinear, model.part_classifier)
+        pooled = rows.values['pooled']  # [n, K, C]
+        repeated = np.repeat(rows.labels, pooled.shape[1])
+        flat = pooled.reshape(-1, pooled.shape[-1]).astype(np.float32)
+        classifier.standardize.fit(flat)
+        _set_linear(classifier, fit_softmax(_standardized(flat), repeated, num_classes, l2=0.3))
+
+    inputs = []  # one [n, D] for each linear classifier
+    if 'image_classifier' in heads:
+        cast(StandardizedLinear, model.image_classifier).standardize.fit(rows.values['image'])
+        inputs.append(rows.values['image'])
+    if 'scale_mining' in heads:
+        phi = rows.values['phi']  # [n, K, 1, D]
+        assert model.scale_mining.standardize is not None
+        model.scale_mining.standardize.fit(phi)
+        inputs += list(np.moveaxis(phi[:, :, 0], 1, 0))
+    if not inputs:
+        return
+    folds = assign_folds(_labels_of_images(rows), NUM_FOLDS, context.config.seed)[rows.images]
+    features = [_standardized(each) for each in inputs]
+    l2, held_out = _choose_l2(features[0], rows.labels, num_classes, folds)
+    scores = [held_out]
+    for each in track(features[1:], context.stage.name, console=context.console, transient=True):
+        scores.append(out_of_fold(each, rows.labels, num_classes, folds, l2=l2))
+    shares = fusion_weights(np.stack(scores), rows.labels)
+    classifiers = [
+        LinearClassifier(share * kernel, share * bias)
+        for share, (kernel, bias) in zip(
+            shares, (fit_softmax(each, rows.labels, num_classes, l2=l2) for each in features), strict=True
+        )
+    ]
+    accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
+    fused = 100 * (np.tensordot(shares, np.stack(scores), 1).argmax(1) == rows.labels).mean()
+    names = ['image'] * ('image_classifier' in heads) + ['object', *map(str, range(1, model.num_parts))]
+    told = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
+    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {told}; together {fused:.1f} %')
+
+    if 'image_classifier' in heads:
+        _set_linear(cast(StandardizedLinear, model.image_classifier), classifiers.pop(0))
+    if 'scale_mining' in heads:
+        kernels = np.stack([each.kernel.T[:, None] for each in classifiers])  # [K, N, 1, D]
+        cast(nnx.Param, model.scale_mining.weights).set_value(jnp.asarray(kernels))
+        model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
+
+
+def _choose_l2(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The penalty with the lowest cross-entropy on the held-out folds, and the log-probabilities there."""
+    tried = [(l2, out_of_fold(features, labels, num_classes, folds, l2=l2)) for l2 in L2]
+    return max(tried, key=lambda each: each[1][np.arange(len(labels)), labels].mean())
+
+
+def _labels_of_images(rows: _Rows) -> np.ndarray:
+    """The label of each training image; 0 for those that no row shows."""
+    labels = np.zeros(int(rows.images.max()) + 1, np.int32)
+    labels[rows.images] = rows.labels
+    return labels
+
+
+def _standardized(features: np.ndarray) -> np.ndarray:
+    features = features.astype(np.float32)
+    return (features - features.mean(0)) / (features.std(0) + 1e-6)
+
+
+def _set_linear(module: StandardizedLinear, classifier: LinearClassifier) -> None:
+    module.kernel.set_value(jnp.asarray(classifier.kernel))
+    module.bias.set_value(jnp.asarray(classifier.bias))
+
+
+def _collect(context: StageContext, model: SSANet, extract: Extract, count: int, told: str) -> _Rows:
+    """All rows of `_batches` in one."""
+    batches = list(_batches(context, model, extract, count, told))
+    values = {name: np.concatenate([batch.values[name] for batch in batches]) for name in batches[0].values}
+    labels, images = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ('labels', 'images'))
+    return _Rows(values, labels, images)
+
+
+def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, told: str) -> Iterator[_Rows]:
+    """What `extract` finds in the first `count` augmented views of the training images, batch by batch."""
+    graph, params, stats = split_model(optimize_for_inference(model))
+    params, stats = sharding.replicate((params, stats), context.mesh)
+    data, source = context.config.data, context.dataset.train
+
+    @jax.jit
+    def call(params, stats, images):
+        images = sharding.constrain_batch(images, context.mesh)
+        found = extract(merge_model(graph, params, stats), images)
+        return jax.lax.with_sharding_constraint(found, NamedSharding(context.mesh, PartitionSpec()))  # for the host
+
+    steps = -(-count // data.batch_size)
+    batches = train_batches(
+        source, data, seed=context.seed, epochs=-(-count // len(source)), process=processes.current()
+    )
+    on_devices = sharding.prefetch_to_device(batches, context.mesh, ('image',))
+    steps = min(steps, num_steps(-(-count // len(source)), len(source), data.batch_size))
+    context.print(f'{told}: {count} views of {len(source)} images')
+    progress = track(
+        range(steps), told, console=context.console, transient=True, disable=not context.console.is_terminal
+    )
+    left = count
+    for number, (batch, images) in zip(progress, on_devices):
+        if not number:
+            processes.compile_together(call, params, stats, images['image'])
+        found = jax.device_get(call(params, stats, images['image']))
+        labels, indices = _gather_rows(batch['label']), _gather_rows(batch['index'])
+        size = min(left, len(labels))
+        left -= size
+        yield _Rows({name: value[:size] for name, value in found.items()}, labels[:size], indices[:size])
+
+
+def _gather_rows(rows: np.ndarray) -> np.ndarray:
+    """The rows of all processes, in the order of the batch on the devices."""
+    if processes.current().count == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
