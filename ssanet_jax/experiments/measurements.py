@@ -79,10 +79,10 @@ def measure_keypoints(run: Run, dataset: Dataset) -> Measured:
     def locate(images: jax.Array) -> dict[str, LocatedParts]:
         outputs = predict(images)
         assert outputs.boxes is not None  # `check_parts`
-        parts = {BEFORE: LocatedParts(outputs.boxes[:, : run.model.num_parts])}
-        if 'scale_mining' in run.active:
+        parts = {BEFORE: LocatedParts(outputs.boxes[:, : run.model.num_parts], outputs.present)}
+        if 'scale_mining' in run.active and run.model.num_scales > 1:
             assert outputs.aligned_boxes is not None
-            parts[AFTER] = LocatedParts(outputs.aligned_boxes)
+            parts[AFTER] = LocatedParts(outputs.aligned_boxes, outputs.present)
         return parts
 
     batches = annotated_batches(dataset, config)

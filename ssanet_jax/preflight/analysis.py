@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from ssanet_jax.errors import UserError
 from ssanet_jax.preflight.batch_search import MemoryFit, fit_memory, largest_batch, second_guess
 from ssanet_jax.preflight.chips import Topology
 from ssanet_jax.preflight.compilation import CompiledStep, OutOfMemory, compile_step, make_mesh, make_step
@@ -85,7 +86,7 @@ def analyze(
       on_end: called after each compilation.
 
     Raises:
-      UserError: for inconsistent settings.
+      UserError: for inconsistent settings, or if no stage trains.
     """
     available, multiple = topology.chip.available, topology.devices
 
@@ -99,7 +100,14 @@ def analyze(
 
     stages: list[StageReport] = []
     tried: list[dict[int, float]] = []  # one per stage: batch -> bytes per device
-    for index, stage in enumerate(config.stages):
+    trained = [index for index, stage in enumerate(config.stages) if not stage.get('fit')]
+    if not trained:
+        raise UserError(
+            'every stage of this configuration is fitted in closed form, so there is no training step to compile: give '
+            'a configuration that trains, such as configs/cub.py:paper'
+        )
+    for index in trained:
+        stage = config.stages[index]
         result = compile_stage(index, batch)
         times = roofline(result, topology, config.model.dtype) if isinstance(result, CompiledStep) else None
         points = {batch: total_bytes(result)}
@@ -112,7 +120,7 @@ def analyze(
     found = None
     if largest:
         index = min(range(len(stages)), key=lambda i: _capacity(stages[i], available))
-        measure = lambda images: total_bytes(compile_stage(index, images))
+        measure = lambda images: total_bytes(compile_stage(trained[index], images))
         fits, too_large = largest_batch(tried[index], available, multiple, measure, TRIES)
         found = LargestBatch(stages[index].name, fits, too_large)
     return Report(topology, batch, config.model.dtype, tuple(stages), found)

@@ -29,7 +29,7 @@ from ssanet_jax.models.prototypes import PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.training.context import StageContext
-from ssanet_jax.training.linear_probe import LinearClassifier, assign_folds, fit_softmax, fusion_weights, out_of_fold
+from ssanet_jax.training.linear_probe import LinearClassifier, assign_folds, fit_softmax, fusion_weights, log_softmax, out_of_fold
 from ssanet_jax.training.part_discovery import NUM_FOLDS, cluster_cells, information, select_parts
 from ssanet_jax.training.stages import FITTED_GROUPS
 
@@ -148,10 +148,8 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         return
     folds = assign_folds(_labels_of_images(rows), NUM_FOLDS, context.config.seed)[rows.images]
     features = [_standardized(each) for each in inputs]
-    l2, held_out = _choose_l2(features[0], rows.labels, num_classes, folds)
-    scores = [held_out]
-    for each in track(features[1:], context.stage.name, console=context.console, transient=True):
-        scores.append(out_of_fold(each, rows.labels, num_classes, folds, l2=l2))
+    l2 = _choose_l2(features[0], rows.labels, num_classes, folds)
+    scores = [out_of_fold(each, rows.labels, num_classes, folds, l2=l2) for each in features]
     shares = fusion_weights(np.stack(scores), rows.labels)
     classifiers = [
         LinearClassifier(share * kernel, share * bias)
@@ -173,12 +171,16 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
 
 
-def _choose_l2(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """The penalty with the lowest cross-entropy on the held-out folds, and the log-probabilities there."""
-    tried = [(l2, out_of_fold(features, labels, num_classes, folds, l2=l2)) for l2 in L2]
-    return max(tried, key=lambda each: each[1][np.arange(len(labels)), labels].mean())
+def _choose_l2(features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray) -> float:
+    """The penalty with the lowest cross-entropy on the first fold."""
+    held_out = folds == folds.min()
+
+    def score(l2: float) -> float:
+        classifier = fit_softmax(features, labels, num_classes, l2=l2, weights=~held_out)
+        found = log_softmax(classifier.logits(features[held_out]))
+        return float(found[np.arange(len(found)), labels[held_out]].mean())
+
+    return max(L2, key=score)
 
 
 def _labels_of_images(rows: _Rows) -> np.ndarray:
