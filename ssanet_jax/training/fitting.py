@@ -29,7 +29,14 @@ from ssanet_jax.models.prototypes import PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.training.context import StageContext
-from ssanet_jax.training.linear_probe import LinearClassifier, assign_folds, fit_softmax, fusion_weights, log_softmax, out_of_fold
+from ssanet_jax.training.linear_probe import (
+    LinearClassifier,
+    assign_folds,
+    fit_softmax,
+    fusion_weights,
+    log_softmax,
+    out_of_fold,
+)
 from ssanet_jax.training.part_discovery import NUM_FOLDS, cluster_cells, information, select_parts
 from ssanet_jax.training.stages import FITTED_GROUPS
 

@@ -1,6 +1,5 @@
 """Fits the orientations of whole images (`models/upright.py`) to upright training images, without labels."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -60,7 +59,7 @@ def fit_upright(features: np.ndarray, *, l2: float = L2) -> UprightWeights:
     _, num_angles, dimension = features.shape
     mean, std = features.mean((0, 1)), features.std((0, 1)) + 1e-6
     standardized = jnp.asarray((features - mean) / std)
-    parameters = minimize(lambda parameters: _objective(parameters, standardized, l2), (dimension + 1, num_angles))
+    parameters = minimize(_objective, (dimension + 1, num_angles), standardized, l2)
     return UprightWeights(parameters[:-1], parameters[-1], mean, std)
 
 
@@ -74,8 +73,6 @@ def set_weights(upright: Upright, weights: UprightWeights) -> None:
     classifier.standardize.std.set_value(jnp.asarray(weights.std))
 
 
-@jax.jit
-@partial(jax.value_and_grad, argnums=0)
 def _objective(parameters: jax.Array, features: jax.Array, l2: float) -> jax.Array:
     kernel, bias = parameters[:-1], parameters[-1]
     num_images, num_angles, _ = features.shape

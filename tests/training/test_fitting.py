@@ -1,0 +1,183 @@
+"""The closed-form stage on drawn birds: what it fits, that it agrees with scikit-like arithmetic, and its errors."""
+
+import io
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.errors import UserError
+from ssanet_jax.predictor import Predictor
+from ssanet_jax.runs.run import load_run
+from ssanet_jax.training.loop import train
+from ssanet_jax.training.settings import check_settings
+from ssanet_jax.training.stages import check_stages, stage
+
+GROUPS = dict(proposals=1, part_classifier=1, image_classifier=1, scale_mining=1)
+
+
+def fit_config(tiny_config, **model):
+    """The tiny run, fitted in closed form, with a random backbone and crops of 56 pixels."""
+    config = tiny_config
+    config.data.update(image_size=64, resize=64)
+    settings = dict(proposal='prototypes', num_parts=3, num_scales=1, sharing='part', crop_size=32, standardize=True)
+    config.model.update(settings | dict(fusion='global+parts') | model)
+    config.loss.weights.ranking = 0.0
+    config.stages = (stage('fit', epochs=2, fit=True, train=GROUPS),)
+    return config
+
+
+@pytest.fixture(scope='module')
+def fitted(tmp_path_factory):
+    from tiny_config import get_config
+
+    config, workdir, said = fit_config(get_config()), tmp_path_factory.mktemp('fit') / 'run', io.StringIO()
+    results = train(config, workdir, Console(file=said, width=200))
+    return config, workdir, results, said.getvalue()
+
+
+def test_it_tells_drawn_birds_apart(fitted):
+    """A random backbone, no step of gradient descent: four kinds of birds are told apart far above chance."""
+    _, _, results, _ = fitted
+    assert results.accuracy > 0.5
+    assert set(results.heads) == {'image_classifier', 'scale_mining'}
+
+
+def test_it_says_what_each_part_adds(fitted):
+    said = fitted[3]
+    assert 'what their cells alone say about the class' in said
+    assert 'held-out folds of the training images: image ' in said
+    assert 'object ' in said and ' weight ' in said and 'together ' in said
+
+
+def test_the_run_can_be_read_back_and_predicts_what_was_measured(fitted):
+    config, workdir, results, _ = fitted
+    test = load_dataset(config.data).test
+    predictions = Predictor.from_run(load_run(workdir)).predict([test[i]['image'] for i in range(len(test))])
+    correct = [each.class_index == test.labels[i] for i, each in enumerate(predictions)]
+    assert np.mean(correct) == pytest.approx(results.accuracy, abs=1e-6)
+
+
+def test_the_same_command_again_fits_nothing(fitted):
+    config, workdir, results, _ = fitted
+    said = io.StringIO()
+    again = train(config, workdir, Console(file=said, width=200))
+    assert 'views' not in said.getvalue()
+    assert again.accuracy == results.accuracy
+
+
+def test_a_kill_before_the_evaluation_does_not_fit_again(fitted, tmp_path):
+    import shutil
+
+    config, workdir, results, _ = fitted
+    shutil.copytree(workdir, tmp_path / 'run')
+    for name in ('evaluation.json', 'best.json'):
+        (tmp_path / 'run' / 'fit' / name).unlink()
+    said = io.StringIO()
+    again = train(config, tmp_path / 'run', Console(file=said, width=200))
+    assert 'views' not in said.getvalue()
+    assert again.accuracy == results.accuracy
+
+
+def test_standardized_features_have_the_statistics_of_the_training_images(fitted):
+    """The statistics in the checkpoint against features that are computed here, from images without augmentation."""
+    config, workdir, _, _ = fitted
+    run = load_run(workdir)
+    run.model.eval()
+    dataset = load_dataset(config.data)
+    found = []
+    for batch in eval_batches(dataset.train, config.data):
+        features = run.model.extract_features(jnp.asarray(batch['image']), active=run.active)
+        found.append(np.asarray(features.image)[batch['mask']])
+    expected, statistics = np.concatenate(found), run.model.image_classifier.standardize
+    spread = expected.std(0) + 1e-6
+    # Flipped views of the same images: the same up to the asymmetry of random filters.
+    assert np.abs((np.asarray(statistics.mean[...]) - expected.mean(0)) / spread).mean() < 0.3
+    assert np.abs(np.log(np.asarray(statistics.std[...]) / spread)).mean() < 0.3
+
+
+def test_parts_are_the_same_place_in_every_image(fitted):
+    """The key point nearest to a part agrees between images far more often than if parts were shuffled."""
+    from ssanet_jax.experiments.measurements import measure_keypoints
+
+    config, workdir, _, _ = fitted
+    content = measure_keypoints(load_run(workdir), load_dataset(config.data)).content
+    parts = next(iter(content['boxes'].values()))
+    assert parts['consistency'] > parts['consistency_shuffled']
+
+
+def test_other_stages_can_follow(tiny_config, tmp_path):
+    """A trained stage starts from the fitted network: one small step does not lose its accuracy."""
+    config = fit_config(tiny_config)
+    tune = stage(
+        'part_tuning', epochs=1, learning_rate=1e-6, train=dict(backbone=1, scale_mining=1), freeze_batch_norm=True
+    )
+    config.stages = (*config.stages, tune)
+    results = train(config, tmp_path / 'run', Console(quiet=True))
+    stages = json.loads((tmp_path / 'run' / 'results.json').read_text())['stages']
+    assert abs(stages['fit']['accuracy'] - results.accuracy) < 0.1
+
+
+@pytest.mark.parametrize('global_size', [0, 32])
+@pytest.mark.parametrize('proposal', ['prototypes', 'random'])
+def test_variants_fit(tiny_config, tmp_path, proposal, global_size):
+    config = fit_config(tiny_config, proposal=proposal, global_size=global_size)
+    results = train(config, tmp_path / 'run', Console(quiet=True))
+    assert results.accuracy > 0.3
+
+
+def test_the_backbone_alone_fits(tiny_config, tmp_path):
+    config = fit_config(tiny_config)
+    config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
+    results = train(config, tmp_path / 'run', Console(quiet=True))
+    assert set(results.heads) == {'image_classifier'}
+
+
+def test_fits_are_deterministic(tiny_config, tmp_path):
+    config = fit_config(tiny_config)
+    runs = []
+    for name in 'ab':
+        train(config, tmp_path / name, Console(quiet=True))
+        runs.append(load_run(tmp_path / name).model)
+    first, second = (jax.tree.leaves(jax.device_get(__import__('flax').nnx.state(model))) for model in runs)
+    chex.assert_trees_all_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(standardize=False), 'config.model.standardize=True'),
+        (dict(proposal='ranking'), "config.model.proposal='prototypes'"),
+        (dict(num_scales=3), 'config.model.num_scales=1'),
+        (dict(features='flat'), 'features=pooled'),
+    ],
+)
+def test_networks_that_cannot_be_fitted_are_refused(tiny_config, change, words):
+    with pytest.raises(UserError, match='stage .fit. fits') as error:
+        check_settings(fit_config(tiny_config, **change))
+    assert words in str(error.value)
+
+
+def test_prototypes_have_no_ranking(tiny_config):
+    config = fit_config(tiny_config)
+    config.loss.weights.ranking = 1.0
+    with pytest.raises(UserError, match='config.loss.weights.ranking=0'):
+        check_settings(config)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+        (dict(train=dict(backbone=1)), 'backbone cannot be fitted'),
+        (dict(train=dict(image_classifier=1), cache=1), 'cache=1 and fit=True'),
+    ],
+)
+def test_stages_that_cannot_be_fitted_are_refused(tiny_config, fields, words):
+    with pytest.raises(UserError, match=words):
+        check_stages((stage('fit', epochs=1, fit=True, **fields),), tiny_config.optimizer)
