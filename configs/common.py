@@ -216,6 +216,8 @@ def get_config() -> ConfigDict:
             patch=3,
             grid=3,
             orientation='literal',  # or exact
+            upright=0,  # orientations from which images are turned upright, 4 for quarter turns; 0: none
+            upright_size=0,  # side of the views by which the orientation is found, pixels; 0: global_size
             part_head='none',  # or a baseline: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
             geometry='',  # standard, or legacy as in version 0.1.0; '' standard, or that of the run that is continued
             fusion='parts',  # heads that the prediction sums: parts or global+parts

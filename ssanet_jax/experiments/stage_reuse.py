@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.groups import PART_HEAD, active_groups
+from ssanet_jax.models.groups import PART_HEAD, UPRIGHT, active_groups
 from ssanet_jax.runs.compatibility import MAY_CHANGE_ON_RESUME
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.preprocessing import complete_preprocessing
@@ -25,6 +25,8 @@ _GROUPS_OF_SETTING = {
     'grid': {'oriented_pooling'},
     'orientation': {'oriented_pooling'},
     'part_head': {PART_HEAD},
+    'upright': {UPRIGHT},
+    'upright_size': {UPRIGHT},
 }
 
 

@@ -238,7 +238,7 @@ class SSANet(nnx.Module):
         map_candidates: MapCandidates = on_one_device,
     ) -> PartFeatures:
         """The first half of `__call__`: the backbone, the parts, their scales and their features."""
-        images = self._normalize(images)
+        images = self.normalize(images)
         orientation = None
         if self.upright is not None and UPRIGHT in active:
             orientation = self.upright.scores(self.backbone, images).argmax(-1)  # [B]
@@ -358,7 +358,8 @@ class SSANet(nnx.Module):
             return boxes
         return turn_boxes_back(boxes, features.image_orientation, self.upright.num_angles, self.image_size)
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """The pixels that the backbone reads: uint8 `[B, H, W, 3]` -> float32, the same shape."""
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _global_view(self, images: jax.Array) -> jax.Array:
@@ -370,7 +371,7 @@ class SSANet(nnx.Module):
 
     def global_map(self, images: jax.Array) -> jax.Array:
         """The map of whole images: uint8 `[B, image_size, image_size, 3]` -> `[B, h, w, C]`."""
-        return self.backbone(self._global_view(self._normalize(images)))
+        return self.backbone(self._global_view(self.normalize(images)))
 
     def locate(self, feature_map: jax.Array) -> LocatedParts:
         """The parts by prototypes, in pixels of the image, from `global_map`."""

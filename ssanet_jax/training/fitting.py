@@ -24,6 +24,7 @@ from rich.progress import track
 from ssanet_jax.data.pipeline import num_steps, train_batches
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
+from ssanet_jax.models.groups import UPRIGHT
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.prototypes import PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
@@ -39,6 +40,7 @@ from ssanet_jax.training.linear_probe import (
 )
 from ssanet_jax.training.part_discovery import NUM_FOLDS, cluster_cells, information, select_parts
 from ssanet_jax.training.stages import FITTED_GROUPS
+from ssanet_jax.training.upright_fit import fit_upright, orientation_features, set_weights
 
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
 _MAX_MAPS = 1000  # images among whose cells parts are looked for
@@ -71,7 +73,9 @@ def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any
     groups = context.stage.train
     if isinstance(model.proposals, PrototypeParts) and 'proposals' in groups and model.num_parts > 1:
         _discover_parts(context, model)
-    heads = [group for group in FITTED_GROUPS if group in groups and group != 'proposals']
+    if UPRIGHT in groups:
+        _fit_upright(context, model)
+    heads = [group for group in FITTED_GROUPS if group in groups and group not in ('proposals', UPRIGHT)]
     if heads:
         _fit_classifiers(context, model, heads)
     _, params, stats = split_model(model)
@@ -116,9 +120,22 @@ def _discover_parts(context: StageContext, model: SSANet) -> None:
     context.print(f'parts of {len(accuracy)} prototypes, by what their cells alone say about the class: {told} %')
 
 
+def _fit_upright(context: StageContext, model: SSANet) -> None:
+    """Sets the weights by which images are turned upright. Training images are taken to be upright."""
+    assert model.upright is not None
+
+    def read(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
+        assert model.upright is not None
+        features = orientation_features(model.upright, model.backbone, model.normalize(images))
+        return {'orientations': features.astype(jnp.float16)}
+
+    rows = _collect(context, model, read, len(context.dataset.train), 'looking for orientations')
+    set_weights(model.upright, fit_upright(rows.values['orientations']))
+
+
 def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> None:
     """Sets the weights of classifiers, and their share in the sum."""
-    active = context.active
+    active = context.active - {UPRIGHT}  # training images are upright
 
     def read(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
         features = model.extract_features(

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import PART_HEAD
+from ssanet_jax.models.groups import PART_HEAD, UPRIGHT
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 
@@ -37,7 +37,9 @@ def _check_fits(config: ConfigDict) -> None:
     model = config.model
     for stage in config.stages:
         groups = set(stage.train) if stage.get('fit') else set()
-        if groups - {'proposals'} and not model.standardize:
+        if UPRIGHT in groups and not model.get('upright'):
+            raise UserError(f'stage {stage.name!r} fits {UPRIGHT}: set config.model.upright=4')
+        if groups - {'proposals', UPRIGHT} and not model.standardize:
             raise UserError(f'stage {stage.name!r} fits classifiers: set config.model.standardize=True')
         if 'proposals' in groups and model.proposal == 'ranking':
             raise UserError(f"stage {stage.name!r} fits the proposals: set config.model.proposal='prototypes'")

@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import GROUPS, PART_HEAD, active_groups
+from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT, active_groups
 from ssanet_jax.runs.aliases import STAGE_FIELDS, upgrade_fields
 
 FROZEN = 'frozen'
@@ -27,7 +27,7 @@ FIELDS = (
     'cache',
     'fit',
 )
-FITTED_GROUPS = ('proposals', 'part_classifier', 'image_classifier', 'scale_mining')
+FITTED_GROUPS = ('proposals', 'part_classifier', 'image_classifier', 'scale_mining', UPRIGHT)
 
 
 def stage(
@@ -118,7 +118,7 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
     """Yields each problem of a stage with its cure, worded to follow 'stage NAME ...'."""
     if unknown := [field for field in stage if field not in FIELDS]:
         yield f'has an unknown field {unknown[0]!r}: choose from {", ".join(FIELDS)}'
-    groups = *GROUPS, PART_HEAD
+    groups = *GROUPS, PART_HEAD, UPRIGHT
     if unknown := [group for group in stage.train if group not in groups]:
         yield f'trains {unknown[0]!r}, which is not a group: choose from {", ".join(groups)}'
     if not stage.train:
@@ -133,6 +133,8 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
     fit = stage.get('fit', False)  # stages of earlier versions have no such field
     if fit and (unfit := [group for group in stage.train if group not in FITTED_GROUPS]):
         yield f'has fit=True, but {unfit[0]} cannot be fitted: choose from {", ".join(FITTED_GROUPS)}'
+    if not fit and UPRIGHT in stage.train:
+        yield f'trains {UPRIGHT}, which no loss trains: fit it in a stage with fit=True'
     if fit and stage.cache:
         yield f'has cache={stage.cache} and fit=True, which reads each view once: set its cache to 0'
     if not fit and not stage.learning_rate > 0:

@@ -184,7 +184,7 @@ def test_scores_are_those_of_the_boxes_best_first(image_network, image_outputs, 
 
 def feature_map(network, images):
     graph, params, stats = network
-    return jax.jit(lambda p, s, x: (lambda m: m.backbone(m._normalize(x)))(merge_model(graph, p, s)))(
+    return jax.jit(lambda p, s, x: (lambda m: m.backbone(m.normalize(x)))(merge_model(graph, p, s)))(
         params, stats, images
     )
 

@@ -196,3 +196,27 @@ def test_prototypes_have_no_ranking(tiny_config):
 def test_stages_that_cannot_be_fitted_are_refused(tiny_config, fields, words):
     with pytest.raises(UserError, match=words):
         check_stages((stage('fit', epochs=1, fit=True, **fields),), tiny_config.optimizer)
+
+
+def test_images_are_turned_upright(tiny_config, tmp_path):
+    """A fitted network predicts the same for an image and its quarter turn."""
+    config = fit_config(tiny_config)
+    config.model.upright = 4
+    config.stages[0].train = dict(proposals=1, image_classifier=1, scale_mining=1, upright=1)
+    train(config, tmp_path / 'run', Console(quiet=True))
+    run = load_run(tmp_path / 'run')
+    run.model.eval()
+    images = np.stack([load_dataset(config.data).test[i]['image'] for i in range(4)])
+    given = run.model(jnp.asarray(images), active=run.active)
+    turned = run.model(jnp.rot90(jnp.asarray(images), 1, (1, 2)), active=run.active)
+    np.testing.assert_allclose(turned.logits, given.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(turned.image_angle, (given.image_angle + 90) % 360)
+
+
+def test_orientations_are_fitted_not_trained(tiny_config):
+    with pytest.raises(UserError, match='upright, which no loss trains'):
+        check_stages((stage('a', epochs=1, learning_rate=0.1, train=dict(upright=1)),), tiny_config.optimizer)
+    config = fit_config(tiny_config)
+    config.stages[0].train = dict(upright=1)
+    with pytest.raises(UserError, match=r'config\.model\.upright=4'):
+        check_settings(config)
