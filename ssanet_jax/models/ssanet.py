@@ -383,6 +383,7 @@ class SSANet(nnx.Module):
     def _select_proposals(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Feature map `[B, h, w, C]` -> scores `[B, M]` and boxes `[B, M, 4]` of the best proposals, best first."""
         anchors = self._anchor_boxes()
+        assert isinstance(self.proposals, ProposalNetwork), "for proposal='ranking'"
         all_scores = self.proposals(feature_map[:, :: self.proposal_step, :: self.proposal_step])  # [B, A]
         select = lambda scores: top_boxes(scores, anchors, self.num_proposals, self.nms_iou)
         indices, boxes = jax.vmap(select)(jax.lax.stop_gradient(all_scores))  # [B, M], [B, M, 4]

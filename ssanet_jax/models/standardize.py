@@ -38,8 +38,8 @@ class StandardizedLinear(nnx.Module):
     """A linear classifier of standardized features; its parameters have the names of `nnx.Linear`."""
 
     def __init__(self, num_features: int, num_classes: int, *, rngs: nnx.Rngs):
-        linear = nnx.Linear(num_features, num_classes, rngs=rngs)
-        self.kernel, self.bias = linear.kernel, linear.bias
+        self.kernel = nnx.Linear(num_features, num_classes, use_bias=False, rngs=rngs).kernel
+        self.bias = nnx.Param(jnp.zeros(num_classes))
         self.standardize = Standardize(num_features)
 
     def __call__(self, features: jax.Array) -> jax.Array:
