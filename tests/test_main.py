@@ -47,8 +47,8 @@ CASES = {
     'no get_config': (['--config=tests/commands.py'], ['tests/commands.py has no get_config']),
     'no ConfigDict': (['--config={tmp}/dict.py'], ['dict.py returns no ConfigDict']),
     'no variants': (
-        ['--config=configs/folder.py:foo'],
-        ["configs/folder.py has no variants, such as 'foo'", '--config=configs/folder.py'],
+        ['--config=tests/tiny_config.py:foo'],
+        ["tests/tiny_config.py has no variants, such as 'foo'", '--config=tests/tiny_config.py'],
     ),
     'variant not given': (
         ['--config={tmp}/variant.py'],

@@ -99,7 +99,7 @@ def test_a_row_by_its_name():
         ('demo:ablation/oops', "no row 'oops': choose from backbone, parts, mac"),
         ('demo:global_pooling/op', 'never train proposals'),
         ('demo:best/op', "no variant 'best'"),
-        ('cars:paper/op', 'configs/cars.py has no variants'),
+        ('common:paper/op', 'configs/common.py has no variants'),
     ],
 )
 def test_wrong_names(choice, words):
