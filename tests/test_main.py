@@ -139,6 +139,7 @@ def make_folders(tmp: Path) -> None:
     for name in ('other', 'classes', 'untrained'):
         config = tiny_config.get_config()
         config.seed = 1 if name == 'other' else 0
+        config.model.geometry = 'standard'  # as training records it
         config.data.interpolation = 'bilinear'  # as the backbone asks
         claim_workdir(tmp / name, config, ('a', 'b') if name == 'classes' else CLASS_NAMES)
     for name in ('other', 'classes', 'damaged'):  # runs that have begun

@@ -11,7 +11,7 @@ from ssanet_jax.training.step import stage_losses
 
 BASES = {
     'paper': common.get_config,
-    'cub': cub.get_config,
+    'cub:lite0': cub.lite0,
     'cub:ablation': lambda: cub.get_config('ablation'),
     'demo': demo.get_config,
     'demo:ablation': lambda: demo.get_config('ablation'),
@@ -39,27 +39,27 @@ def test_every_row_can_be_trained(name, base):
 
 
 def test_the_base_configuration_is_not_changed():
-    base = cub.get_config()
+    base = cub.lite0()
     for name in ROWS:
         row_config(base, name)
-    assert base == cub.get_config()
+    assert base == cub.lite0()
 
 
 def test_stages_without_their_new_groups_are_removed():
-    names = lambda row: [stage.name for stage in row_config(cub.get_config(), row).stages]
+    names = lambda row: [stage.name for stage in row_config(cub.lite0(), row).stages]
     assert names('ssanet') == ['heads', 'scale_mining', 'oriented_pooling', 'part_tuning']
     assert names('dsm') == names('mac') == names('backbone') == ['heads', 'scale_mining', 'part_tuning']
     assert names('op') == names('ssanet')
 
 
 def test_a_head_replaces_scale_mining():
-    full, fixed = cub.get_config(), row_config(cub.get_config(), 'dsm_fixed')
+    full, fixed = cub.lite0(), row_config(cub.lite0(), 'dsm_fixed')
     for before, after in zip(full.stages, [*fixed.stages[:2], None, fixed.stages[2]]):
         if after is not None:
             assert after.train.get(PART_HEAD) == before.train.get('scale_mining')
     assert fixed.loss.weights.part_head == full.loss.weights.scale_mining
     # With SGD its learning rate depends on the length of its input; with AdamW, which adapts by itself, it does not.
-    assert row_config(cub.get_config(), 'spp').stages[0].train[PART_HEAD] < full.stages[0].train.scale_mining
+    assert row_config(cub.lite0(), 'spp').stages[0].train[PART_HEAD] < full.stages[0].train.scale_mining
     assert row_config(demo.get_config(), 'spp').stages[0].train[PART_HEAD] == 1
 
 
@@ -88,7 +88,7 @@ def test_rows_are_compared_with_existing_rows():
 
 def test_a_row_by_its_name():
     assert rows.get_config('demo:ablation/op') == row_config(demo.get_config('ablation'), 'op')
-    assert rows.get_config('cub/nts') == row_config(cub.get_config(), 'nts')
+    assert rows.get_config('cub:lite0/nts') == row_config(cub.lite0(), 'nts')
 
 
 @pytest.mark.parametrize(
