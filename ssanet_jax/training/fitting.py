@@ -9,6 +9,7 @@ Each classifier is fitted alone, so that none leans on another that reads the sa
 the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.progress import track
 
-from ssanet_jax.data.pipeline import num_steps, train_batches
+from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.groups import UPRIGHT
@@ -45,6 +46,7 @@ from ssanet_jax.training.upright_fit import fit_upright, orientation_features, s
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
 _MAX_MAPS = 1000  # images among whose cells parts are looked for
 _CELLS_PER_IMAGE = 50
+_PRINT_SECONDS = 15  # between lines about progress where there is no progress bar
 
 Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
 
@@ -55,6 +57,7 @@ class _Rows(NamedTuple):
     values: dict[str, np.ndarray]  # each [n, ...]
     labels: np.ndarray  # int32 [n]
     images: np.ndarray  # int32 [n], position of the image in the training set
+    unreadable: frozenset[int]  # positions of the images that could not be read, of this process
 
 
 def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any]:
@@ -116,8 +119,8 @@ def _discover_parts(context: StageContext, model: SSANet) -> None:
     chosen = select_parts(accuracy, places, model.num_parts - 1, part_cells)
     others = [index for index in range(len(accuracy)) if index not in chosen]
     parts.prototypes.set_value(jnp.asarray(clusters.prototypes[chosen + others]))
-    told = ', '.join(f'{100 * accuracy[index]:.0f}' for index in chosen)
-    context.print(f'parts of {len(accuracy)} prototypes, by what their cells alone say about the class: {told} %')
+    listed = ', '.join(f'{100 * accuracy[index]:.0f}' for index in chosen)
+    context.print(f'parts of {len(accuracy)} prototypes, by what their cells alone say about the class: {listed} %')
 
 
 def _fit_upright(context: StageContext, model: SSANet) -> None:
@@ -149,6 +152,8 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
 
     count = context.stage.epochs * len(context.dataset.train)
     rows = _collect(context, model, read, count, 'computing features')
+    for problem in list_unreadable(context.dataset.train, processes.gather_distinct(rows.unreadable)):
+        context.print(f'skipped: {problem}')
     num_classes = len(context.dataset.class_names)
     if 'part_classifier' in heads:
         # All parts share one classifier, which no prediction reads: it only trains the prototypes.
@@ -184,8 +189,8 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
     accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
     fused = 100 * (np.tensordot(shares, np.stack(scores), 1).argmax(1) == rows.labels).mean()
     names = ['image'] * ('image_classifier' in heads) + ['object', *map(str, range(1, model.num_parts))]
-    told = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
-    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {told}; together {fused:.1f} %')
+    listed = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
+    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {listed}; together {fused:.1f} %')
 
     if 'image_classifier' in heads:
         _set_linear(cast(StandardizedLinear, model.image_classifier), classifiers.pop(0))
@@ -224,15 +229,15 @@ def _set_linear(module: StandardizedLinear, classifier: LinearClassifier) -> Non
     module.bias.set_value(jnp.asarray(classifier.bias))
 
 
-def _collect(context: StageContext, model: SSANet, extract: Extract, count: int, told: str) -> _Rows:
+def _collect(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> _Rows:
     """All rows of `_batches` in one."""
-    batches = list(_batches(context, model, extract, count, told))
+    batches = list(_batches(context, model, extract, count, task))
     values = {name: np.concatenate([batch.values[name] for batch in batches]) for name in batches[0].values}
     labels, images = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ('labels', 'images'))
-    return _Rows(values, labels, images)
+    return _Rows(values, labels, images, frozenset().union(*(batch.unreadable for batch in batches)))
 
 
-def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, told: str) -> Iterator[_Rows]:
+def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> Iterator[_Rows]:
     """What `extract` finds in the first `count` augmented views of the training images, batch by batch."""
     graph, params, stats = split_model(optimize_for_inference(model))
     params, stats = sharding.replicate((params, stats), context.mesh)
@@ -250,11 +255,11 @@ def _batches(context: StageContext, model: SSANet, extract: Extract, count: int,
     )
     on_devices = sharding.prefetch_to_device(batches, context.mesh, ('image',))
     steps = min(steps, num_steps(-(-count // len(source)), len(source), data.batch_size))
-    context.print(f'{told}: {count} views of {len(source)} images')
+    context.print(f'{task}: {count} views of {len(source)} images')
     progress = track(
-        range(steps), told, console=context.console, transient=True, disable=not context.console.is_terminal
+        range(steps), task, console=context.console, transient=True, disable=not context.console.is_terminal
     )
-    left = count
+    left, last_print = count, time.monotonic()
     for number, (batch, images) in zip(progress, on_devices):
         if not number:
             processes.compile_together(call, params, stats, images['image'])
@@ -262,7 +267,11 @@ def _batches(context: StageContext, model: SSANet, extract: Extract, count: int,
         labels, indices = _gather_rows(batch['label']), _gather_rows(batch['index'])
         size = min(left, len(labels))
         left -= size
-        yield _Rows({name: value[:size] for name, value in found.items()}, labels[:size], indices[:size])
+        if not context.console.is_terminal and time.monotonic() - last_print > _PRINT_SECONDS:
+            context.print(f'{task}: {count - left} of {count} views')
+            last_print = time.monotonic()
+        unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
+        yield _Rows({name: value[:size] for name, value in found.items()}, labels[:size], indices[:size], unreadable)
 
 
 def _gather_rows(rows: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The closed-form stage on drawn birds: what it fits, that it agrees with scikit-like arithmetic, and its errors."""
 
+import dataclasses
 import io
 import json
 import re
@@ -15,9 +16,10 @@ from rich.console import Console
 
 from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.errors import UserError
+from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.run import load_run
+from ssanet_jax.training import loop
 from ssanet_jax.training.loop import train
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
@@ -137,6 +139,27 @@ def test_other_stages_can_follow(tiny_config, tmp_path):
     results = train(config, tmp_path / 'run', Console(quiet=True))
     stages = json.loads((tmp_path / 'run' / 'results.json').read_text())['stages']
     assert abs(stages['fit']['accuracy'] - results.accuracy) < 0.1
+
+
+def test_unreadable_images_are_replaced_and_named(tiny_config, tmp_path, monkeypatch):
+    config, said = fit_config(tiny_config), io.StringIO()
+    dataset = load_dataset(config.data)
+
+    class WithHole:
+        labels = dataset.train.labels
+
+        def __len__(self):
+            return len(dataset.train)
+
+        def __getitem__(self, index):
+            if index == 7:
+                raise UnreadableImage('bird 7 is torn')
+            return dataset.train[index]
+
+    torn = dataclasses.replace(dataset, train=WithHole())
+    monkeypatch.setattr(loop, 'load_dataset', lambda data: torn)
+    train(config, tmp_path / 'run', Console(file=said, width=200))
+    assert said.getvalue().count('skipped: bird 7 is torn') == 1
 
 
 @pytest.mark.parametrize('global_size', [0, 32])
