@@ -145,6 +145,14 @@ def fast() -> ConfigDict:
     return config
 
 
+def upright() -> ConfigDict:
+    """`prototypes` of images that are first turned upright by a quarter turn."""
+    config = prototypes()
+    config.model.update(upright=4, upright_size=224)
+    config.stages[0].train.upright = 1.0
+    return config
+
+
 def random() -> ConfigDict:
     """`prototypes` with boxes of the same number and sizes at random places: what more views alone bring."""
     config = prototypes()
@@ -161,7 +169,7 @@ def backbone() -> ConfigDict:
 
 def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     """The variants that `configs/cub.py`, `cars.py`, `aircraft.py` and `folder.py` share."""
-    return dict(prototypes=prototypes, fast=fast, random=random, backbone=backbone)
+    return dict(prototypes=prototypes, fast=fast, upright=upright, random=random, backbone=backbone)
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@
 The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jpg`. In the latter case
 `config.data.split_seed` draws a fifth of each class as test images. docs/datasets.md describes the CSV file.
 
-The settings and the variants `fast`, `backbone` and `random` are those of `configs/cub.py`; `lite0` is its paper-like
+The settings and the variants `fast`, `upright`, `backbone` and `random` are those of `configs/cub.py`; `lite0` is its paper-like
 training at 224.
 """
 
