@@ -80,10 +80,12 @@ def picture_names(files: list[Path]) -> dict[Path, str]:
 def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
     """The line of one image: boxes are `[y0, x0, y1, x1]` in pixels of the image, one per part.
 
-    `scale` and `orientation` are empty where the network chooses none. `angle`, the degrees by which the image was
+    `scale` and `orientation` are empty where the network chooses none. `present`, whether each part is to be seen, is
+    only there for a network that knows. `angle`, the degrees by which the image was
     turned upright, clockwise, is only there for a network that turns images.
     """
     angle = {} if prediction.angle is None else {'angle': prediction.angle}
+    present = {'present': list(prediction.present)} if prediction.present else {}
     return {
         'file': prediction.path,
         'class': prediction.label,
@@ -91,6 +93,7 @@ def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
         'boxes': prediction.boxes.astype(float).round(1).tolist(),
         'scale': [round(float(scale), 4) for scale in prediction.scales],
         'orientation': list(prediction.orientations),
+        **present,
         **angle,
     }
 

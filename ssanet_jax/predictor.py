@@ -217,6 +217,7 @@ class Predictor:
                 image=given.image,
                 input_boxes=boxes,
                 input_proposals=proposals,
+                present=tuple(outputs.present[i].tolist()) if outputs.present is not None else (),
                 angle=float(outputs.image_angle[i]) if outputs.image_angle is not None else None,
             )
 

@@ -49,6 +49,7 @@ class Prediction:
     image: np.ndarray = dataclasses.field(repr=False)  # uint8 [S, S, 3], the network's input
     input_boxes: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], `boxes` in pixels of that input
     input_proposals: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], the parts before scale mining
+    present: tuple[bool, ...] = ()  # whether each part is to be seen; empty if the network does not know
     angle: float | None = None  # degrees, clockwise, by which the image was turned upright; None if it is not turned
 
     @property
@@ -76,6 +77,7 @@ class Prediction:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """The prediction in plain Python types, for JSON; of the probabilities, those of the `top` best classes."""
         angle = {} if self.angle is None else {'angle': self.angle}
+        present = {'present': list(self.present)} if self.present else {}
         return {
             'path': self.path,
             'label': self.label,
@@ -86,6 +88,7 @@ class Prediction:
             'scales': self.scales.astype(float).round(4).tolist(),
             'orientations': list(self.orientations),
             'evidence': dataclasses.asdict(self.evidence) | {'parts': list(self.evidence.parts)},
+            **present,
             **angle,
         }
 

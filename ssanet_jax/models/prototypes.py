@@ -28,8 +28,16 @@ class LocatedParts(NamedTuple):
 
     boxes: jax.Array  # [B, K, 4], squares in pixels of the image, within the image if they fit
     scores: jax.Array  # [B, K], how well each fits: a cosine; 1 for the object
-    present: jax.Array  # bool [B, K], whether the prototype is the best one of any cell of the object
+    present: jax.Array  # bool [B, K], whether the score reaches the part's threshold; the object always is
     attention: jax.Array  # [B, h, w, K], >= 0, sums to 1 over the cells
+
+
+class LocalFeatures(NamedTuple):
+    """What each of J prototypes sees where it fits best."""
+
+    features: jax.Array  # float32 [B, J, C], the mean of the 3 x 3 cells there
+    cells: jax.Array  # int32 [B, J, 2], row and column
+    scores: jax.Array  # [B, J], the mean cosine of these cells and the prototype
 
 
 class PrototypeParts(nnx.Module):
@@ -49,6 +57,8 @@ class PrototypeParts(nnx.Module):
         self.mean = nnx.Param(jnp.zeros(num_features))
         self.projection = nnx.Param(init(rngs.params(), (num_features, PROTOTYPE_LENGTH)))
         self.prototypes = nnx.Param(init(rngs.params(), (count, PROTOTYPE_LENGTH)))  # the first K - 1 are the parts
+        # The least score of a part that is there; -1 takes every part as present.
+        self.threshold = nnx.BatchStat(jnp.full(num_parts - 1, -1.0))
         self.num_parts, self.part_size, self.random = num_parts, part_size, random
 
     def __call__(self, feature_map: jax.Array, image_size: int, center: float, stride: float) -> LocatedParts:
@@ -74,12 +84,11 @@ class PrototypeParts(nnx.Module):
         assignment = jax.nn.softmax(similarity / _TEMPERATURE, -1) * mask[..., None]  # [B, h, w, J]
         weights = jnp.concatenate([mask[..., None].astype(assignment.dtype), assignment[..., :count]], -1)
         attention = weights / (weights.sum((1, 2), keepdims=True) + 1e-6)
-        wins = (similarity.argmax(-1)[..., None] == jnp.arange(count)) & mask[..., None]  # [B, h, w, K - 1]
         ones = jnp.ones((len(boxes), 1))
         return LocatedParts(
             boxes=boxes,
             scores=jnp.concatenate([ones, scores[:, :count]], 1),
-            present=jnp.concatenate([ones > 0, wins.any((1, 2))], 1),
+            present=jnp.concatenate([ones > 0, scores[:, :count] >= self.threshold[...]], 1),
             attention=attention,
         )
 
@@ -88,18 +97,12 @@ class PrototypeParts(nnx.Module):
         projected = (feature_map.astype(jnp.float32) - self.mean[...]) @ self.projection[...]
         return _unit(projected) @ _unit(self.prototypes[...]).T
 
-    def local_features(self, feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What each prototype sees at its place.
-
-        Args:
-          feature_map: `[B, h, w, C]`.
-
-        Returns:
-          The mean of the 3 x 3 cells there, float32 `[B, J, C]`, and the cell, int32 `[B, J, 2]`, row and column.
-        """
-        cells, _ = best_cells(self.similarity(feature_map), foreground(feature_map))
+    def local_features(self, feature_map: jax.Array) -> LocalFeatures:
+        """What each of the J prototypes sees at its place: `[B, h, w, C]` -> `LocalFeatures`."""
+        cells, scores = best_cells(self.similarity(feature_map), foreground(feature_map))
         smooth = _mean_3x3(feature_map.astype(jnp.float32))
-        return jax.vmap(lambda cells, smooth: smooth[cells[:, 0], cells[:, 1]])(cells, smooth), cells
+        features = jax.vmap(lambda cells, smooth: smooth[cells[:, 0], cells[:, 1]])(cells, smooth)
+        return LocalFeatures(features, cells, scores)
 
 
 def foreground(feature_map: jax.Array) -> jax.Array:

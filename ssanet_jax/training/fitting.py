@@ -27,7 +27,7 @@ from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.groups import UPRIGHT
 from ssanet_jax.models.inference import optimize_for_inference
-from ssanet_jax.models.prototypes import PrototypeParts, foreground
+from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.training.context import StageContext
@@ -46,6 +46,7 @@ from ssanet_jax.training.upright_fit import fit_upright, orientation_features, s
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
 _MAX_MAPS = 1000  # images among whose cells parts are looked for
 _CELLS_PER_IMAGE = 50
+_HIDDEN_SHARE = 0.02  # of the training images, in which a part is taken to be hidden
 _PRINT_SECONDS = 15  # between lines about progress where there is no progress bar
 
 Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
@@ -106,12 +107,13 @@ def _discover_parts(context: StageContext, model: SSANet) -> None:
     graph, state = nnx.split(parts)
 
     @jax.jit
-    def read(feature_map: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def read(feature_map: jax.Array) -> LocalFeatures:
         return nnx.merge(graph, state).local_features(feature_map)
 
     batch_size = context.config.data.batch_size
     batches = [seen.values['map'][start : start + batch_size] for start in range(0, len(seen.labels), batch_size)]
-    features, places = (np.concatenate(each) for each in zip(*(jax.device_get(read(batch)) for batch in batches)))
+    found = [jax.device_get(read(batch)) for batch in batches]
+    features, places, scores = (np.concatenate(each) for each in zip(*found))
     num_classes = len(context.dataset.class_names)
     accuracy = information(features, seen.labels, num_classes, l2=0.2, seed=seed)
     stride = model.backbone.stride * model.image_size / model.global_size
@@ -119,6 +121,7 @@ def _discover_parts(context: StageContext, model: SSANet) -> None:
     chosen = select_parts(accuracy, places, model.num_parts - 1, part_cells)
     others = [index for index in range(len(accuracy)) if index not in chosen]
     parts.prototypes.set_value(jnp.asarray(clusters.prototypes[chosen + others]))
+    parts.threshold.set_value(jnp.asarray(np.quantile(scores[:, chosen], _HIDDEN_SHARE, axis=0), jnp.float32))
     listed = ', '.join(f'{100 * accuracy[index]:.0f}' for index in chosen)
     context.print(f'parts of {len(accuracy)} prototypes, by what their cells alone say about the class: {listed} %')
 

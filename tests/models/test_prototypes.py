@@ -79,12 +79,10 @@ def test_parts_follow_a_mirrored_map():
 def test_a_part_that_is_not_there_is_not_present():
     hidden = scene(PLACES[:1])  # the second prototype has no cells
     module = parts_module(DIRECTIONS, 3)
-    # Give the object's own cells a prototype, so that something wins them.
-    values = np.array(module.prototypes[...])
-    values[2] = 0
-    values[2, CHANNELS - 1] = 1
-    module.prototypes.set_value(jnp.asarray(values))
+    assert np.asarray(locate(module, hidden[None]).present).all()  # without a threshold
+    module.threshold.set_value(jnp.full(2, 0.5))
     assert np.asarray(locate(module, hidden[None]).present).tolist() == [[True, True, False]]
+    assert np.asarray(locate(module, scene(PLACES)[None]).present).all()
 
 
 def test_foreground_is_the_connected_region_of_the_strongest_cell():

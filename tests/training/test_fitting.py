@@ -84,6 +84,17 @@ def test_the_run_can_be_read_back_and_predicts_what_was_measured(fitted):
     assert np.mean(correct) == pytest.approx(results.accuracy, abs=1e-6)
 
 
+def test_a_part_is_hidden_in_few_images(fitted):
+    """The thresholds are a low quantile of the training images' scores; the object is always there."""
+    config, workdir, _, _ = fitted
+    source = load_dataset(config.data).train
+    predictions = Predictor.from_run(load_run(workdir)).predict([source[i]['image'] for i in range(len(source))])
+    present = np.array([each.present for each in predictions])
+    assert present.shape == (len(source), 3)
+    assert present[:, 0].all()
+    assert 0.8 < present[:, 1:].mean() < 1
+
+
 def test_the_same_command_again_fits_nothing(fitted):
     config, workdir, results, _ = fitted
     said = io.StringIO()
