@@ -162,3 +162,18 @@ def test_the_largest_candidate_contains_all_others(boxes, scales):
     found = np.array(scale(boxes, scales=scales, alpha=1.26))
     assert (found[..., :2] >= largest_candidate(found)[:, None, :2] - 1e-2).all()
     assert (found[..., 2:] <= largest_candidate(found)[:, None, 2:] + 1e-2).all()
+
+
+def test_centered_candidates_keep_the_center():
+    boxes = np.float32([[[10, 20, 30, 60], [0, 0, 8, 8]]])  # [1, 2, 4]
+    found = np.asarray(candidates.centered_candidates(boxes, 3, 2.0))
+    expected = [
+        [[15, 30, 25, 50], [10, 20, 30, 60], [0, 0, 40, 80]],
+        [[2, 2, 6, 6], [0, 0, 8, 8], [-4, -4, 12, 12]],
+    ]
+    chex.assert_trees_all_close(found, np.float32([expected]), rtol=1e-6)
+
+
+def test_centered_candidates_refuse_an_even_number():
+    with pytest.raises(ValueError, match='odd'):
+        candidates.centered_candidates(np.zeros((1, 4), np.float32), 2, 2.0)

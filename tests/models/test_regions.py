@@ -223,3 +223,26 @@ def test_gradient_of_the_image_against_finite_differences(stride, samples):
         numeric[index] = slow(image + step) - slow(image - step)
     assert np.abs(numeric).max() > 0.1
     np.testing.assert_allclose(gradient, numeric, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0, 20, width=32), st.floats(0, 20, width=32), st.floats(4, 60, width=32))
+def test_crop_equals_jax_antialiased_scaling(y, x, side):
+    """Against `jax.image.scale_and_translate`, for boxes inside the image, enlarged as well as shrunk."""
+    image, size = normal(0, 80, 80, 2), 16
+    box = np.float32([y, x, y + side, x + side])
+    scale = size / (box[2:] - box[:2])
+    expected = jax.image.scale_and_translate(
+        image, (size, size, 2), (0, 1), scale, -box[:2] * scale, method='linear', antialias=True
+    )
+    chex.assert_trees_all_close(regions.crop(image, box[None], size)[0], expected, atol=2e-3)
+
+
+def test_crop_of_the_whole_image_at_its_size_is_the_image():
+    image = normal(0, 12, 12, 3)
+    chex.assert_trees_all_close(regions.crop(image, np.float32([[0, 0, 12, 12]]), 12)[0], image, atol=1e-5)
+
+
+def test_crop_repeats_the_border():
+    image = np.ones((8, 8, 1), np.float32)
+    chex.assert_trees_all_close(regions.crop(image, np.float32([[-4, -4, 12, 12]]), 8)[0], image, atol=1e-6)
