@@ -1,6 +1,7 @@
 """SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can run.
 
-@@EXPECT@@
+Expect 0.844 on CUB-50, the first 50 classes (seeds 0 and 1: 0.8445, 0.8438; the image alone: 0.8179, 0.8164), in about
+12 minutes on two CPU cores shared with other jobs (docs/results.md).
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 

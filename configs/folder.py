@@ -1,6 +1,7 @@
 """SSANet on your own images: a folder per class, or a CSV file that lists the images.
 
-@@FOLDER@@
+Expect about 0.2 s per training image on two CPU cores, twice for its two augmented views. The accuracy depends on the
+images.
 
     python -m ssanet_jax.main --config=configs/folder.py --workdir=runs/screws --config.data.dir=screws
 
