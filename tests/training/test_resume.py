@@ -98,6 +98,7 @@ def test_what_a_run_leaves(finished_run, tiny_config):
     content = json.loads((workdir / 'config.json').read_text())
     # As the backbone asks.
     tiny_config.data.update(interpolation='bilinear', mean=(127.5,) * 3, std=(127.5,) * 3)
+    tiny_config.model.geometry = 'standard'
     assert content['config'] == json.loads(tiny_config.to_json_best_effort()) and len(content['class_names']) == 16
     assert [committed(workdir, name) for name in results['stages']] == [[15, 16], [6, 8], [6, 8]]
     assert all(list((workdir / name).glob('events.out.tfevents*')) for name in results['stages'])
