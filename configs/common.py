@@ -237,7 +237,14 @@ def get_config() -> ConfigDict:
         dict(
             # 'mac' is the paper's lambda. A weight of 0 turns a loss off.
             weights=dict(
-                image=1.0, parts=1.0, mac=0.5, ranking=1.0, scale_mining=1.0, oriented_pooling=1.0, part_head=1.0
+                image=1.0,
+                parts=1.0,
+                mac=0.5,
+                ranking=1.0,
+                scale_mining=1.0,
+                oriented_pooling=1.0,
+                part_head=1.0,
+                fusion=0.0,  # the loss of the sum of all heads
             ),
             mac_temperature=1.0,
             mac_reduction='mean',  # or sum, as printed

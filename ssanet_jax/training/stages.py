@@ -2,15 +2,20 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
+from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones.base import Backbone
 from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT, active_groups
 from ssanet_jax.runs.aliases import STAGE_FIELDS, upgrade_fields
+
+Path = tuple[Any, ...]  # the keys of an array in a tree, the group first
 
 FROZEN = 'frozen'
 OPTIMIZERS = ('sgd', 'adamw')
@@ -24,6 +29,7 @@ FIELDS = (
     'milestones',
     'warmup_epochs',
     'freeze_batch_norm',
+    'trainable_backbone_layers',
     'cache',
     'fit',
 )
@@ -40,6 +46,7 @@ def stage(
     milestones: Sequence[int] = (60,),
     warmup_epochs: float = 0.0,
     freeze_batch_norm: bool = False,
+    trainable_backbone_layers: int = 0,
     cache: int = 0,
     fit: bool = False,
     **old_names: Any,
@@ -58,6 +65,8 @@ def stage(
       warmup_epochs: epochs of linear warm-up from zero.
       freeze_batch_norm: BatchNorm uses its running statistics and does not update them, also in groups that train.
         This protects a pretrained backbone from the noise of small batches.
+      trainable_backbone_layers: number of layers of the backbone that train if it does, counted from the last; 0 trains
+        all. A layer is all blocks of one resolution (`Backbone.layer_index`). The others are frozen like a group.
       cache: number of augmented views per image whose features are computed once and kept on disk, for a stage that
         trains only heads (`training/feature_cache.py`); 0 computes features in every epoch.
       fit: fit the groups in closed form to `epochs` augmented views of each image (`training/fitting.py`), instead of
@@ -85,6 +94,7 @@ def stage(
             milestones=tuple(milestones),
             warmup_epochs=float(warmup_epochs),
             freeze_batch_norm=fields['freeze_batch_norm'],
+            trainable_backbone_layers=trainable_backbone_layers,
             cache=cache,
             fit=fit,
         )
@@ -137,6 +147,11 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
         yield f'trains {UPRIGHT}, which no loss trains: fit it in a stage with fit=True'
     if fit and stage.cache:
         yield f'has cache={stage.cache} and fit=True, which reads each view once: set its cache to 0'
+    layers = stage.get('trainable_backbone_layers', 0)
+    if layers < 0:
+        yield f'has trainable_backbone_layers {layers}: give a number from 1, or 0 to train all'
+    if layers and 'backbone' not in stage.train:
+        yield f'has trainable_backbone_layers {layers}, but does not train the backbone: add it to train, or set 0'
     if not fit and not stage.learning_rate > 0:
         yield f'has learning_rate {stage.learning_rate}: set it above 0'
     if not 0 <= stage.warmup_epochs <= stage.epochs:
@@ -177,16 +192,46 @@ def learning_rate(stage: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, stage.learning_rate, warmup), main], [warmup])
 
 
-def make_optimizer(stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float) -> optax.GradientTransformation:
+def make_trains(stage: ConfigDict, backbone: Backbone, params: Mapping[str, Any]) -> Callable[[Path], bool]:
+    """Which parameters and BatchNorm statistics a stage trains.
+
+    Args:
+      stage: the stage.
+      backbone: the network's.
+      params: parameters by group.
+
+    Returns:
+      The path of an array, group first -> whether the stage trains it.
+
+    Raises:
+      UserError: the backbone has fewer layers than the stage trains.
+    """
+    count = stage.get('trainable_backbone_layers', 0)
+    if not count:
+        return lambda path: path[0] in stage.train
+    num_layers = 1 + max(map(backbone.layer_index, flatten_dict(params['backbone'])))
+    if count > num_layers:
+        raise UserError(
+            f'stage {stage.name!r} has trainable_backbone_layers {count}, and the backbone has {num_layers} layers: '
+            f'give at most {num_layers}, or 0 to train all'
+        )
+    first = num_layers - count
+    return lambda path: path[0] in stage.train and (path[0] != 'backbone' or backbone.layer_index(path[1:]) >= first)
+
+
+def make_optimizer(
+    stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float, trains: Callable[[Path], bool]
+) -> optax.GradientTransformation:
     """The optimizer of a stage, for parameters `{group: tree}`.
 
-    Groups that the stage does not train get zero updates and have no optimizer state.
+    Parameters that the stage does not train get zero updates and have no optimizer state.
 
     Args:
       stage: the stage.
       optimizer: the `config.optimizer` section. 'sgd' has momentum and adds the weight decay to
         the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
       steps_per_epoch: converts epochs to steps in the learning rate schedule.
+      trains: see `make_trains`.
     """
     base = learning_rate(stage, steps_per_epoch)
 
@@ -199,12 +244,26 @@ def make_optimizer(stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: fl
         )
 
     transforms = {group: transform(factor) for group, factor in stage.train.items()}
-    labels = lambda params: {group: group if group in stage.train else FROZEN for group in params}
+
+    def labels(params: Mapping[str, Any]) -> dict[str, Any]:
+        found = path_aware_map(lambda path, _: path[0] if trains(path) else FROZEN, params)
+        # One label for a group that trains or is frozen as a whole, so that its state is that of earlier versions.
+        return {
+            group: tree if len(set(jax.tree.leaves(tree))) > 1 else jax.tree.leaves(tree)[0]
+            for group, tree in found.items()
+        }
+
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
 
 
-def split_groups(params: Mapping[str, Any], stage: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits parameters by group into `(trained, frozen)`."""
-    trained = {group: tree for group, tree in params.items() if group in stage.train}
-    frozen = {group: tree for group, tree in params.items() if group not in stage.train}
-    return trained, frozen
+def split_params(params: Mapping[str, Any], trains: Callable[[Path], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits parameters by group into `(trained, frozen)`, trees of the same kind with other leaves."""
+    flat = flatten_dict(params)
+    trained = {path: leaf for path, leaf in flat.items() if trains(path)}
+    frozen = {path: leaf for path, leaf in flat.items() if not trains(path)}
+    return unflatten_dict(trained), unflatten_dict(frozen)
+
+
+def merge_params(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `split_params`."""
+    return unflatten_dict(flatten_dict(frozen) | flatten_dict(trained))

@@ -19,7 +19,7 @@ from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.training.stages import learning_rate, make_optimizer, split_groups
+from ssanet_jax.training.stages import learning_rate, make_optimizer, make_trains, merge_params, split_params
 
 
 class Loss(NamedTuple):
@@ -41,6 +41,7 @@ LOSSES = {
     'scale_mining': _loss('proposals', 'scale_mining', trains=('backbone', 'scale_mining')),
     'oriented_pooling': _loss('proposals', 'oriented_pooling', trains=('backbone', 'oriented_pooling')),
     PART_HEAD: _loss('proposals', PART_HEAD, trains=('backbone', PART_HEAD)),
+    'fusion': _loss(trains=('backbone', 'image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD)),
 }
 _READ_PROPOSAL_FEATURES = {'parts', 'mac', 'ranking'}  # losses that read `Outputs.part_features`
 
@@ -87,7 +88,7 @@ def stage_losses(active: Collection[str], trained: Collection[str], weights: Con
     return {
         name: weights[name]
         for name, loss in LOSSES.items()
-        if weights[name] and loss.needs <= set(active) and loss.trains & set(trained)
+        if weights.get(name) and loss.needs <= set(active) and loss.trains & set(trained)
     }
 
 
@@ -131,6 +132,8 @@ def compute_losses(
         values['oriented_pooling'] = image_loss(outputs.oriented_logits)
     if PART_HEAD in names:
         values[PART_HEAD] = image_loss(outputs.head_logits)
+    if 'fusion' in names:
+        values['fusion'] = image_loss(outputs.logits)  # of the sum of all heads, which is the prediction
     return values
 
 
@@ -139,8 +142,8 @@ def make_train_step(
 ) -> tuple[optax.GradientTransformation, Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]]:
     """The optimizer of a stage and its compiled step.
 
-    The gradient is taken with respect to the groups that train, so the program has no backward pass through a frozen
-    backbone. A frozen group also keeps its BatchNorm statistics.
+    The gradient is taken with respect to what trains, so the program has no backward pass through a frozen backbone, or
+    through its frozen layers. What is frozen also keeps its BatchNorm statistics.
 
     Args:
       model: gives the structure; its arrays and its mode are neither read nor changed.
@@ -156,12 +159,14 @@ def make_train_step(
     Raises:
       UserError: the stage has no loss.
     """
-    graph, _, _ = split_model(_in_training_mode(model, () if stage.freeze_batch_norm else stage.train))
+    _, params, _ = split_model(model)
+    trains = make_trains(stage, model.backbone, params)
+    graph, _, _ = split_model(_in_training_mode(model, (lambda _: False) if stage.freeze_batch_norm else trains))
     weights = stage_losses(active, stage.train, config.loss.weights)
     if not weights:
         raise UserError(f'stage {stage.name!r} has no loss: raise one of config.loss.weights, or train another group')
     rate = learning_rate(stage, steps_per_epoch)
-    optimizer = make_optimizer(stage, config.optimizer, steps_per_epoch)
+    optimizer = make_optimizer(stage, config.optimizer, steps_per_epoch, trains)
     extract_features = partial(
         SSANet.extract_features,
         active=active,
@@ -170,7 +175,7 @@ def make_train_step(
     )
 
     def loss(trained, frozen, stats, batch, step):
-        network = merge_model(graph, {**trained, **frozen}, stats)
+        network = merge_model(graph, merge_params(trained, frozen), stats)
         features = batch['features'] if 'features' in batch else extract_features(network, batch['image'])
         dropout = jax.random.fold_in(jax.random.key(np.uint32(config.seed)), step)
         outputs = network.classify(features, active=active, dropout=dropout)
@@ -183,20 +188,20 @@ def make_train_step(
 
     def train_step(state, batch):
         batch = sharding.constrain_batch(batch, mesh)
-        trained, frozen = split_groups(state.params, stage)
+        trained, frozen = split_params(state.params, trains)
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(trained, frozen, state.stats, batch, state.step)
-        # The optimizer expects every group. The update of a frozen one is zero and unused: the compiler drops it.
-        whole = {**gradients, **jax.tree.map(jnp.zeros_like, frozen)}
+        # The optimizer expects every parameter. The update of a frozen one is zero and unused: the compiler drops it.
+        whole = merge_params(gradients, jax.tree.map(jnp.zeros_like, frozen))
         every_update: Any
         every_update, opt = optimizer.update(whole, state.opt, state.params)
-        updates, _ = split_groups(every_update, stage)
+        updates, _ = split_params(every_update, trains)
         for group in trained:
             metrics[f'gradient_norm/{group}'] = optax.tree.norm(gradients[group])
             metrics[f'update_norm/{group}'] = optax.tree.norm(updates[group])
             metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
             metrics[f'learning_rate/{group}'] = stage.train[group] * rate(state.step)
         changed: Any = optax.apply_updates(trained, updates)
-        params = {**frozen, **changed}
+        params = merge_params(changed, frozen)
         state = TrainState(params, stats, opt, state.step + 1)
         # With the shardings of the input, or the next step would compile again.
         shardings = sharding.state_shardings(state, mesh, config.mesh.shard_heads)
@@ -205,8 +210,8 @@ def make_train_step(
     return optimizer, jax.jit(train_step, donate_argnums=0)
 
 
-def _in_training_mode(model: SSANet, groups: Collection[str]) -> SSANet:
-    """A view of a model whose BatchNorm uses batch statistics in these groups and running statistics elsewhere."""
-    trains = lambda path, _: bool(path) and path[0] in groups
+def _in_training_mode(model: SSANet, trains: Callable[[tuple[Any, ...]], bool]) -> SSANet:
+    """A view of a model whose BatchNorm uses batch statistics where it trains and running statistics elsewhere."""
     model = nnx.view(model, use_running_average=True, raise_if_not_found=False)
-    return nnx.view(model, only=trains, use_running_average=False, raise_if_not_found=False)
+    only = lambda path, _: bool(path) and trains(path)
+    return nnx.view(model, only=only, use_running_average=False, raise_if_not_found=False)

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.groups import GROUPS, active_groups
 from ssanet_jax.training import stages
 from ssanet_jax.training.stages import stage
@@ -45,6 +48,11 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
             "'results.json' has a name .*: use letters, digits and _",
         ),  # another file of the run
         ((new_stage(name='../first'),), 'use letters, digits and _'),
+        ((new_stage(trainable_backbone_layers=-1),), 'trainable_backbone_layers -1: give a number from 1'),
+        (
+            (new_stage(train=dict(proposals=1), trainable_backbone_layers=1),),
+            'trainable_backbone_layers 1, but does not train the backbone',
+        ),
     ],
 )
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
@@ -124,12 +132,16 @@ FACTORS = {'backbone': 1.0, 'proposals': 0.2}
 STEPS, EPOCH_STEPS, MOMENTUM, DECAY = 7, 2, 0.9, 0.05
 
 
+def trains(path):
+    return path[0] in FACTORS
+
+
 class OptimizerVariants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_sgd_by_torchs_rule(self):
         """SGD as in PyTorch: v <- m v + g + decay p, p <- p - rate factor v."""
         table = new_stage(train=FACTORS, milestones=(1, 2))
-        transform = stages.make_optimizer(table, optimizer('sgd', MOMENTUM, DECAY), EPOCH_STEPS)
+        transform = stages.make_optimizer(table, optimizer('sgd', MOMENTUM, DECAY), EPOCH_STEPS, trains)
         params = parameters()
         state = transform.init(params)
         update = self.variant(transform.update)
@@ -154,7 +166,7 @@ class OptimizerVariants(chex.TestCase):
 def test_adamw_decays_apart_from_the_gradient():
     """AdamW: p <- p - rate factor (m^ / (sqrt(v^) + 1e-8) + decay p), with bias-corrected m^ and v^."""
     transform = stages.make_optimizer(
-        new_stage(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS
+        new_stage(train=FACTORS, schedule='constant'), optimizer('adamw', 0.8, DECAY), EPOCH_STEPS, trains
     )
     params, expected = parameters(), parameters()
     state, update = transform.init(params), jax.jit(transform.update)
@@ -175,7 +187,7 @@ def test_adamw_decays_apart_from_the_gradient():
 
 
 def test_frozen_leaves_get_no_update_and_hold_no_state():
-    transform = stages.make_optimizer(new_stage(train=FACTORS), optimizer(), EPOCH_STEPS)
+    transform = stages.make_optimizer(new_stage(train=FACTORS), optimizer(), EPOCH_STEPS, trains)
     params = parameters()
     state = transform.init(params)
     # Momentum for the three leaves that train, and a counter for each of the two schedules.
@@ -186,7 +198,40 @@ def test_frozen_leaves_get_no_update_and_hold_no_state():
     assert np.all(updates['backbone']['kernel'])
 
 
-def test_split_groups_takes_every_group_once():
-    trained, frozen = stages.split_groups(parameters(), new_stage(train=FACTORS))
+def test_params_are_split_and_merged_without_loss():
+    trained, frozen = stages.split_params(parameters(), trains)
     assert trained.keys() == {'backbone', 'proposals'} and frozen.keys() == {'scale_mining'}
-    chex.assert_trees_all_equal({**trained, **frozen}, parameters())
+    chex.assert_trees_all_equal(stages.merge_params(trained, frozen), parameters())
+
+
+@pytest.mark.parametrize('name', ['efficientnet_lite0', 'resnet18', 'convnext_tiny'])
+def test_only_the_last_layers_of_the_backbone_train(name):
+    """A layer is what lies between two halvings: by the names that torchvision and timm give their blocks."""
+    shapes = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))
+    tree = nnx.to_pure_dict(nnx.state(shapes, nnx.Param))
+    params = {'backbone': tree, 'image_classifier': {'kernel': np.zeros(3)}, 'proposals': {'bias': np.zeros(3)}}
+    table = new_stage(train=dict(backbone=1, image_classifier=1), trainable_backbone_layers=1)
+    chosen = stages.make_trains(table, shapes, params)
+    trained = {path for path in flatten_dict(params) if chosen(path)}
+    first = {  # of each family: the top-level entries of its last layer
+        'efficientnet_lite0': {('blocks', i) for i in range(11, 16)} | {('head',), ('head_norm',)},
+        'resnet18': {('stages', 3)},
+        'convnext_tiny': {('stages', 3), ('shrinks', 2), ('head_norm',)},
+    }[name]
+    in_last = lambda path: any(path[1 : 1 + len(entry)] == entry for entry in first)
+    backbone = {path for path in flatten_dict(params) if path[0] == 'backbone' and in_last(path)}
+    assert backbone and trained == backbone | {('image_classifier', 'kernel')}
+
+    shapes = jax.tree.map(lambda leaf: np.shape(leaf), params)
+    state = stages.make_optimizer(table, optimizer(), EPOCH_STEPS, chosen).init(params)
+    momentum = [leaf.shape for leaf in jax.tree.leaves(state) if np.ndim(leaf)]
+    assert len(momentum) == sum(bool(flatten_dict(shapes)[path]) for path in trained)  # and none for frozen layers
+
+
+def test_more_layers_than_the_backbone_has_are_refused():
+    shapes = nnx.eval_shape(lambda: build_backbone('resnet18', nnx.Rngs(0)))
+    params = {'backbone': nnx.to_pure_dict(nnx.state(shapes, nnx.Param))}
+    for count in (1, 4):
+        stages.make_trains(new_stage(trainable_backbone_layers=count), shapes, params)
+    with pytest.raises(UserError, match="'first' has trainable_backbone_layers 5, and the backbone has 4 layers"):
+        stages.make_trains(new_stage(trainable_backbone_layers=5), shapes, params)

@@ -243,7 +243,8 @@ def test_losses_of_other_tables():
     (row,) = common.global_pooling()
     assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS) == {'image': 1.0}
     (row,) = common.joint()
-    assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS).keys() == set(ALL_WEIGHTS) - {'part_head'}
+    heads = set(ALL_WEIGHTS) - {'part_head', 'fusion'}
+    assert steps.stage_losses(set(row.train), row.train, ALL_WEIGHTS).keys() == heads
     groups = (*(set(row.train) - {'scale_mining', 'oriented_pooling'}), 'part_head')  # a baseline
     expected = {'image', 'parts', 'mac', 'ranking', 'part_head'}
     assert steps.stage_losses(groups, groups, ALL_WEIGHTS).keys() == expected
@@ -257,7 +258,15 @@ def test_losses_of_other_tables():
     }
     # Parts without scale mining: the losses that need it are out.
     groups = ('backbone', 'proposals', 'part_classifier', 'oriented_pooling')
-    assert steps.stage_losses(groups, groups, ALL_WEIGHTS).keys() == {'parts', 'mac', 'ranking', 'oriented_pooling'}
+    expected = {'parts', 'mac', 'ranking', 'oriented_pooling'}
+    assert steps.stage_losses(groups, groups, ALL_WEIGHTS).keys() == expected
+
+    # The loss of the sum of all heads is off by default, and replaces the losses of single heads where it is on.
+    summed = common.get_config().loss.weights
+    summed.update(dict.fromkeys(summed, 0.0), fusion=1.0)
+    for groups in (('image_classifier',), ('backbone', 'scale_mining'), ('part_head',)):
+        assert steps.stage_losses(groups, groups, summed) == {'fusion': 1.0}
+    assert not steps.stage_losses(set(row.train), ('proposals', 'part_classifier'), summed)
 
 
 B, K, M, C, N = 4, 2, 3, 6, 5
@@ -305,6 +314,9 @@ def test_each_loss_by_hand(smoothing):
         'scale_mining': cross_entropy(outputs.scale_logits, labels, smoothing).mean(),
         'oriented_pooling': cross_entropy(outputs.oriented_logits, labels, smoothing).mean(),
         'part_head': cross_entropy(outputs.head_logits, labels, smoothing).mean(),
+        'fusion': cross_entropy(
+            outputs.scale_logits + outputs.oriented_logits + outputs.head_logits, labels, smoothing
+        ).mean(),
     }
     assert expected.keys() == values.keys()
     for name, value in expected.items():

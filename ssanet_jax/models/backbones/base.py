@@ -1,5 +1,6 @@
 """The interface of a backbone: what the rest of the network relies on."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -58,6 +59,14 @@ class Backbone(Protocol):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Float `[B, H, W, 3]`, normalized -> the last map `[B, H / stride, W / stride, num_features]`."""
+        ...
+
+    def layer_index(self, path: Sequence[str | int]) -> int:
+        """The layer, from 0, that a parameter belongs to: its blocks have one resolution, as in `layer4` of a ResNet.
+
+        Args:
+          path: the keys of the parameter in the backbone's tree, such as `('blocks', 3, 'expand', 'kernel')`.
+        """
         ...
 
     def train(self, **attributes: bool) -> None:

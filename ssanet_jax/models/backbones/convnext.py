@@ -101,6 +101,12 @@ class ConvNeXt(nnx.Module):
                     x = block(x)
         return [*levels, Level(self.head_norm(x), self.stride, self.center(images.shape[1]))]
 
+    def layer_index(self, path: Sequence[str | int]) -> int:
+        """See `Backbone`. The stem belongs to the first layer, the last norm to the last one."""
+        if path[0] == 'head_norm':
+            return len(self.stages) - 1
+        return int(path[1]) + (path[0] == 'shrinks') if path[0] in ('stages', 'shrinks') else 0
+
 
 class Block(nnx.Module):
     """Depthwise 7x7 convolution, LayerNorm, and an MLP over the channels; plus the input (Liu et al., Figure 4)."""

@@ -7,6 +7,7 @@ padding are TensorFlow's, where the public weights were trained. `pretrained/nam
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +139,12 @@ class EfficientNetLite(nnx.Module):
             x = a_trous(blocks[self.first_dilated :], x)
         x = relu6(conv_norm(self.head, self.head_norm, x))
         return [*levels, Level(x, self.stride, self.center(images.shape[1]))]
+
+    def layer_index(self, path: Sequence[str | int]) -> int:
+        """See `Backbone`. The stem belongs to the first layer, the last convolution to the last one."""
+        if path[0] == 'blocks':
+            return sum(int(path[1]) >= first for first in self.strided_blocks)
+        return len(self.strided_blocks) if str(path[0]).startswith('head') else 0
 
     def _center(self, image_size: int, steps: int) -> float:
         """The pixel that the first cell describes after this number of steps of 2."""

@@ -179,6 +179,10 @@ class ResNet(nnx.Module):
                 levels.append(Level(x, self.level_strides[len(levels)], _CENTER))
         return levels
 
+    def layer_index(self, path: Sequence[str | int]) -> int:
+        """See `Backbone`. The stem belongs to the first layer."""
+        return sum(last < int(path[1]) for last in self.level_stages) if path[0] == 'stages' else 0
+
 
 class TinyResNet(ResNet):
     """A ResNet of basic blocks that trains on a CPU in minutes: 3x3 stem, no max-pooling.
