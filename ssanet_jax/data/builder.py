@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
@@ -25,9 +24,11 @@ from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.images import decode_image
-from ssanet_jax.data.listing import SPLITS, Listing, Record, expand_home
+from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.transforms import shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.filesystem.locks import lock_file
+from ssanet_jax.filesystem.paths import user_path
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
 _CHUNK_SIZE = 256  # images that are converted in parallel
@@ -55,7 +56,7 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         if not count:
             raise UserError(f'{listing.root} lists no {split} images: check config.data.dir')
     side = config.resize if config.get('shrink') else None
-    folder = expand_home(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
+    folder = user_path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
     folder = folder / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
         builder = _open_or_write(folder, listing, side)
@@ -237,13 +238,20 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
             cure = 'extract the archive again' if listing.origin else 'restore the file or remove it from the list'
             raise UserError(f'{path} is listed but missing: {cure}')
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / 'lock', fallback_to_soft=False):  # the system releases it if the process dies
+    with lock_file(folder / 'lock', wait=True) as no_lock:
         builder = make()
         if not builder.data_path.exists():
-            # Remains of a killed run: nobody writes here, since this process holds the lock.
-            shutil.rmtree(folder / builder.name, ignore_errors=True)
-            _write(builder)
-            shutil.rmtree(folder / 'downloads', ignore_errors=True)
+            if not no_lock:  # nobody else writes here: remains of a killed run
+                shutil.rmtree(folder / builder.name, ignore_errors=True)
+            try:
+                _write(builder)
+            except OSError:
+                # Without a lock, another process may have written the copy meanwhile: TFDS renames a folder of its own.
+                if not no_lock or not builder.data_path.exists():
+                    raise
+                builder = make()
+            if not no_lock:
+                shutil.rmtree(folder / 'downloads', ignore_errors=True)
     return builder
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from ssanet_jax.data import listing
 from ssanet_jax.data.images import IMAGE_SUFFIXES
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.paths import user_path
 
 _EXPECTED = 'a folder with one subfolder of images per class, or with two such folders, train and test'
 _TRAIN_SHARE = 0.8
@@ -47,7 +48,7 @@ def read(config: Any) -> listing.Listing:
     root = listing.require_dir(config, _EXPECTED)
     table = None
     if config.get('csv'):
-        table = root / listing.expand_home(config.csv, 'config.data.csv')
+        table = root / user_path(config.csv, 'config.data.csv')
     class_names, records, note, skipped_files = read_records(root, config.get('split_seed') or 0, table)
     notes = ([table.name] if table else []) + ([note] if note else [])
     name = root.name + (f' ({", ".join(notes)})' if notes else '')

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.paths import user_path
 
 SPLITS = ('train', 'test')
 
@@ -70,27 +71,10 @@ def require_dir(config: Any, expected: str) -> pathlib.Path:
     """
     if not config.get('dir'):
         raise UserError(f'config.data.dir is not set: set it to {expected}')
-    root = expand_home(config.dir, 'config.data.dir')
+    root = user_path(config.dir, 'config.data.dir')
     if not root.is_dir():
         raise UserError(f'config.data.dir={config.dir} is not a folder: set it to {expected}')
     return root.resolve()
-
-
-def expand_home(path: str, field: str) -> pathlib.Path:
-    """Replaces a leading ``~`` or ``~NAME`` by the user's home folder.
-
-    Args:
-      path: the path as the user wrote it.
-      field: the setting that holds it, for the message, such as 'config.data.dir'.
-
-    Raises:
-      UserError: there is no such user, or no home folder.
-    """
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError as error:
-        start = pathlib.Path(path).parts[0]
-        raise UserError(f'{field}={path}: there is no home folder {start}, so give the full path') from error
 
 
 def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], expected: str) -> pathlib.Path:

@@ -1,10 +1,8 @@
 """A work directory: its lock, and the settings and data that it belongs to."""
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
@@ -40,23 +39,19 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     if not processes.is_primary_process():
         yield
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(workdir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
-    try:
-        # Not `filelock`: it takes EACCES, which some network file systems give for every lock, for another process.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise WorkdirLocked(f'another process trains in {workdir}: wait for it, or give another --workdir') from None
-    except OSError as error:
-        logging.warning('%s cannot be locked (%s): make sure that no other run trains there', workdir, error.strerror)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            no_lock = stack.enter_context(lock_file(workdir / LOCK_FILE, wait=False))
+        except BlockingIOError:
+            raise WorkdirLocked(
+                f'another process trains in {workdir}: wait for it, or give another --workdir'
+            ) from None
+        except OSError as error:
+            raise UserError(f'cannot write in {workdir} ({error.strerror}): give another --workdir') from error
+        if no_lock:
+            logging.warning('%s cannot be locked (%s): make sure that no other run trains there', workdir, no_lock)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_claimed(workdir: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Paths as users write them, locks, and folders for temporary files."""
