@@ -1,7 +1,7 @@
 """SSANet, assembled. `extract_features` and `classify` read top to bottom like Figure 1 of the paper."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,16 @@ from flax import nnx
 
 from ssanet_jax.models import candidates, oriented_pooling, regions, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
+from ssanet_jax.models.arguments import (
+    FeatureMode,
+    Fusion,
+    Geometry,
+    Proposal,
+    check_arguments,
+    check_backbone,
+    check_proposals,
+    output_shapes,
+)
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT
 from ssanet_jax.models.heads import Regions, build_head
@@ -28,10 +38,6 @@ from ssanet_jax.models.sharing import (
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.models.upright import Upright, turn_boxes_back, turn_upright
 
-Proposal = Literal['ranking', 'prototypes', 'random']
-FeatureMode = Literal['pooled', 'flat']
-Fusion = Literal['parts', 'global+parts']
-Geometry = Literal['standard', 'legacy']
 _LEGACY_ANCHOR_SIZE = 1.5  # in strides of the anchors
 
 
@@ -124,37 +130,27 @@ class SSANet(nnx.Module):
         std: Sequence[float] | None = None,
         rngs: nnx.Rngs,
     ):
-        for name, value, allowed in (
-            ('proposal', proposal, get_args(Proposal)),
-            ('sharing', sharing, get_args(Sharing)),
-            ('fusion', fusion, get_args(Fusion)),
-            ('features', features, get_args(FeatureMode)),
-            ('geometry', geometry, get_args(Geometry)),
-        ):
-            if value not in allowed:
-                raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
         ranking = proposal == 'ranking'
-        if ranking and not 1 <= num_parts <= num_proposals:
-            raise ValueError(f'num_parts must lie between 1 and num_proposals = {num_proposals}; got {num_parts}')
-        if num_parts < 1:
-            raise ValueError(f'num_parts must be at least 1; got {num_parts}')
-        if not 0 < part_size <= 1:
-            raise ValueError(f'part_size must lie in (0, 1]; got {part_size}')
-        if not 0 <= global_size <= image_size:
-            raise ValueError(f'global_size must lie between 0 and image_size = {image_size}; got {global_size}')
-        if global_size not in (0, image_size) and (ranking or sharing == 'image'):
-            raise ValueError(
-                "global_size is for proposal='prototypes' or 'random' with sharing='none' or 'part': set it to 0, or "
-                f'change proposal={proposal!r} or sharing={sharing!r}'
-            )
-        if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-            raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
-        if not 0 < nms_iou <= 1:
-            raise ValueError(f'nms_iou must lie in (0, 1]; got {nms_iou}')
-        if patch < 1 or grid < 1:
-            raise ValueError(f'patch and grid must be at least 1; got {patch} and {grid}')
-        candidates.scale_factors(num_scales, alpha)  # an even S should fail here, not in the first batch
-
+        check_arguments(
+            image_size=image_size,
+            proposal=proposal,
+            num_parts=num_parts,
+            part_size=part_size,
+            global_size=global_size,
+            num_proposals=num_proposals,
+            num_scales=num_scales,
+            alpha=alpha,
+            nms_iou=nms_iou,
+            sharing=sharing,
+            features=features,
+            patch=patch,
+            grid=grid,
+            part_head=part_head,
+            upright_size=upright_size,
+            fusion=fusion,
+            geometry=geometry,
+            dtype=dtype,
+        )
         self.image_size = image_size
         self.global_size = global_size or image_size
         self.proposal: Proposal = proposal
@@ -173,8 +169,16 @@ class SSANet(nnx.Module):
         # The proposal network reads every other cell of a dilated map: the cells of the undilated map.
         self.proposal_step = 2 if self.backbone.dilated else 1
         self.anchor_stride = self.proposal_step * self.backbone.stride
-        self._check_regions(backbone, part_head)
-        self._check_image_size(backbone)
+        if ranking:
+            check_proposals(num_proposals, len(self._anchor_boxes()), image_size)
+        check_backbone(
+            self.backbone,
+            backbone,
+            size=self.global_size,
+            step=self.proposal_step,
+            sharing=sharing,
+            crop_size=crop_size,
+        )
         self.proposals = (
             ProposalNetwork(channels, rngs=rngs)
             if ranking
@@ -200,14 +204,12 @@ class SSANet(nnx.Module):
             )
         )
 
-        if not 0 <= upright_size <= image_size:
-            raise ValueError(f'upright_size must lie between 0 and image_size = {image_size}; got {upright_size}')
         view_size = upright_size or self.global_size
         self.upright = Upright(channels, upright, view_size, rngs=rngs) if upright else None
 
         # Tracing raises here for an unknown solver, or for patches that do not tile the map.
-        _output_shapes(self.scale_mining, (1, num_parts, num_scales, length))
-        _output_shapes(self.oriented_pooling, (1, num_parts, REGION_SIDE, REGION_SIDE, channels))
+        output_shapes(self.scale_mining, (1, num_parts, num_scales, length))
+        output_shapes(self.oriented_pooling, (1, num_parts, REGION_SIDE, REGION_SIDE, channels))
 
     def __call__(
         self,
@@ -459,51 +461,6 @@ class SSANet(nnx.Module):
     def _mine_scales(self, phi: jax.Array | None) -> scale_mining.ScaleResponse:
         assert phi is not None, 'extract_features was called without scale_mining'
         return self.scale_mining(phi.astype(jnp.float32))
-
-    def _check_image_size(self, backbone: str) -> None:
-        """Raises `ValueError` if the backbone drops a border of the image, where anchors would have no features."""
-        stride, size = self.anchor_stride, self.global_size
-        if size % stride == 0:
-            return
-        if self.backbone.dilated:
-            raise ValueError(
-                f'the image size must be a multiple of {stride} for output_stride {self.backbone.stride} '
-                f'of {backbone}; got {size}'
-            )
-        cells = _output_shapes(self.backbone, (1, size, size, 3)).shape[1]
-        if cells != -(-size // stride):
-            raise ValueError(f'the image size must be a multiple of {stride} for {backbone}; got {size}')
-
-    def _check_regions(self, backbone: str, part_head: str) -> None:
-        """Raises `ValueError` if the settings of proposals, crops and heads are inconsistent."""
-        anchors = len(self._anchor_boxes())
-        if self.proposal == 'ranking' and self.num_proposals > anchors:
-            raise ValueError(
-                f'num_proposals must be at most {anchors}, the boxes of an image of {self.image_size}; '
-                f'got {self.num_proposals}'
-            )
-        if self.sharing == 'none' and self.backbone.dilated:
-            raise ValueError("output_stride is for sharing='part' and 'image': remove it, or change sharing='none'")
-        side = REGION_SIDE * self.backbone.stride
-        if self.sharing == 'none' and self.crop_size != side:
-            raise ValueError(
-                f'crop_size must be {side}, for a {REGION_SIDE} x {REGION_SIDE} map of {backbone}; got {self.crop_size}'
-            )
-        if self.sharing == 'part' and (self.crop_size < 1 or self.crop_size % self.anchor_stride):
-            raise ValueError(
-                f'crop_size must be a multiple of {self.anchor_stride} for {backbone}; got {self.crop_size}'
-            )
-        if part_head == 'fpn' and self.sharing != 'image':
-            raise ValueError("part_head='fpn' reads the maps of the image: it needs sharing='image'")
-
-
-def _output_shapes(module: Any, shape: tuple[int, ...]) -> Any:
-    """The shapes of a module's result for a float32 array of this shape, by tracing.
-
-    The weights are arguments of the traced function, because JAX would keep constants alive.
-    """
-    graph, state = nnx.split(module)
-    return jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def _select_scale(values: jax.Array, scale: jax.Array) -> jax.Array:
