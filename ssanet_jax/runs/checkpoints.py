@@ -1,6 +1,8 @@
 """Orbax checkpoints of one stage, with fallback from a damaged one to the one before."""
 
+import contextlib
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.plain_path import plain_path
+from ssanet_jax.runs.unmerged import merge_unmerged
 
 _PARTIAL = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
 KEEP = 2  # one more than needed, in case the newest is damaged
@@ -28,10 +32,13 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, writes: bool = False):
         self.directory = Path(directory).absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
         # Orbax logs every save at length, and a failure from each of its threads; failures are raised as well.
         logging.getLogger('absl').setLevel(logging.CRITICAL)
+        self._resources = contextlib.ExitStack()
         # Orbax's own types do not accept its policies, nor pathlib's paths.
-        path: Any = self.directory
+        path: Any = self._resources.enter_context(plain_path(self.directory))
+        self._path: Path = path
         policy: Any = ocp.training.preservation_policies.LatestN(KEEP)
         self._orbax = ocp.training.Checkpointer(
             path,
@@ -70,6 +77,7 @@ class Checkpoints:
         reason = ''
         for step in reversed(self.steps):
             try:
+                merge_unmerged(self._path / str(step))
                 with ocp.Context(pytree_options=_PARTIAL):
                     items = self._orbax.load_checkpointables(step, abstract)
                 if missing := _missing(items):
@@ -77,12 +85,17 @@ class Checkpoints:
                 return step, {**empty, **items}
             except Exception as error:  # Orbax raises many types for a damaged file, and most of them mislead
                 cause = self._cause_of_damage(error)
-                reason = str(cause) if type(cause) is ValueError else type(cause).__name__
+                reason = self._shown(cause) if type(cause) is ValueError else type(cause).__name__
                 logging.warning('checkpoint %s of %s cannot be read', step, self.directory)
         raise UserError(
             f'no checkpoint in {self.directory} can be read with this configuration: it is damaged, or its shapes '
             f'differ ({reason}); restore the folder from a copy, or train in another --workdir'
         )
+
+    def _shown(self, cause: BaseException) -> str:
+        """The message of an error without TensorStore's specifications, which are longer than a page."""
+        message = str(cause).replace(str(self._path), str(self.directory))
+        return re.sub(r'\s*\[tensorstore_spec.*', '', message, flags=re.DOTALL)
 
     def _cause_of_damage(self, error: Exception) -> BaseException:
         """The first cause of a failed load; raises if it is not the file's fault."""
@@ -97,6 +110,7 @@ class Checkpoints:
     def close(self) -> None:
         """Releases Orbax's threads."""
         self._orbax.close()
+        self._resources.close()
 
 
 def _is_empty(tree: Any) -> bool:

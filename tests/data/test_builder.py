@@ -1,7 +1,9 @@
 """The stored copy of a data set: small images byte for byte, large ones at the size that the network needs."""
 
+import errno
 import io
 import json
+import os
 import pathlib
 
 import cv2
@@ -15,7 +17,7 @@ from PIL import Image
 from ssanet_jax.data import builder
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import Listing, Record
-from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.errors import UnreadableImage, UserError
 
 
 def _encoded(height, width, kind='PNG'):
@@ -94,6 +96,36 @@ def test_nothing_stays_in_the_temporary_folder(listing, config, tmp_path, monkey
     for _ in range(2):  # written, then opened
         builder.build_dataset(listing, config)
     assert not list(temporary.iterdir())
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system such as Lustre mounted without `flock`."""
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr('fcntl.flock', refuse)
+
+
+def test_a_copy_on_a_file_system_without_locks(listing, config, no_locks):
+    dataset = builder.build_dataset(listing, config)
+    assert len(dataset.train) == 3 and len(dataset.test) == 1
+
+
+def test_without_locks_the_copy_that_is_finished_first_is_used(listing, config, no_locks, monkeypatch):
+    write = builder._write
+
+    def write_too_late(copy):
+        write(copy)  # as another process would
+        raise OSError(errno.ENOTEMPTY, 'the folder to rename to is not empty')
+
+    monkeypatch.setattr(builder, '_write', write_too_late)
+    assert len(builder.build_dataset(listing, config).train) == 3
+    monkeypatch.setattr(builder, '_write', lambda copy: pathlib.Path('/dev/null/x').mkdir())
+    config.resize = 48
+    with pytest.raises(UserError, match='cannot copy Set to .*Not a directory'):
+        builder.build_dataset(listing, config)
 
 
 def test_another_size_is_another_copy(listing, config, tmp_path):
