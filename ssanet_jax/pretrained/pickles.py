@@ -101,7 +101,7 @@ def interpret(file: ReadableFile, known: Mapping[tuple[str, str], Any], persiste
             case 'STACK_GLOBAL':
                 module, name = stack.pop(-2), stack.pop()
                 stack.append(_look_up(known, module, name))
-            case 'REDUCE':
+            case 'REDUCE' | 'NEWOBJ':
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, AllowedFunction):
                     raise ValueError('a call of something that is not a function')

@@ -1,6 +1,6 @@
-"""Reading of `.pth` files without torch, and without running code from them.
+"""Reading of torch files (`.pth`, `.pt`, `.bin`, `.ckpt`) without torch, and without running code from them.
 
-A `.pth` file contains a pickle, which `pickles.py` interprets: only tensors and plain containers are allowed. Both
+A torch file contains a pickle, which `pickles.py` interprets: only tensors and plain containers are allowed. Both
 formats of `torch.save` are supported: the zip archive (since torch 1.6), and the legacy format, a sequence of pickles
 followed by the raw data. The pickle is interpreted first, to find out which tensors there are. Then the data of each
 storage is read once, and the arrays are views of it.
@@ -10,7 +10,7 @@ import io
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ import numpy as np
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.pretrained.pickles import AllowedFunction, UnsafePickle, interpret
+from ssanet_jax.pretrained.state_dicts import StateDict, find_state_dict
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -38,23 +39,19 @@ _STORAGES = {
     'BoolStorage': np.dtype('?'),
 }
 
-# Keys under which training checkpoints keep the weights, next to the optimizer's state.
-_WEIGHT_KEYS = ('state_dict', 'model', 'model_state_dict')
 
-
-def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
+def read_torch_file(path: str | Path) -> StateDict:
     """Reads the tensors of a state dict written by `torch.save`.
 
     Args:
-      path: a `.pth` or `.pt` file with a dict of tensors, or a checkpoint with such a dict under 'state_dict', 'model'
-        or 'model_state_dict'.
+      path: a file with a dict of tensors, or a training checkpoint that contains one, see `state_dicts`.
 
     Returns:
-      {name: read-only array}, in the order of the file. bfloat16 tensors are `ml_dtypes.bfloat16`.
+      The tensors as read-only arrays, in the order of the file. bfloat16 tensors are `ml_dtypes.bfloat16`.
 
     Raises:
-      UserError: the file is missing, truncated or damaged, or contains anything but tensors and plain containers. No
-        code from the file is run.
+      UserError: the file is missing, truncated or damaged, contains anything but tensors and plain data, or holds
+        several sets of tensors. No code from the file is run.
     """
     path = Path(path)
     try:
@@ -141,11 +138,38 @@ def _ordered_dict(items=()):
     return dict(items)
 
 
+def _rebuild_subclass(function, kind, arguments, state):
+    """A parameter with attributes of its own, which are not needed."""
+    del kind, state
+    if not isinstance(function, AllowedFunction):
+        raise ValueError('a call of something that is not a function')
+    return function.call(*arguments)
+
+
+# Training checkpoints also hold settings and scores. Those of these types are left out; nothing is constructed.
+_OMITTED = AllowedFunction(lambda *arguments: None)
+_OMITTED_TYPES = (
+    ('argparse', 'Namespace'),
+    ('pathlib', 'PosixPath'),
+    ('torch', 'device'),
+    ('torch', 'Size'),
+    ('numpy', 'dtype'),
+    ('numpy.core.multiarray', 'scalar'),
+    ('numpy._core.multiarray', 'scalar'),
+    ('_codecs', 'encode'),  # the bytes of NumPy's scalars
+    ('__builtin__', 'set'),
+    ('builtins', 'set'),
+)
+
 _KNOWN = {
     ('collections', 'OrderedDict'): AllowedFunction(_ordered_dict),
     ('torch._utils', '_rebuild_tensor_v2'): AllowedFunction(_rebuild_tensor),
     ('torch._utils', '_rebuild_parameter'): AllowedFunction(_rebuild_parameter),
+    ('torch._tensor', '_rebuild_from_type_v2'): AllowedFunction(_rebuild_subclass),
+    ('torch.nn.parameter', 'Parameter'): None,
     **{('torch', name): dtype for name, dtype in _STORAGES.items()},
+    **dict.fromkeys((('torch', name) for name in ('float64', 'float32', 'float16', 'bfloat16', 'int64')), None),
+    **dict.fromkeys(_OMITTED_TYPES, _OMITTED),
 }
 
 
@@ -165,7 +189,7 @@ class _Storages:
         return self.by_key.setdefault(str(key), _Storage(str(key), dtype, count))
 
 
-def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, path: Path) -> StateDict:
     with zipfile.ZipFile(file) as archive:
         entries = {name.partition('/')[2]: archive.getinfo(name) for name in archive.namelist()}
         file_size = path.stat().st_size
@@ -182,17 +206,23 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
 
         if 'data.pkl' not in entries:
             raise UserError(f'{path} is a zip archive but not a torch file (it has no data.pkl); check the path')
+        if 'constants.pkl' in entries:
+            raise UserError(
+                f'{path} is a TorchScript program, not weights; save its weights with '
+                'torch.save(torch.jit.load(path).state_dict(), path)'
+            )
         if 'byteorder' in entries and read('byteorder').strip() != b'little':
             raise _big_endian(path)
         storages = _Storages()
-        tensors = _tensors(interpret(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent), path)
-        needed = _needed(tensors, file_size)
+        content = interpret(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent)
+        found = find_state_dict(content, _Tensor, path)
+        needed = _needed(found.tensors, file_size)
         for storage in needed:
             storage.data = np.frombuffer(read(f'data/{storage.key}', storage.size), storage.dtype)
-    return {name: tensor.array() for name, tensor in tensors.items()}
+    return _arrays(found)
 
 
-def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+def _read_legacy(file: BinaryIO, path: Path) -> StateDict:
     file.seek(0)
     file_size = path.stat().st_size
     bounded, storages = _Bounded(file, file_size), _Storages()
@@ -208,13 +238,16 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         file.seek(0)
         if file.read(2) == b'PK':  # the directory of a zip archive is at its end
             raise EOFError('the end of the archive is missing')
-        raise UserError(f'{path} is not a torch file, or its beginning is damaged; check the path or download it again')
+        raise UserError(
+            f'{path} is neither a torch nor a safetensors file, or its beginning is damaged; convert it, or download '
+            'it again'
+        )
     if load() != _LEGACY_VERSION:
         raise ValueError('unknown version of the format')
     if not load().get('little_endian', True):
         raise _big_endian(path)
-    tensors = _tensors(load(), path)
-    needed = {storage.key for storage in _needed(tensors, file_size)}
+    found = find_state_dict(load(), _Tensor, path)
+    needed = {storage.key for storage in _needed(found.tensors, file_size)}
     for key in load():
         storage = storages.by_key[key]
         (count,) = struct.unpack('<q', bounded.exactly(8))
@@ -227,7 +260,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
             bounded.skip(storage.size)
     if needed:
         raise ValueError(f'{len(needed)} storages have no data')
-    return {name: tensor.array() for name, tensor in tensors.items()}
+    return _arrays(found)
 
 
 class _Bounded:
@@ -255,20 +288,11 @@ class _Bounded:
         self._file.seek(count, io.SEEK_CUR)
 
 
-def _tensors(content: Any, path: Path) -> dict[str, _Tensor]:
-    for nest in _WEIGHT_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            content = content[nest]
-            break
-    tensors = {k: v for k, v in content.items() if isinstance(v, _Tensor)} if isinstance(content, dict) else {}
-    if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise UserError(
-            f'{path} does not contain named tensors; save a state dict with torch.save(model.state_dict(), path)'
-        )
-    return tensors
+def _arrays(found: StateDict) -> StateDict:
+    return found._replace(tensors={name: tensor.array() for name, tensor in found.tensors.items()})
 
 
-def _needed(tensors: dict[str, _Tensor], file_size: int) -> Iterable[_Storage]:
+def _needed(tensors: Mapping[str, _Tensor], file_size: int) -> Iterable[_Storage]:
     """The storages of these tensors, each once. Raises ValueError if they are larger than the file."""
     needed = {tensor.storage.key: tensor.storage for tensor in tensors.values()}.values()
     declared = sum(storage.size for storage in needed)

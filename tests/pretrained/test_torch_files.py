@@ -100,7 +100,7 @@ def written(tmp_path, data):
 
 @FORMATS
 def test_reads_names_numbers_and_types(write, torch_names, tmp_path):
-    tensors = read_torch_file(written(tmp_path, write(*content(torch_names))))
+    tensors = read_torch_file(written(tmp_path, write(*content(torch_names)))).tensors
     assert list(tensors) == ['weight', 'counts']
     np.testing.assert_array_equal(tensors['weight'], WEIGHT)
     np.testing.assert_array_equal(tensors['counts'], COUNTS)
@@ -110,8 +110,9 @@ def test_reads_names_numbers_and_types(write, torch_names, tmp_path):
 @FORMATS
 def test_reads_views_and_checkpoints(write, torch_names, tmp_path):
     state, storages = content(torch_names, shape=(2, 2), strides=(1, 3), offset=1)
-    tensors = read_torch_file(written(tmp_path, write({'epoch': 3, 'state_dict': state}, storages)))
-    np.testing.assert_array_equal(tensors['weight'], [[1, 4], [2, 5]])
+    found = read_torch_file(written(tmp_path, write({'epoch': 3, 'state_dict': state}, storages)))
+    assert found.key == 'state_dict'
+    np.testing.assert_array_equal(found.tensors['weight'], [[1, 4], [2, 5]])
 
 
 @FORMATS
@@ -177,7 +178,7 @@ def test_mutated_files_are_read_or_refused(write, torch_names, tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match='check the path'):
         read_torch_file(tmp_path / 'nothing.pth')
-    with pytest.raises(UserError, match='not a torch file'):
+    with pytest.raises(UserError, match='neither a torch nor a safetensors file'):
         read_torch_file(written(tmp_path, b'hello world'))
     with pytest.raises(UserError, match='does not contain named tensors'):
         read_torch_file(written(tmp_path, legacy({'epoch': 3}, ())))

@@ -37,7 +37,7 @@ def features_of(module, image):
 
 
 def logits_of(features):
-    tensors = read_tensors(find_package_weights(PACKAGE))
+    tensors = read_tensors(find_package_weights(PACKAGE)).tensors
     return features.mean((0, 1)) @ tensors['_fc.weight'].T + tensors['_fc.bias']
 
 
@@ -80,7 +80,7 @@ def test_the_packages_of_the_larger_ones_fit(number):
     module = nnx.eval_shape(lambda: build_backbone(f'efficientnet_lite{number}', nnx.Rngs(0)))
     load_pretrained(module, f'efficientnet_lite{number}', f'package:{package}')
     np.testing.assert_array_equal(
-        module.stem_norm.mean[...], read_tensors(find_package_weights(package))['_bn0.running_mean']
+        module.stem_norm.mean[...], read_tensors(find_package_weights(package)).tensors['_bn0.running_mean']
     )
 
 
@@ -189,7 +189,7 @@ def test_equals_torch(number, naming, training, backward, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('training', [True, False])
 def test_equals_torch_with_the_public_weights(pretrained, training, tmp_path):
-    weights = read_tensors(find_package_weights(PACKAGE))
+    weights = read_tensors(find_package_weights(PACKAGE)).tensors
     weights = {key: value.copy() for key, value in weights.items() if not key.startswith('_fc')}
     forward = lambda torch, w, images: torch_efficientnet(torch, w, images, 0, 'package', training)
     options = dict(training=True, backward=False, size=(128, 160)) if training else dict(training=False, backward=True)
