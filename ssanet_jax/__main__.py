@@ -19,6 +19,7 @@ class Command(NamedTuple):
 COMMANDS = {
     'train': Command('ssanet_jax.main', 'Train a configuration, or resume a run.', ('--mode=train',)),
     'evaluate': Command('ssanet_jax.main', 'Evaluate a trained run on its test set.', ('--mode=evaluate',)),
+    'download': Command('ssanet_jax.download', 'Download a published data set, such as cub.'),
     'predict': Command('ssanet_jax.predict', 'Predict the class of images, and draw their parts.'),
     'report': Command('ssanet_jax.report', 'Write one page about a run: results, curves, parts, mistakes.'),
     'measure': Command('ssanet_jax.measure', 'Measure robustness, and parts against key points.'),

@@ -23,7 +23,7 @@ FLOORS = (
     ('predictor', 'factory'),
     ('training',),
     ('experiments',),
-    ('report', 'doctor', 'preflight'),
+    ('report', 'doctor', 'preflight', 'download'),
     ('config_files',),
     ('cli',),
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ssanet_jax.data import aircraft, builder, cars, cub, folder, toy_birds
+from ml_collections import ConfigDict
+
+from ssanet_jax.data import aircraft, builder, cars, cub, folder, locations, toy_birds
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.data.splits import hold_out_validation
@@ -20,12 +22,29 @@ READERS: dict[str, Callable[[Any], Listing]] = {
 }
 
 
+def find_data_dir(config: Any) -> str:
+    """The folder of a data set: ``config.dir``, or where `locations.find` finds it if that is not set.
+
+    Args:
+      config: the ``data`` section of a configuration.
+
+    Returns:
+      '' for generated data sets and for images of the user's own, which have no usual place.
+
+    Raises:
+      UserError: it is not set, and the data set is in none of the usual places.
+    """
+    if config.get('dir') or config.name not in READERS or config.name == 'folder':
+        return config.get('dir') or ''
+    return str(locations.find(config.name))
+
+
 def read_listing(config: Any) -> Listing:
     """Lists the images and annotations of a folder without reading an image.
 
     Args:
       config: the ``data`` section of a configuration. ``config.name`` selects the reader; each reader's module
-        documents the fields that it takes. All take ``dir``.
+        documents the fields that it takes. All take ``dir``; `find_data_dir` supplies it if it is not set.
 
     Raises:
       UserError: the name is unknown, or the reader found a problem with the files.
@@ -33,7 +52,7 @@ def read_listing(config: Any) -> Listing:
     if config.name not in READERS:
         known = ', '.join(['toy_birds', *READERS])
         raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {known}')
-    return READERS[config.name](config)
+    return READERS[config.name](ConfigDict({**config, 'dir': find_data_dir(config)}))
 
 
 def load_dataset(config: Any) -> Dataset:

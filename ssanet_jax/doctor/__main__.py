@@ -40,7 +40,9 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Extracted folder of the data set.', required=True)
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'Extracted folder of the data set; by default where training finds it, such as data/cub.'
+)
 _LEVEL = flags.DEFINE_string('level', None, 'Aircraft only: variant (the default), family or manufacturer.')
 _CSV = flags.DEFINE_string('csv', None, 'Folder only: the CSV file that lists the images, if any.')
 _SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Folder only: config.data.split_seed of the training run.')
@@ -76,7 +78,8 @@ def main() -> None:
     findings = [finding for found in report.values() for finding in found]
     if _FIX_LIST.value:
         # The data set may be in a subfolder of --data_dir.
-        prefix = Path(os.path.relpath(listing.root, Path(_DATA_DIR.value).expanduser().resolve()))
+        folder = Path(_DATA_DIR.value).expanduser().resolve() if _DATA_DIR.value else listing.root
+        prefix = Path(os.path.relpath(listing.root, folder))
         files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(Path(_FIX_LIST.value), files)
     Console().print(table(listing, report))

@@ -1,0 +1,76 @@
+"""The images of Flowers, Pets and Dogs, from the lists of their publishers, for the CSV file of `configs/folder.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import scipy.io
+
+from ssanet_jax.errors import UserError
+
+
+class Line(NamedTuple):
+    """A line of the CSV file."""
+
+    path: str
+    label: str
+    split: str
+
+
+def flowers(folder: Path) -> Iterator[Line]:
+    """Oxford 102 Flowers: the published training and validation images are for training, 2,040 together.
+
+    Args:
+      folder: holds `jpg/`, `imagelabels.mat` and `setid.mat`.
+
+    Raises:
+      UserError: a list is missing or damaged. The same holds for the other functions of this module.
+    """
+    labels = _variable(folder / 'imagelabels.mat', 'labels').ravel()
+    for key, split in (('trnid', 'train'), ('valid', 'train'), ('tstid', 'test')):
+        for image in _variable(folder / 'setid.mat', key).ravel():  # counted from 1
+            yield Line(f'jpg/image_{image:05d}.jpg', f'{labels[image - 1]:03d}', split)
+
+
+def pets(folder: Path) -> Iterator[Line]:
+    """Oxford-IIIT Pets; a class has the name of its images without their numbers.
+
+    Args:
+      folder: holds `images/` and `annotations/`.
+    """
+    for name, split in (('trainval', 'train'), ('test', 'test')):
+        path = folder / 'annotations' / f'{name}.txt'
+        try:
+            lines = path.read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeError) as error:
+            raise _damaged(path, error) from error
+        for line in lines:
+            if line.strip() and not line.startswith('#'):
+                image = line.split()[0]
+                yield Line(f'images/{image}.jpg', image.rsplit('_', 1)[0], split)
+
+
+def dogs(folder: Path) -> Iterator[Line]:
+    """Stanford Dogs; a class has the name of its folder, such as 'n02085620-Chihuahua'.
+
+    Args:
+      folder: holds `Images/`, `train_list.mat` and `test_list.mat`.
+    """
+    for split in ('train', 'test'):
+        for cell in _variable(folder / f'{split}_list.mat', 'file_list').ravel():
+            image = str(cell.item())
+            yield Line(f'Images/{image}', image.partition('/')[0], split)
+
+
+def _variable(path: Path, name: str) -> Any:
+    try:
+        return scipy.io.loadmat(path)[name]
+    except Exception as error:  # SciPy's readers raise a different error for each kind of damage.
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    what = 'is missing' if isinstance(error, FileNotFoundError) else 'is damaged'
+    return UserError(f'{path} {what}: download the data set again')
