@@ -9,10 +9,11 @@ The settings and the variants `fast`, `upright`, `backbone` and `random` are tho
 crop: aircraft reach to the border. `--config.data.level=family` or `manufacturer` trains the coarser labels.
 
 `configs/aircraft.py:paper` has the paper's settings (section 4.1): ResNet-50, images resized straight to 448, weight
-decay 5e-4, batches of 24. The paper reports 92.3 %. We have not trained it; it needs a GPU and torchvision's weights.
+decay 5e-4, batches of 24. The paper reports 92.3 %. We have not trained it; it needs a GPU, and downloads
+torchvision's weights (hub:timm/resnet50.tv_in1k).
 
     python -m ssanet_jax.main --config=configs/aircraft.py:paper --workdir=runs/aircraft_paper \
-        --config.data.dir=fgvc-aircraft-2013b --config.model.pretrained=resnet50.pth
+        --config.data.dir=fgvc-aircraft-2013b
 """
 
 from ml_collections import ConfigDict

@@ -11,10 +11,10 @@ holds `devkit/` (with `cars_test_annos_withlabels.mat`), `cars_train/` and `cars
 
 `configs/cars.py:paper` has the paper's settings (section 4.1): ResNet-50, images resized to 512 and cropped to 448,
 batches of 16; the learning rate of oriented pooling is lowered after 30 epochs. The paper reports 94.6 %. We have not
-trained it; it needs a GPU and torchvision's weights.
+trained it; it needs a GPU, and downloads torchvision's weights (hub:timm/resnet50.tv_in1k).
 
     python -m ssanet_jax.main --config=configs/cars.py:paper --workdir=runs/cars_paper \
-        --config.data.dir=stanford_cars --config.model.pretrained=resnet50.pth
+        --config.data.dir=stanford_cars
 """
 
 from ml_collections import ConfigDict

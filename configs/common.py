@@ -180,7 +180,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             name='cub',  # toy_birds, cub, cars, aircraft or folder
-            dir='',  # the extracted official folder, or a folder above it
+            # The extracted official folder, or one above it; '' looks in $SSANET_DATA_DIR/NAME, data/NAME and NAME.
+            dir='',
             csv='',  # for folder: a file with path,label[,split], in dir or by its full path
             prepared_dir='~/.cache/ssanet_jax/data',  # where the prepared copy goes
             shrink=True,  # store images that are much larger than 'resize' at that size
@@ -205,7 +206,9 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         dict(
             backbone='resnet50',
-            pretrained='none',  # a .pth or .safetensors file, package:NAME, hub:OWNER/NAME, a run's work directory
+            # A weights file, package:NAME, hub:OWNER/NAME, a run's work directory, or none for random weights; '' the
+            # public ImageNet checkpoint of the backbone (hub:timm/resnet50.tv_in1k), or that of the run continued.
+            pretrained='',
             proposal='ranking',  # or prototypes, or random: how parts are found
             num_parts=4,  # K; with prototypes or random, the first is the object
             part_size=0.36,  # side of the parts of prototypes and random, as a share of the image's side

@@ -26,10 +26,11 @@ for Table 6, seeds 0 to 2, backbone 79.2 ± 0.7, NTS-Net 79.0 ± 0.4, SSANet 80.
     python -m ssanet_jax.ablate --config=configs/cub.py:ablation --workdir=runs/cub_ablate --table=6 --seeds=3 \
         --config.data.dir=CUB_200_2011
 
-The paper reports 88.5 % on 200 classes for `paper`; we have not trained it. It needs a GPU and torchvision's weights.
+The paper reports 88.5 % on 200 classes for `paper`; we have not trained it. It needs a GPU, and
+downloads torchvision's weights (hub:timm/resnet50.tv_in1k) unless config.model.pretrained names a file of them.
 
     python -m ssanet_jax.main --config=configs/cub.py:paper --workdir=runs/cub_paper \
-        --config.data.dir=CUB_200_2011 --config.model.pretrained=resnet50.pth
+        --config.data.dir=CUB_200_2011
 """
 
 from ml_collections import ConfigDict

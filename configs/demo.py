@@ -39,7 +39,7 @@ def get_config(variant: str = 'three_stages') -> ConfigDict:
         eval_batch_size=64,
         num_workers=2,
     )
-    config.model.update(backbone='resnet_tiny', crop_size=56)
+    config.model.update(backbone='resnet_tiny', pretrained='none', crop_size=56)
     config.optimizer.name = 'adamw'
     schedule = dict(schedule='cosine', warmup_epochs=0.5)
     parts = dict(backbone=1, proposals=1, part_classifier=1)

@@ -20,7 +20,7 @@ def get_config():
         num_workers=1,
         prefetch=1,
     )
-    config.model.update(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3)
+    config.model.update(backbone='resnet_tiny', pretrained='none', num_parts=2, num_proposals=3, num_scales=3)
     config.loss.label_smoothing = 0.1
     parts = dict(backbone=1, proposals=0.2, part_classifier=0.5)
     config.stages = (

@@ -23,6 +23,7 @@ from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
+from ssanet_jax.runs.initial_weights import resolve_pretrained
 from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.runs.workdir import is_claimed
@@ -55,7 +56,8 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
       UserError: as `loop.train`, naming the row; or a finished run has other settings.
     """
     run = _first_run(ablation)
-    resolved = resolve_preprocessing(ablation.config, recorded_preprocessing(run) if run else None)
+    resolved = resolve_pretrained(ablation.config, run)
+    resolved = resolve_preprocessing(resolved, recorded_preprocessing(run) if run else None)
     resolved = resolve_geometry(resolved, run)
     dataset = None
     for number, row in enumerate(rows, 1):
@@ -88,7 +90,8 @@ def _first_run(ablation: Ablation) -> dict[str, Any] | None:
         if is_claimed(path.parent) or (path.parent / RESULTS_FILE).exists():
             config = read_run(path.parent)['config']
             theirs = config['model']
-            if (theirs['backbone'], theirs['pretrained']) == (model.backbone, model.pretrained):
+            same_weights = model.pretrained in ('', theirs['pretrained'])
+            if theirs['backbone'] == model.backbone and same_weights:
                 return config
     return None
 
@@ -133,7 +136,7 @@ def measure_rows(ablation: Ablation, rows: Sequence[Row], seed: int, names: Sequ
         missing = [name for name in names if not _is_measured(workdir, name, last)]
         if not missing or not (workdir / RESULTS_FILE).exists():
             continue
-        run = load_run(workdir, data_dir=ablation.config.data.dir)
+        run = load_run(workdir, data_dir=ablation.config.data.dir or None)
         dataset = dataset_of(run, workdir)
         for name in missing:
             if name == 'keypoints':

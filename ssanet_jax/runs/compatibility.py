@@ -28,14 +28,13 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
     Args:
       before: `read_run(...)['config']`.
       config: the configuration. Preprocessing that it leaves to the pretrained weights agrees with any value, and so
-        does a geometry that it leaves open.
+        do a geometry and pretrained weights that it leaves open.
 
     Returns:
       Paths such as 'model.num_parts', sorted.
     """
     left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
-    if not config.model.get('geometry'):
-        left_open.append('model.geometry')
+    left_open += [f'model.{name}' for name in ('geometry', 'pretrained') if not config.model.get(name)]
     changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort()))
     return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
 
@@ -54,6 +53,7 @@ def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
     recorded = recorded_preprocessing(trained)
     with theirs.unlocked():
         theirs.update({name: value for name, value in recorded._asdict().items() if not theirs.get(name)})
+        theirs.dir = theirs.get('dir') or trained.data.get('dir', '')
     free = {name.removeprefix('data.') for name in MAY_CHANGE_ON_RESUME} | {'csv', 'name', 'level', 'batch_size'}
     changed = sorted(
         _differences(complete_preprocessing(trained.to_dict())['data'], json.loads(theirs.to_json_best_effort())) - free

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.checkpoint_info import architecture_info, checkpoint_info
+from ssanet_jax.pretrained.checkpoint_info import architecture_info, checkpoint_info, default_checkpoint
 from ssanet_jax.runs.files import read_run
 
 _WORKDIR = 'workdir:'  # of config.model.pretrained
@@ -39,7 +39,8 @@ def resolve_preprocessing(config: ConfigDict, recorded: Preprocessing | None = N
     missing = [name for name in Preprocessing._fields if not config.data.get(name)]
     if missing:
         if recorded is None:
-            recorded = _source_preprocessing(config.model.pretrained, config.model.backbone)
+            source = config.model.pretrained or default_checkpoint(config.model.backbone)
+            recorded = _source_preprocessing(source, config.model.backbone)
         with config.unlocked():
             config.data.update({name: getattr(recorded, name) for name in missing})
     return config
@@ -65,7 +66,7 @@ def pretrained_workdir(source: str) -> Path | None:
     """The work directory that `config.model.pretrained` names ('workdir:DIR' or a folder), None for other sources."""
     if source.startswith(_WORKDIR):
         return Path(source.removeprefix(_WORKDIR))
-    return Path(source) if source != 'none' and Path(source).is_dir() else None
+    return Path(source) if source not in ('', 'none') and Path(source).is_dir() else None
 
 
 def _source_preprocessing(source: str, backbone: str) -> Preprocessing:

@@ -14,6 +14,7 @@ from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
@@ -36,7 +37,7 @@ def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True
     if pretrained:
         config = resolve_preprocessing(config)
     settings = config.model.to_dict()
-    source = settings.pop('pretrained')
+    source = settings.pop('pretrained') or default_checkpoint(config.model.backbone)
     settings['geometry'] = settings.get('geometry') or DEFAULT_GEOMETRY
     try:
         model = SSANet(

@@ -17,7 +17,7 @@ from rich.console import Console
 import ssanet_jax
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import check_batch_fits, list_unreadable, train_batches
-from ssanet_jax.data.registry import load_dataset
+from ssanet_jax.data.registry import find_data_dir, load_dataset
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.drawing import save_picture
@@ -31,6 +31,7 @@ from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_json
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
+from ssanet_jax.runs.initial_weights import check_initial_weights, initial_weights, resolve_pretrained
 from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
 from ssanet_jax.runs.run import build_model, load_run
@@ -65,11 +66,14 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     # Settings that cannot work are refused before the work directory is claimed.
     mesh = _training_mesh(config)
     check_settings(config)
-    dataset = load_dataset(config.data)
-    check_batch_fits(dataset.train, config.data)
     run = read_run(workdir)['config'] if is_claimed(workdir) else None
+    config = resolve_pretrained(config, run)
+    check_initial_weights(config)
     config = resolve_preprocessing(config, recorded_preprocessing(run) if run else None)
     config = resolve_geometry(config, run)
+    config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)
+    dataset = load_dataset(config.data)
+    check_batch_fits(dataset.train, config.data)
     model = build_model(config, len(dataset.class_names))
     # Weights wait on the host, so that the first device does not hold a copy of all of them beside its share.
     nnx.update(model, jax.device_get(nnx.state(model)))
@@ -83,10 +87,11 @@ def _train_stages(
     """Trains the stages that are not finished and collects the results of all."""
     claim_workdir(workdir, config, dataset.class_names, dataset.digest)
     validation = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
+    place = f' in {config.data.dir}' if config.data.dir else ''
     console.print(
-        f'{dataset.name}: {len(dataset.train)} training{validation} and {len(dataset.test)} test images '
+        f'{dataset.name}{place}: {len(dataset.train)} training{validation} and {len(dataset.test)} test images '
         f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} '
-        f'on {sharding.device_kind()}',
+        f'from {initial_weights(config)} on {sharding.device_kind()}',
         highlight=False,
         soft_wrap=True,
     )
