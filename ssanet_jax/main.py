@@ -16,6 +16,7 @@ from rich.console import Console
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.compatibility import check_overrides
+from ssanet_jax.runs.results import unreadable_line
 from ssanet_jax.training import evaluate, loop
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,6 +45,8 @@ def main() -> None:
     run = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
     results = run(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
     if processes.is_primary_process():
+        if results.unreadable:
+            print(unreadable_line(results))
         print(f'accuracy {results.accuracy:.4f} on {results.examples} images')
 
 

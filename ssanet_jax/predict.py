@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssanet_jax import cli
+from ssanet_jax.data.image_files import left_out_line
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.prediction import Prediction
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> None:
     for argument in arguments:
         if Path(argument).is_dir() and Path(argument).resolve() == out.resolve():
             raise UserError(f'--out={out} is the folder of the images, which must not mix: give another --out')
-    files = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
+    files, left_out = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
     pictures = picture_names(files)
     predictor = load(_WORKDIR.value)
     unreadable: list[str] = []
@@ -57,6 +59,8 @@ def main(arguments: list[str]) -> None:
             lines.write(json.dumps(json_line(prediction, _TOP.value)) + '\n')
             prediction.save(out / pictures[Path(str(prediction.path))])
             progress.advance(task)
+    if left_out:
+        print(left_out_line(left_out, len(files)), file=sys.stderr)
     print(f'{len(files) - len(unreadable)} images recognized: see {out}')
     if unreadable:
         raise UserError(

@@ -143,4 +143,4 @@ def test_bad_arguments(finished_run, tmp_path):
 def test_find_images_sorts_and_takes_only_images(tmp_path):
     for name in ('b.JPG', 'a.png', 'notes.txt'):
         (tmp_path / name).touch()
-    assert [file.name for file in find_images([str(tmp_path)])] == ['a.png', 'b.JPG']
+    assert [file.name for file in find_images([str(tmp_path)]).files] == ['a.png', 'b.JPG']

@@ -6,40 +6,42 @@ files with tensorflow-datasets (which does not need TensorFlow), and decodes the
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import io
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from rich.console import Console
-from rich.progress import track
 
-from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.image_files import first_names
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import SPLITS, Listing, Record
-from ssanet_jax.data.transforms import shrink_image
+from ssanet_jax.data.record_builder import RecordBuilder
+from ssanet_jax.data.source_files import Comparison, SourceFiles, compare, file_status
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
-_CHUNK_SIZE = 256  # images that are converted in parallel
+_SOURCE_FILES = 'source_files.npz'  # beside the records, the state of the files that they were made of
+_REQUEST = 'request.json'
 
 
 def build_dataset(listing: Listing, config: Any) -> Dataset:
     """Opens the array_record copy of a data set, and writes it first if there is none.
 
     The copy is at ``prepared_dir/<slug>-<fingerprint>``. The fingerprint covers the folder's absolute path, the
-    records and the stored size, so that other annotations or folders get a copy of their own. An interrupted write
-    leaves nothing that is used later. If several processes start together, one writes and the others wait.
+    records and the stored size, so that other annotations or folders get a copy of their own. A copy is written again
+    when image files were replaced (see `source_files`), and removed when a later one for the same settings takes its
+    place. An interrupted write leaves nothing that is used later. If several processes start together, one writes and
+    the others wait.
 
     Args:
       listing: the images and annotations.
@@ -48,38 +50,73 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         that size, which makes every epoch faster; other files are copied byte for byte.
 
     Raises:
-      UserError: a split has no images, an image file is missing, or the copy is damaged or cannot be written.
+      UserError: no image of a split can be read, an image file is missing, or the copy is damaged or cannot be written.
     """
     name, records = listing.name, listing.records
-    counts = {split: sum(record.split == split for record in records) for split in SPLITS}
-    for split, count in counts.items():
-        if not count:
-            raise UserError(f'{listing.root} lists no {split} images: check config.data.dir')
     side = config.resize if config.get('shrink') else None
-    folder = user_path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
-    folder = folder / f'{listing.slug}-{_fingerprint(listing, side)}'
+    copies = user_path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
+    folder = copies / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
-        builder = _open_or_write(folder, listing, side)
+        builder, state = _open_or_write(folder, listing, side)
     except OSError as error:
         raise UserError(
             f'cannot copy {name} to {folder} ({error}): set config.data.prepared_dir to a writable'
             ' folder with space for a copy of the images'
         ) from error
+    counts = {split: count for split, count in listing.counts.items() if count}
     if {split: info.num_examples for split, info in builder.info.splits.items()} != counts:
         raise UserError(f'the copy {folder} is damaged: delete that folder and run again')
     try:
-        sources: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
+        opened: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
+        for split, info in builder.info.splits.items():
+            # Opens every shard now, so that reading goes on if a later start replaces the copy.
+            for start in np.cumsum([0, *info.shard_lengths[:-1]]).tolist():
+                opened[split][start]
     except (OSError, ValueError) as error:
         raise UserError(f'the copy {folder} cannot be opened: delete that folder and run again') from error
+    sources = {split: _ArrayRecordSource(opened.get(split, ()), _labels(records, split)) for split in SPLITS}
+    for split, source in sources.items():
+        _require_readable(source, f'{split} images of {name}')
     return Dataset(
         name=name,
         class_names=listing.class_names,
-        train=_ArrayRecordSource(sources['train'], _labels(records, 'train')),
-        test=_ArrayRecordSource(sources['test'], _labels(records, 'test')),
+        train=sources['train'],
+        test=sources['test'],
         keypoint_names=listing.keypoint_names,
         keypoint_groups=listing.keypoint_groups,
         digest=_digest(records),
+        messages=(*listing.messages, *_copy_messages(listing, state, folder)),
     )
+
+
+def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path) -> Iterator[str]:
+    """One line each on images that are gone, and on images that are there twice but must not be."""
+    paths = [record.path for record in listing.records]
+    if state.missing:
+        gone = first_names([paths[i] for i in state.missing])
+        yield f'images missing in {listing.root}: {len(state.missing)} ({gone}); their copy in {folder} is used'
+    groups: dict[bytes, list[Record]] = {}
+    for record, digest in zip(listing.records, state.current.digests):
+        groups.setdefault(digest.tobytes(), []).append(record)
+    as_text = lambda found: first_names([' = '.join(record.path for record in group) for group in found])
+    cure = 'python -m ssanet_jax.doctor lists them'
+    if leaked := [group for group in groups.values() if len({record.split for record in group}) > 1]:
+        yield f'images in both train and test, which raise the accuracy: {len(leaked)} ({as_text(leaked)}); {cure}'
+    if ambiguous := [group for group in groups.values() if len({record.label for record in group}) > 1]:
+        yield f'images in two classes: {len(ambiguous)} ({as_text(ambiguous)}); {cure}'
+
+
+def _require_readable(source: Source, images: str) -> None:
+    """Raises `UserError` if no image of a source can be read."""
+    problem: UnreadableImage | None = None
+    for index in range(len(source)):
+        try:
+            source[index]
+            return
+        except UnreadableImage as error:
+            problem = problem or error
+    if problem:
+        raise UserError(f'none of the {len(source)} {images} can be read, such as: {problem}') from problem
 
 
 def _digest(records: Sequence[Record]) -> str:
@@ -120,158 +157,96 @@ class _ArrayRecordSource:
         return example
 
 
-class _RecordInfo(tfds.core.DatasetInfo):
-    def initialize_from_bucket(self) -> None:
-        """Does nothing: TFDS's bucket does not hold our data sets, and a lookup leaves an empty temporary folder."""
-
-
-class _RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the images and annotations of any `Listing`."""
-
-    name = 'records'
-    VERSION = tfds.core.Version('2.0.0')
-    # Nothing is downloaded. Without this, TFDS looks for a checksum file next to this module, for which it imports
-    # a package (importlib_resources) that it does not require.
-    url_infos: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, folder: pathlib.Path, listing: Listing, side: int | None):
-        self._listing = listing
-        self._side = side
-        super().__init__(data_dir=folder, file_format='array_record')
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            'image': tfds.features.Image(shape=(None, None, 3)),
-            'label': tfds.features.ClassLabel(num_classes=len(self._listing.class_names)),
-            'file': tfds.features.Text(),
-            'cut_bottom': np.int32,  # rows to crop when the image is read; renaming it would invalidate all copies
-        }
-        first = self._listing.records[0]
-        if first.box is not None:
-            features['box'] = tfds.features.Tensor(shape=(4,), dtype=np.float32)
-        if first.keypoints is not None:
-            features['keypoints'] = tfds.features.Tensor(shape=first.keypoints.shape, dtype=np.float32)
-        return _RecordInfo(
-            builder=self,
-            description=self._listing.name.encode(errors='replace').decode(),  # a folder name need not be UTF-8
-            features=tfds.features.FeaturesDict(features),
-            # Keeps the order of the listing; the training pipeline shuffles anyway.
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # Nothing is downloaded.
-        return {split: self._generate_examples(split) for split in SPLITS}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        chosen = [record for record in self._listing.records if record.split == split]
-        converted = track(
-            self._convert(chosen),
-            total=len(chosen),
-            description=f'Copying {self._listing.name}: {split}',
-            console=Console(stderr=True),
-        )
-        for key, (record, image) in enumerate(converted):
-            example = {
-                'image': image.data,
-                'label': record.label,
-                # As bytes, since a file name need not be UTF-8.
-                'file': record.path.encode(errors='surrogateescape'),
-                'cut_bottom': image.crop_bottom,
-            }
-            if record.box is not None:
-                example['box'] = record.box * np.float32(image.scale)
-            if record.keypoints is not None:
-                example['keypoints'] = record.keypoints * np.array([image.scale, image.scale, 1], np.float32)
-            yield key, example
-
-    def _convert(self, records: Sequence[Record]) -> Iterator[tuple[Record, StoredImage]]:
-        """Reads and converts the images, in parallel threads and in chunks that bound the memory."""
-        convert = lambda record: convert_image(
-            (self._listing.root / record.path).read_bytes(), record.path, self._listing.crop_bottom, self._side
-        )
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(records), _CHUNK_SIZE):
-                chunk = records[start : start + _CHUNK_SIZE]
-                yield from zip(chunk, pool.map(convert, chunk))
-
-
-class StoredImage(NamedTuple):
-    """An encoded image in the copy."""
-
-    data: bytes
-    crop_bottom: int  # rows to crop when it is read
-    scale: float  # stored pixels per pixel of the file
-
-
-def convert_image(data: bytes, file: str, crop_bottom: int, side: int | None) -> StoredImage:
-    """Converts an image file to the form in which it is stored.
-
-    Args:
-      data: the contents of the file.
-      file: its name, for error messages.
-      crop_bottom: rows to crop from the bottom of the image.
-      side: the shorter side that the network needs, in pixels: much larger images are stored as `shrink_image` returns
-        them. None keeps every file unchanged. A file that cannot be decoded is kept unchanged, since reading it
-        reports the error.
-    """
-    unchanged = StoredImage(data, crop_bottom, 1.0)
-    if side is None:
-        return unchanged
-    try:
-        image = decode_image(data, file)
-    except UserError:
-        return unchanged
-    image = image[: max(image.shape[0] - crop_bottom, 0)]
-    shrunk = shrink_image(image, side) if image.size else None
-    return StoredImage(shrunk.data, 0, shrunk.scale) if shrunk else unchanged
-
-
-def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> _RecordBuilder:
-    make = functools.partial(_RecordBuilder, folder, listing, side)
+def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> tuple[RecordBuilder, Comparison]:
+    make = functools.partial(RecordBuilder, folder, listing, side)
     builder = make()
-    if builder.data_path.exists():  # TFDS renames the folder to this path when it is complete.
-        return builder
-    for record in listing.records:
-        path = listing.root / record.path
+    paths = [listing.root / record.path for record in listing.records]
+    state = _compare_with_disk(builder, folder, paths)
+    # The images of a published set may have been deleted since. A missing image of the user's own is a broken link.
+    if state and (listing.origin or not state.missing):
+        return builder, state
+    for path in paths:
         if not path.is_file():
             cure = 'extract the archive again' if listing.origin else 'restore the file or remove it from the list'
             raise UserError(f'{path} is listed but missing: {cure}')
     folder.mkdir(parents=True, exist_ok=True)
     with lock_file(folder / 'lock', wait=True) as no_lock:
         builder = make()
-        if not builder.data_path.exists():
-            if not no_lock:  # nobody else writes here: remains of a killed run
-                shutil.rmtree(folder / builder.name, ignore_errors=True)
+        state = _compare_with_disk(builder, folder, paths)  # another process may have written it by now
+        if not state:
+            # An outdated copy, or remains of a killed run. Without a lock, the latter may be another process at work.
+            outdated = builder.data_path if no_lock else folder / builder.name
+            shutil.rmtree(outdated, ignore_errors=True)
+            builder = make()
             try:
-                _write(builder)
+                builder.write()
             except OSError:
                 # Without a lock, another process may have written the copy meanwhile: TFDS renames a folder of its own.
                 if not no_lock or not builder.data_path.exists():
                     raise
-                builder = make()
+            files = builder.source_files()
+            builder = make()
+            files.write(folder / _SOURCE_FILES)
+            (folder / _REQUEST).write_text(_request(listing, side))
+            state = Comparison([], [], files)
             if not no_lock:
                 shutil.rmtree(folder / 'downloads', ignore_errors=True)
-    return builder
+                _remove_outdated(folder, listing, side)
+    return builder, state
 
 
-def _write(builder: _RecordBuilder) -> None:
-    # Silences TFDS's messages and progress bars: `_generate_examples` shows a bar with totals on stderr, and stdout
-    # is reserved for the results of commands.
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
-    finally:
-        tfds.enable_progress_bar()
+def _compare_with_disk(
+    builder: RecordBuilder, folder: pathlib.Path, paths: Sequence[pathlib.Path]
+) -> Comparison | None:
+    """Compares a copy with the image files; None if there is no copy, or files have changed since it was written."""
+    if not builder.data_path.exists():  # TFDS renames the folder to this path when it is complete.
+        return None
+    before = SourceFiles.read(folder / _SOURCE_FILES, len(paths))
+    if before is None:
+        return None
+    state = compare(before, paths)
+    if state.changed:
+        return None
+    if (state.current.status != before.status).any():
+        with contextlib.suppress(OSError):  # a copy may be shared and read-only
+            state.current.write(folder / _SOURCE_FILES)
+    return state
+
+
+def _request(listing: Listing, side: int | None) -> str:
+    """Identifies what a copy was written for; a later copy for the same replaces it."""
+    return json.dumps([os.fspath(listing.root), listing.variant, side])
+
+
+def _remove_outdated(folder: pathlib.Path, listing: Listing, side: int | None) -> None:
+    """Removes the copies of earlier records for the same request, and that of version 0.1.0."""
+    old = {folder.with_name(f'{listing.slug}-{_fingerprint_0_1_0(listing, side)}')}
+    for other in folder.parent.glob(f'{listing.slug}-*'):
+        with contextlib.suppress(OSError):
+            if other != folder and (other / _REQUEST).read_text() == _request(listing, side):
+                old.add(other)
+    for other in old:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _fingerprint(listing: Listing, side: int | None) -> str:
-    """The cache key of a copy: a hash of everything that decides its contents."""
+    """Names a copy: a hash of everything but the contents of the images that decides its contents."""
+    return _hash_records(listing, side, ['' for _ in listing.records])
+
+
+def _fingerprint_0_1_0(listing: Listing, side: int | None) -> str:
+    """The name of the copy that version 0.1.0 wrote: it noticed changed times, and only those of folders."""
+    times = [
+        file_status(listing.root / record.path)[1] if listing.slug == 'folder' else 0 for record in listing.records
+    ]
+    return _hash_records(listing, side, times)
+
+
+def _hash_records(listing: Listing, side: int | None, times: Sequence[int | str]) -> str:
     digest = hashlib.sha256()
-    digest.update(repr((os.fspath(listing.root), listing.class_names, side, str(_RecordBuilder.VERSION))).encode())
-    for record in listing.records:
-        digest.update(repr((record.path, record.label, record.split, record.mtime_ns)).encode())
+    digest.update(repr((os.fspath(listing.root), listing.class_names, side, str(RecordBuilder.VERSION))).encode())
+    for record, mtime_ns in zip(listing.records, times, strict=True):
+        digest.update(repr((record.path, record.label, record.split, mtime_ns)).encode())
         for array in (record.box, record.keypoints):
             digest.update(b'none' if array is None else array.tobytes())
     return digest.hexdigest()[:16]

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ssanet_jax.data.listing import summarize
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -55,3 +57,17 @@ class Dataset:
     """SHA-256 of the file names, labels and splits; empty for generated data sets."""
     generator: str = ''
     """What determines the images of a generated data set; empty for files."""
+    messages: tuple[str, ...] = ()
+    """One line each on what is left out and what a user may not expect, to be printed by commands."""
+
+    @property
+    def summary(self) -> str:
+        """The classes and images, such as '2 classes: robin, wren; 24 training, 8 test images'."""
+        counts = {'train': len(self.train), 'validation': len(self.validation or ()), 'test': len(self.test)}
+        return summarize(self.class_names, counts)
+
+    @property
+    def test_summary(self) -> str:
+        """The classes and number of the test images, such as '2 of 3 classes: robin, wren; 8 test images'."""
+        tested = [self.class_names[label] for label in np.unique(self.test.labels)]
+        return summarize(tested, {'test': len(self.test)}, len(self.class_names))

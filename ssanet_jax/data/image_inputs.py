@@ -1,25 +1,43 @@
 """Images as a user has them, in files, folders or memory -> the network's input."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ssanet_jax.data.images import IMAGE_SUFFIXES, decode_image, from_pillow
+from ssanet_jax.data.image_files import (
+    LeftOut,
+    image_suffixes,
+    left_out_line,
+    read_file,
+    search_folder,
+    without_repeats,
+)
+from ssanet_jax.data.images import decode_image, from_pillow
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
+
+_log = logging.getLogger(__name__)
 
 ImageInput = str | os.PathLike[str] | np.ndarray | Image.Image
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Path]:
+class FoundInputs(NamedTuple):
+    """Image files, and the files of the same folders that are not used."""
+
+    files: list[Path]
+    left_out: list[LeftOut]
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> FoundInputs:
     """Lists image files, and the image files in folders and their subfolders.
 
     Args:
-      paths: files, which are taken whatever their suffix, and folders, whose images are sorted.
+      paths: files, which are taken whatever they are, and folders, whose images are sorted; see `image_files`.
       exclude: a folder whose own files are left out, such as one that pictures are written to.
 
     Raises:
@@ -27,20 +45,24 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
     """
     paths = [Path(path) for path in paths]
     files: list[Path] = []
+    left_out: list[LeftOut] = []
     excluded = exclude.resolve() if exclude else None
+    # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
+    outside = lambda file: file.parent.resolve() != excluded
     for path in paths:
         if not path.exists():
             raise UserError(f'{path} does not exist: give images or folders of images')
         if path.is_dir():
-            # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
-            found = (file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
-            files += sorted(file for file in found if file.parent.resolve() != excluded)
+            found = search_folder(path)
+            files += sorted(filter(outside, without_repeats(found.images, found.linked, path)))
+            left_out += [item for item in found.left_out if outside(Path(item.path))]
         else:
             files.append(path)
     if not files:
         where = ', '.join(map(str, paths)) or 'the arguments'
-        raise UserError(f'no image ({", ".join(IMAGE_SUFFIXES)}) in {where}: give images or folders')
-    return files
+        listed = f' ({left_out_line(left_out, 0)})' if left_out else ''
+        raise UserError(f'no image ({", ".join(image_suffixes())}) in {where}{listed}: give images or folders')
+    return FoundInputs(files, left_out)
 
 
 def expand_folders(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -53,7 +75,10 @@ def expand_folders(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
         images = [images]
     for image in images:
         if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
-            yield from find_images([image])
+            files, left_out = find_images([image])
+            if left_out:
+                _log.warning('%s', left_out_line(left_out, len(files)))
+            yield from files
         else:
             yield image
 
@@ -82,7 +107,7 @@ def read_image(image: ImageInput) -> np.ndarray:
         except Exception as error:  # Pillow reads the file only now, and its decoders raise almost anything
             raise UnreadableImage(f'cannot read the image {name} ({error}): replace it') from error
     try:
-        data = Path(image).read_bytes()
+        data = read_file(Path(image))
     except OSError as error:
         raise UnreadableImage(f'cannot read the image {image} ({error.strerror}): check the path') from error
     return decode_image(data, str(image))

@@ -9,14 +9,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ssanet_jax.data.image_files import explain_content, readable_formats
 from ssanet_jax.errors import UnreadableImage
 
 # The pipeline runs one decoder per thread; more threads inside OpenCV would compete with them.
 cv2.setNumThreads(0)
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')  # of files in folders
-# Pillow reads many more formats; for some of them (EPS) it starts other programs.
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A tiny file can declare any number of pixels. Pillow warns above this limit.
 _MAX_PIXELS = 89_478_485
 # Each scan of a JPEG may decode all pixels again. A progressive JPEG has about ten scans.
@@ -30,7 +28,7 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
     values are reduced to their high byte.
 
     Args:
-      data: the contents of a JPEG, PNG, WebP, BMP, TIFF or GIF (first frame).
+      data: the contents of a file in one of `image_files.readable_formats`; of an animation, the first frame.
       file: its name, for the error message.
 
     Returns:
@@ -40,7 +38,7 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
       UnreadableImage: the file is truncated, damaged, not an image or too large.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             width, height = image.size
             if not 0 < width * height <= _MAX_PIXELS:
                 raise ValueError(f'{width} x {height} pixels exceed the limit of {_MAX_PIXELS // 10**6} million')
@@ -57,7 +55,7 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
     except Exception as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = f'not one of {", ".join(_FORMATS)}'
+            reason = explain_content(data)
         raise UnreadableImage(
             f'cannot read the image {file} ({reason}): replace the file or remove it from the data set'
         ) from error

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ssanet_jax.data.image_files import LeftOut, first_names, left_out_line
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
 
 SPLITS = ('train', 'test')
+_ADJECTIVES = {'train': 'training'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,6 @@ class Record:
     """float32 [4], (y0, x0, y1, x1) in pixels."""
     keypoints: np.ndarray | None = None
     """float32 [P, 3], (y, x, visible) in pixels."""
-    mtime_ns: int = 0
-    """Modification time of the file, in ns; 0 for published data sets, whose files never change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,47 @@ class Listing:
     """Number of 'train' images, 'test' images and 'classes' in the published set; empty for other folders."""
     origin: str = ''
     """Where to download the data set, for messages."""
-    skipped_files: tuple[str, ...] = ()
-    """Files in the image folders that are not part of the data set, relative to the root."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files in the image folders that are not used, relative to the root."""
+    notes: tuple[str, ...] = ()
+    """What a user may not expect of the data set, such as guesses, a sentence each."""
+    variant: str = ''
+    """The settings that chose these records among those of the root, such as the CSV file: a newer copy of the same
+    variant replaces an older one."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images of each split, 'train' first."""
+        return {split: sum(record.split == split for record in self.records) for split in SPLITS}
+
+    @property
+    def summary(self) -> str:
+        """What was understood, such as '2 classes: robin, wren; 24 training, 8 test images'."""
+        return summarize(self.class_names, self.counts)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """One line each on what is left out and what a user may not expect."""
+        left_out = left_out_line(self.left_out, len(self.records))
+        return (*self.notes, *([left_out] if left_out else []))
+
+
+def summarize(class_names: Sequence[str], counts: Mapping[str, int], of_classes: int | None = None) -> str:
+    """One line on the classes and images of a data set.
+
+    Args:
+      class_names: the classes of these images; long lists are cut.
+      counts: number of images by split; empty splits are not mentioned.
+      of_classes: the number of classes that there are, if these may be fewer.
+
+    Returns:
+      Such as '2 classes: robin, wren; 24 training, 8 test images'.
+    """
+    total = len(class_names) if of_classes is None else of_classes
+    count = f'{len(class_names)} of {total}' if total > len(class_names) else str(total)
+    classes = f'{count} class{"es" * (total != 1)}: {first_names(class_names, 6)}'
+    images = ', '.join(f'{count} {_ADJECTIVES.get(split, split)}' for split, count in counts.items() if count)
+    return f'{classes}; {images} images' if images else classes
 
 
 def require_dir(config: Any, expected: str) -> pathlib.Path:

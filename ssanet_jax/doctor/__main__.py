@@ -32,6 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssanet_jax import cli
+from ssanet_jax.data.image_files import printable
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import checks, scan
@@ -83,6 +84,7 @@ def main() -> None:
         files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(Path(_FIX_LIST.value), files)
     Console().print(table(listing, report))
+    print(f'understood as {listing.summary}')
     print(verdict(listing, findings))
     if any(finding.level == 'error' for finding in findings):
         sys.exit(1)
@@ -160,11 +162,6 @@ def write_fix_list(file: Path, paths: Iterable[str]) -> None:
         write_atomically(file, ''.join(lines), errors='surrogateescape')
     except OSError as error:
         raise UserError(f'cannot write --fix_list={file} ({error.strerror}): name another file') from error
-
-
-def printable(text: str) -> str:
-    """Escapes control characters, which file names may contain, so that they do not reach the terminal."""
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def _size(listing: Listing) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from ssanet_jax.data.listing import SPLITS, Listing
+from ssanet_jax.data.listing_checks import Problem, class_problems, extract_again, split_problems
 from ssanet_jax.doctor.near_duplicates import near_duplicates
 from ssanet_jax.doctor.scan import ImageSummary
 
@@ -71,10 +72,8 @@ def files_to_fix(findings: Iterable[Finding]) -> list[str]:
 def check_counts(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Checks that both splits have as many images as were published."""
     del images
-    counts = collections.Counter(record.split for record in listing.records)
-    empty = tuple(split for split in SPLITS if not counts[split])
-    if empty:
-        yield Finding('error', 'splits without images', empty, _again(listing))
+    counts = listing.counts
+    yield from map(_error, split_problems(listing))
     if not listing.published:
         return
     published = listing.published['classes']
@@ -93,33 +92,16 @@ def check_counts(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterat
         if actual.get(name, 0) > expected or (actual.get(name, 0) < expected and classes >= published)
     )
     if wrong:
-        yield Finding('error', 'wrong counts', wrong, _again(listing))
+        yield Finding('error', 'wrong counts', wrong, extract_again(listing))
 
 
 def check_classes(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
     """Checks that labels are in range, and that every class has training and test images in similar numbers."""
     del images
     names = listing.class_names
-    if len(names) < 2:
-        yield Finding('error', 'data sets of a single class', tuple(names), 'there is nothing to classify: add a class')
-    outside = [record for record in listing.records if not 0 <= record.label < len(names)]
-    if outside:
-        yield Finding(
-            'error',
-            'labels out of range',
-            tuple(f'{record.path}: {record.label}, outside 0..{len(names) - 1}' for record in outside),
-            _again(listing),
-            tuple(record.path for record in outside),
-        )
+    yield from map(_error, class_problems(listing))
     count = {split: collections.Counter(r.label for r in listing.records if r.split == split) for split in SPLITS}
     trained, tested = ([count[split][label] for label in range(len(names))] for split in SPLITS)
-    if not all(trained):
-        yield Finding(
-            'error',
-            'classes without training images',
-            tuple(name for name, images in zip(names, trained) if not images),
-            'add images of these classes to train, or remove the classes',
-        )
     if not all(tested):
         yield Finding(
             'warning',
@@ -141,19 +123,22 @@ def check_files(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterato
     """Checks that every image exists and can be decoded, and reports files that are skipped."""
     missing = tuple(image.path for image in images.values() if image.missing)
     if missing:
-        yield Finding('error', 'missing images', missing, _again(listing), missing)
+        yield Finding('error', 'missing images', missing, extract_again(listing), missing)
     broken = [image for image in images.values() if image.problem and not image.missing]
     if broken:
         yield Finding(
             'error',
             'unreadable images',
             tuple(f'{image.path}: {image.problem}' for image in broken),
-            _again(listing) if listing.origin else 'replace these files or remove them',
+            extract_again(listing) if listing.origin else 'replace these files or remove them',
             tuple(image.path for image in broken),
         )
-    if listing.skipped_files:
+    if listing.left_out:
+        skipped = tuple(f'{item.path}: {item.reason}' for item in listing.left_out)
         cure = 'to train on them, convert them to JPEG or PNG and move them into class folders'
-        yield Finding('warning', 'skipped files', listing.skipped_files, cure)
+        yield Finding('warning', 'skipped files', skipped, cure)
+    if listing.notes:
+        yield Finding('warning', 'notes on the folders', listing.notes, 'no action needed if that is what you mean')
 
 
 def check_annotations(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
@@ -180,7 +165,7 @@ def check_annotations(listing: Listing, images: Mapping[str, ImageSummary]) -> I
             if (~inside & (visible > 0)).any():
                 stray.append(record.path)
     if outside:
-        cure = 'annotations and images do not belong together: ' + _again(listing)
+        cure = 'annotations and images do not belong together: ' + extract_again(listing)
         yield Finding('error', 'boxes outside their image', tuple(outside), cure, tuple(files))
     if beyond:
         yield Finding('warning', 'boxes beyond their image', tuple(beyond), 'no action needed for a few pixels')
@@ -277,8 +262,5 @@ CHECKS = {
 }
 
 
-def _again(listing: Listing) -> str:
-    """The cure for a folder that differs from what was published."""
-    return (
-        f'extract the data set again: {listing.origin}' if listing.origin else f'correct the contents of {listing.root}'
-    )
+def _error(problem: Problem) -> Finding:
+    return Finding('error', problem.title, problem.examples, problem.cure, problem.files)

@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import pathlib
-import stat
 import threading
 from collections.abc import Iterator
 
@@ -17,11 +16,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ssanet_jax.data.image_files import explain_content, read_file
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
 
-_MAX_BYTES = 1 << 30  # of a file; images that can be decoded are smaller
 _LARGE = 16e6  # pixels; larger images are decoded one at a time, which bounds the memory
 _LARGE_IMAGE_LOCK = threading.Lock()
 
@@ -67,31 +66,17 @@ def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0) -> ImageSumm
       crop_bottom: rows to crop from the bottom of the image.
     """
     try:
-        data = _read_file(root / path)
+        data = read_file(root / path)
         with _decoding_slot(data):
             return _summarize(path, decode_image(data, path), crop_bottom)
     except (FileNotFoundError, NotADirectoryError):
         return ImageSummary(path, problem='missing', missing=True)
     except UserError as error:  # its cause is the reason, without the name of the file
         reason = error.__cause__ or error
-        return ImageSummary(
-            path, problem='not an image' if isinstance(reason, UnidentifiedImageError) else _one_line(reason)
-        )
+        problem = explain_content(data) if isinstance(reason, UnidentifiedImageError) else _one_line(reason)
+        return ImageSummary(path, problem=problem)
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
         return ImageSummary(path, problem=_one_line(getattr(error, 'strerror', None) or error))
-
-
-def _read_file(path: pathlib.Path) -> bytes:
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise OSError('a folder')
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError('not a regular file')  # reading a pipe would block
-    if not status.st_size:
-        raise OSError('the file is empty')
-    if status.st_size > _MAX_BYTES:
-        raise OSError(f'{status.st_size / 1e9:.1f} GB are too large for an image')
-    return path.read_bytes()
 
 
 def _decoding_slot(data: bytes) -> contextlib.AbstractContextManager:

@@ -7,6 +7,8 @@ from typing import Any, Self, TypeVar
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_json
 
+_LISTED = 3  # unreadable images that a message names
+
 
 class _JsonObject:
     """Conversion between a dataclass and the JSON object that holds its fields."""
@@ -86,6 +88,22 @@ class RunResults(_JsonObject):
     image_size: int
     device: str
     versions: dict[str, str]
+
+
+def unreadable_line(result: EvaluationResult | RunResults) -> str:
+    """One line that must accompany the accuracy: how many images could not be read, and the first three of them.
+
+    Returns:
+      The line; '' if every image could be read.
+    """
+    count = len(result.unreadable)
+    if not count:
+        return ''
+    more = '; ...' if count > _LISTED else ''
+    return (
+        f'{count} of {result.examples} images cannot be read and count as wrong: '
+        f'{"; ".join(result.unreadable[:_LISTED])}{more}'
+    )
 
 
 Result = TypeVar('Result', bound=EvaluationResult)

@@ -137,7 +137,7 @@ def dataset_of(run: Run, workdir: Path) -> Dataset:
     Raises:
       UserError: the data cannot be read, or has other classes.
     """
-    dataset = load_dataset(run.config.data)
+    dataset = load_dataset(run.config.data, run.class_names)
     if dataset.class_names != run.class_names:
         raise UserError(f'{workdir} was trained on other classes than {dataset.name} has: check --data_dir')
     return dataset

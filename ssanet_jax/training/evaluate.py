@@ -21,7 +21,7 @@ from ssanet_jax.runs.compatibility import evaluation_config
 from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_count_line
 from ssanet_jax.runs.files import TRAIN_AGAIN, read_run, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
-from ssanet_jax.runs.results import EvaluationResult, RunEvaluation, read_result
+from ssanet_jax.runs.results import EvaluationResult, RunEvaluation, read_result, unreadable_line
 from ssanet_jax.runs.run import Run, load_run
 
 
@@ -100,17 +100,13 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
     evaluation_mesh(config)  # its errors should come before the network is read
     run = load_run(workdir)
     config = evaluation_config(run.config, config)
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(config.data, run.class_names)
     if dataset.class_names != run.class_names:
         raise UserError(
             f'{workdir} was trained on other classes than {dataset.name} has: check --config and config.data'
         )
-    console.print(
-        f'{dataset.name}: {len(dataset.test)} test images; the network of stage {run.stage}'
-        + ('' if run.finished else ', which is not finished'),
-        highlight=False,
-        soft_wrap=True,
-    )
+    unfinished = '' if run.finished else ', which is not finished'
+    print_dataset(console, dataset, f': {dataset.test_summary}; the network of stage {run.stage}{unfinished}')
     result, predictions = _evaluate_test_set(run, dataset, config, workdir, 'evaluation', console)
     if dataset.digest == read_run(workdir)['images']:
         write_predictions(workdir / PREDICTIONS_FILE, predictions)
@@ -121,6 +117,19 @@ def evaluate_run(config: ConfigDict, workdir: Path, console: Console) -> RunEval
     write_json(workdir / 'evaluation.json', result.to_dict())
     console.print(evaluation_count_line(workdir), highlight=False)
     return result
+
+
+def print_dataset(console: Console, dataset: Dataset, summary: str) -> None:
+    """Prints what was understood of a data set, what was left out and what was guessed, one line each.
+
+    Args:
+      console: where to.
+      dataset: the data set.
+      summary: the first line after the data set's name, such as `Dataset.summary` after a colon.
+    """
+    console.print(f'{dataset.name}{summary}', markup=False, highlight=False, soft_wrap=True)
+    for message in dataset.messages:
+        console.print(message, style='yellow', markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: Console) -> RunEvaluation:
@@ -148,6 +157,6 @@ def _evaluate_test_set(
         _, params, stats = split_model(model)
         params, stats = sharding.replicate((params, stats), evaluator.mesh)
         result, predictions = evaluator(params, stats, dataset, 'test')
-    for problem in result.unreadable:
-        console.print(f'counted as wrong: {problem}', style='yellow', highlight=False, soft_wrap=True)
+    if result.unreadable:
+        console.print(unreadable_line(result), style='yellow', markup=False, highlight=False, soft_wrap=True)
     return RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name), predictions

@@ -38,7 +38,7 @@ from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
-from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh
+from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
 from ssanet_jax.training.fitting import fit_groups
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageLogger
@@ -86,15 +86,9 @@ def _train_stages(
 ) -> RunResults:
     """Trains the stages that are not finished and collects the results of all."""
     claim_workdir(workdir, config, dataset.class_names, dataset.digest)
-    validation = '' if dataset.validation is None else f', {len(dataset.validation)} validation'
     place = f' in {config.data.dir}' if config.data.dir else ''
-    console.print(
-        f'{dataset.name}{place}: {len(dataset.train)} training{validation} and {len(dataset.test)} test images '
-        f'of {len(dataset.class_names)} classes; {config.model.backbone} at {config.data.image_size} '
-        f'from {initial_weights(config)} on {sharding.device_kind()}',
-        highlight=False,
-        soft_wrap=True,
-    )
+    network = f'{config.model.backbone} at {config.data.image_size} from {initial_weights(config)}'
+    print_dataset(console, dataset, f'{place}: {dataset.summary}; {network} on {sharding.device_kind()}')
     stages: dict[str, StageResult] = {}
     for index, stage in enumerate(config.stages):
         path = workdir / stage.name / 'evaluation.json'

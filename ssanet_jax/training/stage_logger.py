@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
-from ssanet_jax.runs.results import EvaluationResult
+from ssanet_jax.runs.results import EvaluationResult, unreadable_line
 from ssanet_jax.training.triggers import Triggers
 
 
@@ -91,6 +91,8 @@ class StageLogger:
         self._history.add(EVALUATION, step, epoch, heads, split=self._split, examples=result.examples)
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
         self._print(f'{self._split} accuracy: {listed}')
+        if result.unreadable:
+            self._print(unreadable_line(result), style='yellow')
 
     def log_unreadable(self, problems: Sequence[str]) -> None:
         """Lists the images that could not be read."""

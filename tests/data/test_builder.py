@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssanet_jax.data import builder
+from ssanet_jax.data import builder, record_builder
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import Listing, Record
 from ssanet_jax.errors import UnreadableImage, UserError
@@ -33,7 +33,7 @@ def _encoded(height, width, kind='PNG'):
 @given(height=st.integers(20, 200), width=st.integers(20, 200), side=st.integers(16, 64), banner=st.integers(0, 4))
 def test_what_is_stored(height, width, side, banner):
     image, data = _encoded(height, width)
-    stored = builder.convert_image(data, 'x.png', banner, side)
+    stored = record_builder.convert_image(data, 'x.png', banner, side)
     image = image[: height - banner]
     if min(image.shape[:2]) < 1.5 * side:
         assert stored == (data, banner, 1.0)
@@ -47,12 +47,12 @@ def test_what_is_stored(height, width, side, banner):
 
 def test_without_a_size_every_file_is_kept():
     _, data = _encoded(90, 80)
-    assert builder.convert_image(data, 'x.png', 7, None) == (data, 7, 1.0)
+    assert record_builder.convert_image(data, 'x.png', 7, None) == (data, 7, 1.0)
 
 
 def test_a_damaged_file_is_kept_for_its_reader_to_report():
     data = _encoded(90, 80, 'JPEG')[1][:200]
-    assert builder.convert_image(data, 'x.jpg', 0, 10) == (data, 0, 1.0)
+    assert record_builder.convert_image(data, 'x.jpg', 0, 10) == (data, 0, 1.0)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_another_size_is_another_copy(listing, config, tmp_path):
     assert len(list((tmp_path / 'prepared').glob('set-*'))) == 3
 
 
-FINGERPRINTS = {
+FINGERPRINTS_0_1_0 = {
     (True, None): '42c043537dfbc686',
     (True, 448): '25985080bb9266ea',
     (False, None): '135a3d0a8d0e9aee',
@@ -150,16 +150,28 @@ FINGERPRINTS = {
 }
 
 
-@pytest.mark.parametrize('annotated, side', FINGERPRINTS)
+FINGERPRINTS = {
+    (True, None): '87331efa5497fbcb',
+    (True, 448): '831656431c36b072',
+    (False, None): '5b12ac62dca3f02f',
+    (False, 448): '100fa6e04eabf846',
+}
+
+
+@pytest.mark.parametrize('annotated, side', FINGERPRINTS_0_1_0)
 def test_copies_of_released_versions_are_found(annotated, side):
-    """A changed fingerprint makes every user copy all images again: change it only with the stored bytes."""
+    """A changed fingerprint makes every user copy all images again: change it only with the stored bytes.
+
+    Copies of version 0.1.0 are found in order to remove them.
+    """
     box, points = np.float32([20, 40, 100, 120]), np.float32([[60, 80, 1], [0, 0, 0]])
     annotations = (box, points) if annotated else (None, None)
     records = [
-        Record('a/1.jpg', 0, 'train', *annotations, 1700000000000000000),
-        Record('b/2.jpg', 1, 'test', *annotations, 5),
+        Record('a/1.jpg', 0, 'train', *annotations),
+        Record('b/2.jpg', 1, 'test', *annotations),
     ]
     listing = Listing('set', 'Set', pathlib.Path('/data/set'), ('a', 'b'), records)
+    assert builder._hash_records(listing, side, [1700000000000000000, 5]) == FINGERPRINTS_0_1_0[annotated, side]
     assert builder._fingerprint(listing, side) == FINGERPRINTS[annotated, side]
     assert builder._digest(records).startswith('909c5b1d7481d125')
 

@@ -23,11 +23,11 @@ def folder(tmp_path):
     (root / 'devkit').mkdir(parents=True)
     names = np.array(['Audi TT', 'Fiat 500', 'Ram C/V'], object)
     scipy.io.savemat(root / 'devkit/cars_meta.mat', {'class_names': names})
-    train = [(1, 2, 30, 20, 3, '00001.jpg'), (5, 5, 9, 9, 1, '00002.jpg')]
+    train = [(1, 2, 30, 20, 3, '00001.jpg'), (5, 5, 9, 9, 1, '00002.jpg'), (5, 5, 9, 9, 2, '00003.jpg')]
     test = [(3, 4, 10, 12, 2, '00001.jpg')]
     scipy.io.savemat(root / 'devkit/cars_train_annos.mat', _annotations(train))
     scipy.io.savemat(root / 'devkit/cars_test_annos_withlabels.mat', _annotations(test))
-    for file in ('cars_train/00001.jpg', 'cars_train/00002.jpg', 'cars_test/00001.jpg'):
+    for file in ('cars_train/00001.jpg', 'cars_train/00002.jpg', 'cars_train/00003.jpg', 'cars_test/00001.jpg'):
         write_image(root / file)
     return root
 
@@ -41,8 +41,8 @@ def test_reads_labels_and_boxes(config):
     data = load_dataset(config)
     assert data.name == 'Stanford Cars (3 of 196 classes)'
     assert data.class_names == ('Audi TT', 'Fiat 500', 'Ram C/V')
-    assert (len(data.train), len(data.test)) == (2, 1)
-    assert [int(data.train[i]['label']) for i in range(2)] == [2, 0]
+    assert (len(data.train), len(data.test)) == (3, 1)
+    assert [int(data.train[i]['label']) for i in range(3)] == [2, 0, 1]
     assert data.test[0]['file'] == 'cars_test/00001.jpg'
     assert data.test[0]['image'].shape == (24, 32, 3)
     # One-based and inclusive in the file: the first pixel's box is (0, 0, 1, 1).
@@ -82,7 +82,7 @@ def test_layouts_of_mirrors(config, folder, tmp_path, layout, above):
     config.dir = str(tmp_path / above)
     listing = read_listing(config)
     assert listing.root == folder
-    assert [record.label for record in listing.records] == [2, 0, 1]
+    assert [record.label for record in listing.records] == [2, 0, 1, 1]
     assert all((folder / record.path).is_file() for record in listing.records)
 
 

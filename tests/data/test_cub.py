@@ -78,23 +78,24 @@ def test_other_annotations_get_their_own_copy(config, cub_folder, tmp_path):
     moved = cub_folder.rename(tmp_path / 'elsewhere')
     config.dir = str(moved)
     load_dataset(config)
-    assert len(list((tmp_path / 'prepared').glob('cub-*'))) == 3
+    # One per folder: the copy with the earlier labels is of no use.
+    assert len(list((tmp_path / 'prepared').glob('cub-*'))) == 2
 
 
 def test_a_killed_preparation_is_not_used(config, tmp_path):
     # The child dies without cleaning up, as with SIGKILL, while it writes the test images.
     child = """
 import os, sys
-from ssanet_jax.data import builder
+from ssanet_jax.data import record_builder
 from ssanet_jax.data.registry import load_dataset
 from ml_collections import ConfigDict
-generate = builder._RecordBuilder._generate_examples
+generate = record_builder.RecordBuilder._generate_examples
 def dying(self, split):
     for key, example in generate(self, split):
         if split == 'test' and key == 1:
             os._exit(9)
         yield key, example
-builder._RecordBuilder._generate_examples = dying
+record_builder.RecordBuilder._generate_examples = dying
 load_dataset(ConfigDict(dict(name="cub", dir=sys.argv[1], prepared_dir=sys.argv[2])))
 """
     command = [sys.executable, '-c', child, config.dir, config.prepared_dir]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.data import folder, pipeline
+from ssanet_jax.data.image_files import image_suffixes
 from ssanet_jax.data.image_inputs import find_images
-from ssanet_jax.data.images import IMAGE_SUFFIXES
 from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UnreadableImage, UserError
 
@@ -48,7 +48,7 @@ def test_train_and_test_folders(root, config):
 def test_names_that_are_not_utf8(root, config):
     """File names on Linux may be any bytes, such as é in Latin-1, which Python represents as surrogates."""
     latin, utf8 = os.fsdecode(b'\xe9ta.jpg'), 'été.jpg'
-    for file in ('train/owl/1.jpg', f'train/owl/{utf8}', 'test/owl/2.jpg'):
+    for file in ('train/parrot/0.jpg', 'train/owl/1.jpg', f'train/owl/{utf8}', 'test/owl/2.jpg'):
         write_image(root / file)
     try:
         os.replace(root / 'train/owl/1.jpg', root / 'train/owl' / latin)
@@ -65,9 +65,9 @@ def test_names_that_are_not_utf8(root, config):
         assert data.train._records[index]['file'] == b'train/owl/\xc3\xa9t\xc3\xa9.jpg'  # as earlier copies have it
         with pytest.raises(UnreadableImage, match=f'test/owl/{latin}'):
             [data.test[i] for i in range(2)]
-    config.batch_size = 2
+    config.batch_size = 3
     (batch,) = pipeline.train_batches(data.train, config, seed=0, epochs=1)
-    assert sorted(batch['index']) == [0, 1]
+    assert sorted(batch['index']) == [0, 1, 2]
     assert pipeline.list_unreadable(data.test, range(2))
     (root / 'train/owl' / latin).unlink()
     os.symlink(root / 'nowhere', root / 'train/owl' / latin)
@@ -77,7 +77,7 @@ def test_names_that_are_not_utf8(root, config):
 
 @pytest.mark.parametrize('field', ['dir', 'csv', 'prepared_dir'])
 def test_a_home_that_nobody_has(root, config, field):
-    for file in ('train/owl/1.jpg', 'test/owl/2.jpg'):
+    for file in ('train/emu/0.jpg', 'train/owl/1.jpg', 'test/owl/2.jpg'):
         write_image(root / file)
     config[field] = '~nosuchuser/x'
     with pytest.raises(UserError, match=f'config.data.{field}=~nosuchuser/x: .* ~nosuchuser: give the full path'):
@@ -85,7 +85,7 @@ def test_a_home_that_nobody_has(root, config, field):
 
 
 def test_a_replaced_file_is_noticed(root, config):
-    for file in ('train/owl/1.png', 'test/owl/2.png'):
+    for file in ('train/owl/1.png', 'train/parrot/1.png', 'test/owl/2.png'):
         write_image(root / file)
     load_dataset(config)
     new = write_image(root / 'train/owl/1.png', height=10, width=10)
@@ -112,9 +112,10 @@ def test_split_is_stratified_and_seeded(sizes, seed):
                 path = root / f'class{number}' / f'{i}.jpg'
                 path.parent.mkdir(exist_ok=True)
                 path.touch()
-        names, records, note, _ = folder.read_records(root, seed)
-        again = folder.read_records(root, seed)[1]
-    assert note == 'random 80/20 split'
+        listing = folder.read_folder(root, seed)
+        names, records = listing.class_names, listing.records
+        again = folder.read_folder(root, seed).records
+    assert listing.name == f'{root.name} (random 80/20 split)'
     assert [r.path for r in records] == [r.path for r in again]
     assert [r.split for r in records] == [r.split for r in again]
     assert len({r.path for r in records}) == len(records) == sum(sizes)
@@ -129,7 +130,7 @@ def test_split_is_stratified_and_seeded(sizes, seed):
 def test_another_seed_is_another_split(root):
     for i in range(20):
         write_image(root / f'owl/{i}.jpg', height=2, width=2)
-    splits = [[r.path for r in folder.read_records(root, seed)[1]] for seed in (0, 1)]
+    splits = [[r.path for r in folder.read_folder(root, seed).records] for seed in (0, 1)]
     assert splits[0] != splits[1] and sorted(splits[0]) == sorted(splits[1])
 
 
@@ -144,25 +145,26 @@ def test_val_stands_in_for_test(root, config, name):
 
 
 def test_val_beside_test_is_left_out(root, config):
-    for file in ('train/owl/1.jpg', 'test/owl/2.jpg', 'val/owl/3.jpg', 'val/emu/4.jpg'):
+    for file in ('train/owl/1.jpg', 'train/parrot/9.jpg', 'test/owl/2.jpg', 'val/owl/3.jpg', 'val/emu/4.jpg'):
         write_image(root / file)
     data = load_dataset(config)
     assert data.name == 'my birds (val ignored)'
-    assert data.class_names == ('owl',)
+    assert data.class_names == ('owl', 'parrot')
     assert [data.train[0]['file'], data.test[0]['file']] == ['train/owl/1.jpg', 'test/owl/2.jpg']
-    assert (len(data.train), len(data.test)) == (1, 1)
+    assert (len(data.train), len(data.test)) == (2, 1)
+    assert data.messages == ('the 2 validation images are not used, since there are test images',)
 
 
 def test_a_class_may_be_called_val(root):
     for file in ('val/1.jpg', 'val/2.jpg', 'crest/3.jpg', 'crest/4.jpg'):
         write_image(root / file)
-    assert folder.read_records(root)[0] == ('crest', 'val')
+    assert folder.read_folder(root).class_names == ('crest', 'val')
 
 
 def test_hidden_folders_are_left_out(root):
     for file in ('owl/1.jpg', 'owl/.thumbnails/1.jpg', 'owl/2.jpg', '.git/3.jpg'):
         write_image(root / file)
-    assert sorted(record.path for record in folder.read_records(root)[1]) == ['owl/1.jpg', 'owl/2.jpg']
+    assert sorted(record.path for record in folder.read_folder(root).records) == ['owl/1.jpg', 'owl/2.jpg']
 
 
 def test_files_that_are_left_out_are_named(root, config):
@@ -173,22 +175,28 @@ def test_files_that_are_left_out_are_named(root, config):
     (root / 'train/owl/folder.d').mkdir()
     listing = read_listing(config)
     assert [record.path for record in listing.records] == ['train/owl/1.jpg', 'train/owl/deep/2.PNG', 'test/owl/3.tiff']
-    assert listing.skipped_files == ('test/owl/c.txt', 'train/loose.jpg', 'train/owl/a.HEIC', 'train/owl/deep/b')
+    assert tuple(item.path for item in listing.left_out) == (
+        'test/owl/c.txt',
+        'train/loose.jpg',
+        'train/owl/a.HEIC',
+        'train/owl/deep/b',
+    )
 
 
 def test_a_folder_with_nothing_but_other_files(root, config):
     for name in ('b', 'a'):
         (root / name).mkdir(parents=True)
         (root / name / '1.heic').touch()
-    with pytest.raises(UserError, match=r'no images in class folders \(2 files skipped, such as a/1.heic\)'):
+    with pytest.raises(UserError, match=r'no images in class folders \(left out 2 of 2 files: HEIC, .*: a/1.heic, b'):
         load_dataset(config)
 
 
 def test_a_broken_link_is_listed_and_then_reported(root, config):
     for number in range(4):
         write_image(root / f'owl/{number}.jpg')
+        write_image(root / f'emu/{number}.jpg')
     (root / 'owl/9.jpg').symlink_to('/nowhere/9.jpg')
-    assert len(folder.read_records(root)[1]) == 5  # for the doctor
+    assert len(folder.read_folder(root).records) == 9  # for the doctor
     with pytest.raises(UserError, match='9.jpg is listed but missing: restore the file'):
         load_dataset(config)
 
@@ -227,11 +235,13 @@ def test_csv_with_splits(config, table, encoding):
 
 def test_csv_columns_in_any_order_and_an_absolute_name(root, config, table, tmp_path):
     (tmp_path / 'lists').mkdir()
-    (tmp_path / 'lists/a.csv').write_text('Split,Path,Label\nvalid,shots/1.jpg,owl\ntrain,shots/2.jpg,owl\n')
+    (tmp_path / 'lists/a.csv').write_text(
+        'Split,Path,Label\nvalid,shots/1.jpg,owl\ntrain,shots/2.jpg,owl\ntrain,shots/3.jpg,emu\n'
+    )
     config.csv = str(tmp_path / 'lists/a.csv')
     data = load_dataset(config)
     assert data.name == 'my birds (a.csv, tested on val)'
-    assert [data.train[0]['file'], data.test[0]['file']] == ['shots/2.jpg', 'shots/1.jpg']
+    assert [data.train[1]['file'], data.test[0]['file']] == ['shots/2.jpg', 'shots/1.jpg']
 
 
 def test_csv_without_splits_is_drawn_like_folders(root, config, table):
@@ -304,7 +314,7 @@ def test_errors(root, config):
     with pytest.raises(UserError, match='has no test split'):
         load_dataset(config)
     (root / 'test').mkdir()
-    with pytest.raises(UserError, match='no test images'):
+    with pytest.raises(UserError, match='has no test split, but 1 class: owl; 1 training images'):
         load_dataset(config)
     write_image(root / 'test/emu/1.jpg')
     with pytest.raises(UserError, match="without training images, such as 'emu'"):
@@ -314,18 +324,18 @@ def test_errors(root, config):
 def test_more_images_hardly_move_the_draw(root):
     for number in range(100):
         write_image(root / f'owl/b{number:03d}.jpg', 2, 2)
-    before = {record.path: record.split for record in folder.read_records(root)[1]}
+    before = {record.path: record.split for record in folder.read_folder(root).records}
     for number in range(5):
         write_image(root / f'owl/a{number}.jpg', 2, 2)
-    after = {record.path: record.split for record in folder.read_records(root)[1]}
+    after = {record.path: record.split for record in folder.read_folder(root).records}
     moved = [path for path, split in before.items() if after[path] != split]
     assert len(moved) <= 5 and len(after) == 105
 
 
 def test_every_image_that_trains_can_be_predicted(tmp_path):
-    files = [tmp_path / name / f'{name}{suffix}' for name in 'ab' for suffix in IMAGE_SUFFIXES]
+    files = [tmp_path / name / f'{name}{suffix}' for name in 'ab' for suffix in image_suffixes()]
     for file in files:
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    records = folder.read_records(tmp_path)[1]
-    assert sorted(tmp_path / record.path for record in records) == find_images([tmp_path]) == sorted(files)
+    records = folder.read_folder(tmp_path).records
+    assert sorted(tmp_path / record.path for record in records) == find_images([tmp_path]).files == sorted(files)

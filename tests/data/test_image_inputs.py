@@ -11,11 +11,11 @@ def test_a_folder_named_like_an_image_is_not_an_image(tmp_path):
     (tmp_path / 'empty.png').mkdir()
     for name in ('a.jpg/inside.png', 'b.png'):
         Image.new('RGB', (4, 4)).save(tmp_path / name)
-    files = find_images([tmp_path])
+    files = find_images([tmp_path]).files
     assert files == [tmp_path / 'a.jpg/inside.png', tmp_path / 'b.png']
     assert list(expand_folders(files)) == files
 
 
 def test_a_dangling_link_is_left_to_its_reader_to_report(tmp_path):
     (tmp_path / 'a.jpg').symlink_to(tmp_path / 'nowhere.jpg')
-    assert find_images([tmp_path]) == [tmp_path / 'a.jpg']
+    assert find_images([tmp_path]).files == [tmp_path / 'a.jpg']
