@@ -18,9 +18,9 @@ from scipy.special import softmax
 
 import ssanet_jax
 from ssanet_jax import UnreadableImage, UserError
-from ssanet_jax.data.builder import convert_image
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.data.record_builder import convert_image
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding

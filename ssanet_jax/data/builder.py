@@ -24,7 +24,7 @@ from ssanet_jax.data.image_files import first_names
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.record_builder import RecordBuilder
-from ssanet_jax.data.source_files import Comparison, SourceFiles, compare, file_status
+from ssanet_jax.data.source_files import NO_DATA, Comparison, SourceFiles, compare, file_status
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
@@ -97,7 +97,8 @@ def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path) ->
         yield f'images missing in {listing.root}: {len(state.missing)} ({gone}); their copy in {folder} is used'
     groups: dict[bytes, list[Record]] = {}
     for record, digest in zip(listing.records, state.current.digests):
-        groups.setdefault(digest.tobytes(), []).append(record)
+        if (digest != NO_DATA).any():
+            groups.setdefault(digest.tobytes(), []).append(record)
     as_text = lambda found: first_names([' = '.join(record.path for record in group) for group in found])
     cure = 'python -m ssanet_jax.doctor lists them'
     if leaked := [group for group in groups.values() if len({record.split for record in group}) > 1]:

@@ -72,6 +72,9 @@ def digest(data: bytes) -> np.ndarray:
     return np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint8)
 
 
+NO_DATA = digest(b'')
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """How files differ from those that a copy was made of."""

@@ -1,6 +1,7 @@
 """A run with validation images, and with images that cannot be read."""
 
 import io
+import itertools
 import json
 
 import chex
@@ -108,7 +109,7 @@ def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monk
     sizes = lambda *arguments: seen.append(original(*arguments)) or seen[-1]
     monkeypatch.setattr(evaluate, 'evaluate', sizes)
     results, text = _train(config, tmp_path / 'run')
-    assert '18 training, 6 validation and 7 test images' in text
+    assert '18 training, 6 validation, 7 test images' in text
     assert [result.examples for result in seen] == [6, 6, 6, 6, 7]  # three epochs, one epoch, the end
     assert results.accuracy == seen[-1].accuracy and results.examples == 7
     for name, evaluations in (('one', seen[:3]), ('two', seen[3:4])):
@@ -156,6 +157,10 @@ def test_unreadable_images_are_named_and_counted(config, birds, tmp_path):
     assert broken[1] in problem and results.examples == 7
     assert results.accuracy <= 6 / 7
     assert json.loads((tmp_path / 'run/results.json').read_text())['unreadable'] == [problem]
+    lines = text.splitlines()
+    pairs = itertools.pairwise(lines)
+    printed = [line for line, following in pairs if 'test accuracy:' in line and broken[1] in following]
+    assert len(printed) == 4 and '1 of 7 images cannot be read and count as wrong' in text  # with every accuracy
 
 
 @pytest.mark.slow
