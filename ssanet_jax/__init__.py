@@ -10,8 +10,12 @@ The names below are stable. They are imported when they are first used: `import 
 no device. `losses` and `parallel` are `ssanet_jax.models.losses` and `ssanet_jax.distributed.candidate_map`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from ssanet_jax import terminal
+
+terminal.prepare_if_starting()  # before anything that takes time
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 __version__ = '0.1.0'
 

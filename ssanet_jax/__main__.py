@@ -7,6 +7,8 @@ import runpy
 import sys
 from typing import NamedTuple
 
+from ssanet_jax import terminal
+
 
 class Command(NamedTuple):
     """A subcommand. It runs a module as `python -m` does, so that it has the same flags, help and messages."""
@@ -32,17 +34,20 @@ COMMANDS = {
 
 def main() -> None:
     """Runs the subcommand that the command line names."""
+    terminal.prepare_command()
     name, *arguments = sys.argv[1:] or ['']
-    if name in ('-h', '-help', '--help', 'help'):
-        print(_usage())
-    elif name in COMMANDS:
+    if name in COMMANDS:
         command = COMMANDS[name]
         sys.argv[1:] = [*command.flags, *arguments]
         runpy.run_module(command.module, run_name='__main__', alter_sys=True)
-    else:
-        problem = f'there is no command {name!r}' if name else 'no command given'
-        print(f'error: {problem}: choose from {", ".join(COMMANDS)}, or see ssanet --help', file=sys.stderr)
-        sys.exit(2)
+        return
+    with terminal.standard_streams():
+        if name in ('-h', '-help', '--help', 'help'):
+            print(_usage())
+        else:
+            problem = f'there is no command {name!r}' if name else 'no command given'
+            print(f'error: {problem}: choose from {", ".join(COMMANDS)}, or see ssanet --help', file=sys.stderr)
+            sys.exit(2)
 
 
 def _usage() -> str:

@@ -170,4 +170,4 @@ def as_json(found: dict[str, list[RowResult]]) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, trains=True)

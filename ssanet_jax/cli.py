@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -15,15 +17,16 @@ import jax
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
-from ssanet_jax import config_files
+from ssanet_jax import config_files, terminal
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.caches import is_writable
 from ssanet_jax.runs.aliases import upgrade_arguments
 from ssanet_jax.runs.files import write_atomically
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
 
 
-def run(main: Callable[..., None], *, accepts_arguments: bool = False) -> None:
+def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: bool = False) -> None:
     """Parses the flags of the command line, runs `main`, and ends the process.
 
     A `UserError` or a wrong flag ends it with one line on stderr and exit code 2, Ctrl-C with 130.
@@ -32,37 +35,42 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False) -> None:
       main: the command.
       accepts_arguments: call `main` with the list of positional arguments. Otherwise it takes none, and a positional
         argument is an error.
+      trains: the command trains, and resumes when it is run again.
     """
-    try:
-        arguments = _parse(sys.argv)
-        if arguments and not accepts_arguments:
-            raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
-        _use_compilation_cache()
-        main(*[arguments] if accepts_arguments else [])
-    except UserError as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-        sys.exit(2)
-    except Exception as error:
-        if message := _out_of_memory(error):
-            _exit(message, 2)
-        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-            # Most likely another process has ended.
-            _exit(
-                f'error: lost contact with the other processes ({" ".join(str(error).split())[:200]}): start all of '
-                'them again; training resumes from the last checkpoint',
-                1,
-            )
-        if not _disk_is_full(error):
+    logging.basicConfig(format='warning: %(message)s', level=logging.WARNING)
+    # Orbax leaves the reads of a damaged checkpoint unfinished; an error says that it is damaged.
+    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+    resumes = '; training resumes from the last complete checkpoint' if trains else ''
+    with terminal.standard_streams():
+        try:
+            arguments = _parse(sys.argv)
+            if arguments and not accepts_arguments:
+                raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
+            _use_compilation_cache()
+            with terminal.interruptible():
+                main(*[arguments] if accepts_arguments else [])
+        except UserError as error:
+            print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+            sys.exit(2)
+        except BrokenPipeError:
             raise
-        print(
-            'error: the disk is full: free some space and run the same command again; training resumes from the last '
-            'complete checkpoint',
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print('interrupted: run the same command again; training resumes from its last checkpoint', file=sys.stderr)
-        sys.exit(130)
+        except Exception as error:
+            if message := _out_of_memory(error):
+                _exit(message, 2)
+            if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+                # Most likely another process has ended.
+                _exit(
+                    f'error: lost contact with the other processes ({" ".join(str(error).split())[:200]}): start all '
+                    'of them again; training resumes from the last checkpoint',
+                    1,
+                )
+            if not _disk_is_full(error):
+                raise
+            print(f'error: the disk is full: free some space and run the same command again{resumes}', file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print(f'interrupted: run the same command again{resumes}', file=sys.stderr)
+            sys.exit(terminal.INTERRUPTED)
 
 
 def config_name() -> str:
@@ -130,8 +138,8 @@ def _parse(argv: list[str]) -> list[str]:
         if _is_help(error):  # absl leaves with 1 after it has printed the help
             sys.exit(0)
         raise  # by the configuration file
-    except UserError:
-        raise  # of the configuration file itself
+    except (UserError, BrokenPipeError):
+        raise  # of the configuration file itself, or of the help
     except Exception as error:
         message = config_files.explain(argv, error) or _missing_flags(error) or config_files.unknown_field(argv)
         if message:
@@ -166,8 +174,9 @@ def _use_compilation_cache() -> None:
     try:
         # The XDG specification has a relative path ignored.
         cache = (given if given.is_absolute() else Path('~/.cache').expanduser()) / 'ssanet_jax' / 'compiled'
-        cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # a container's user may have no home, or none that can be written to
+    except RuntimeError:  # a container's user may have no home
+        return
+    if not is_writable(cache):
         return
     jax.config.update('jax_compilation_cache_dir', str(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

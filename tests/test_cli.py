@@ -35,7 +35,7 @@ def fail():
 def long_message():
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Received message larger than max (5000000 vs. 4194304)')
 
-cli.run({main})
+cli.run({main}, trains=True)
 """
 
 

@@ -26,6 +26,7 @@ from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.record_builder import RecordBuilder
 from ssanet_jax.data.source_files import NO_DATA, Comparison, SourceFiles, compare, file_status
 from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.filesystem.caches import writable_cache
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
 
@@ -54,8 +55,8 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
     """
     name, records = listing.name, listing.records
     side = config.resize if config.get('shrink') else None
-    copies = user_path(config.get('prepared_dir') or DEFAULT_PREPARED_DIR, 'config.data.prepared_dir')
-    folder = copies / f'{listing.slug}-{_fingerprint(listing, side)}'
+    prepared_dir = config.get('prepared_dir') or DEFAULT_PREPARED_DIR
+    folder = _folder_of_copies(prepared_dir) / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
         builder, state = _open_or_write(folder, listing, side)
     except OSError as error:
@@ -87,6 +88,13 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         digest=_digest(records),
         messages=(*listing.messages, *_copy_messages(listing, state, folder)),
     )
+
+
+def _folder_of_copies(prepared_dir: str) -> pathlib.Path:
+    """The folder of all copies: a temporary one for users without a home folder that can be written to."""
+    if prepared_dir == DEFAULT_PREPARED_DIR:
+        return writable_cache(prepared_dir, 'set config.data.prepared_dir')
+    return user_path(prepared_dir, 'config.data.prepared_dir')
 
 
 def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path) -> Iterator[str]:
