@@ -28,7 +28,7 @@ read_arguments() {  # REASON ARGUMENTS: the reason why flags of the processes ar
     case $argument in
       --help | -h) usage; exit 0 ;;
       --dry_run) dry_run=true; continue ;;
-      --coordinator* | --process*) fail "${argument%%=*} is $reason: leave it out, and see --help" ;;
+      --coordinator* | --process* | --cluster*) fail "${argument%%=*} is $reason: leave it out, and see --help" ;;
       --config=*) config=${argument#*=} ;;
       --workdir=*) workdir=${argument#*=} ;;
     esac

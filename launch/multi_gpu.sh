@@ -39,7 +39,7 @@ fi
 command -v nvidia-smi >/dev/null || fail 'no nvidia-smi found: install the NVIDIA driver, or train on the CPU with python -m ssanet_jax.main'
 nvidia-smi -L >/dev/null || fail 'nvidia-smi finds no GPU: check the driver'
 check_python
-gpus=$("${count[@]}" 2>/dev/null) || fail "JAX finds no GPU: $PYTHON -m pip install -e '.[cuda12]' (or cuda13), and check CUDA_VISIBLE_DEVICES"
+gpus=$("${count[@]}" 2>/dev/null) || fail "JAX finds no GPU: $PYTHON -m pip install -e '.[cuda13]' (cuda12 for older drivers), and check CUDA_VISIBLE_DEVICES"
 
 printf 'training on %s GPUs\n' "$gpus" >&2
 exec "${train[@]}"

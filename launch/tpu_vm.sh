@@ -79,7 +79,7 @@ worker_run() {
     printf '%s\n' "$*" >run.command
     # In its own session, with its output in a file, so that it survives the loss of the connection.
     # shellcheck disable=SC2016  # expanded by the inner shell
-    nohup setsid bash -c '.venv/bin/python -m ssanet_jax.main "$@"; echo $? >run.code' training "$@" \
+    nohup setsid bash -c '.venv/bin/python -m ssanet_jax.main --cluster=gcetpu "$@"; echo $? >run.code' training "$@" \
       >run.log 2>&1 </dev/null &
     pid=$!
     echo "$pid" >run.pid

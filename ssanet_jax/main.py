@@ -4,7 +4,7 @@
 
 A run that was killed resumes when the same command is run again, on any number of devices or processes.
 To train with several processes (hosts), start the same command in each; they find each other through SLURM, a Cloud
-TPU, or --coordinator, --processes and --process_id.
+TPU (--cluster=gcetpu on Cloud TPU VMs), or --coordinator, --processes and --process_id.
 """
 
 from pathlib import Path
@@ -31,13 +31,19 @@ _MODE = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to train with several processes.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
+_CLUSTER = flags.DEFINE_enum(
+    'cluster',
+    None,
+    processes.CLUSTERS,
+    'Find the other processes through this; gcetpu for the workers of a Cloud TPU VM.',
+)
 flags.mark_flag_as_required('config')
 
 
 def main() -> None:
     """Runs the mode; the last line on stdout is the accuracy."""
     config = _CONFIG.value
-    processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value, _CLUSTER.value)
     workdir = Path(_WORKDIR.value or f'runs/{cli.config_name()}')
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])

@@ -16,6 +16,10 @@ from ssanet_jax.errors import UserError
 _HEARTBEAT_TIMEOUT_SECONDS = 30
 # Limit of a barrier. Long, because one process may prepare a whole data set while the others wait.
 _BARRIER_TIMEOUT_MS = 24 * 3600 * 1000
+AUTO = 'auto'
+# Where JAX may find the processes (`cluster_detection_method` of `jax.distributed.initialize`): anywhere, the metadata
+# server of Cloud TPU VMs, GKE's variables for TPUs, SLURM, Open MPI.
+CLUSTERS = (AUTO, 'gcetpu', 'gketpu', 'slurm', 'ompi')
 _barrier_ids = itertools.count()  # the coordinator accepts each name once
 
 
@@ -26,17 +30,19 @@ class Process(NamedTuple):
     count: int = 1
 
 
-def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
+def initialize(coordinator: str | None, count: int | None, index: int | None, cluster: str | None = None) -> None:
     """Connects to the other processes of the job, if there are any. Call it before any device is used.
 
     Values that are None come from the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. If these are not set either, SLURM or a Cloud TPU may say that it runs several processes; otherwise
-    this process trains alone.
+    JAX_PROCESS_ID. If these are not set either, environment variables of SLURM, GKE or a multislice TPU may say that
+    there are several processes; otherwise this process trains alone. The workers of a Cloud TPU VM have no such
+    variables: they find each other through the metadata server, if `cluster` says so.
 
     Args:
       coordinator: `host:port` of process 0.
       count: number of processes.
       index: index of this process, from 0.
+      cluster: one of `CLUSTERS`: where JAX finds the other three values.
 
     Raises:
       UserError: only some of the three values are given, one is invalid, or the other processes cannot be reached.
@@ -47,8 +53,11 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
         '--process_id': index if index is not None else os.environ.get('JAX_PROCESS_ID'),
     }
     missing = [name for name, value in given.items() if value is None]
+    if cluster is not None and len(missing) < len(given):
+        found = next(name for name, value in given.items() if value is not None)
+        raise UserError(f'--cluster={cluster} finds the processes, and {found} (or its variable) is set: give only one')
     if len(missing) == len(given):
-        if not _environment_has_several_processes():
+        if cluster is None and not _environment_has_several_processes():
             return
         coordinator = count = index = None  # JAX reads them from the environment
     elif missing:
@@ -65,6 +74,7 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
             coordinator,
             count,
             index,
+            cluster_detection_method=None if cluster == AUTO else cluster,
             heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS,
             shutdown_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS,
         )

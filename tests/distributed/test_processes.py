@@ -1,9 +1,13 @@
 """Several real processes over loopback train as one does; if one dies, the others end soon after."""
 
+import contextlib
+import http.server
 import os
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 
 import chex
@@ -148,3 +152,68 @@ def test_the_environment_speaks_where_the_flags_are_silent(monkeypatch):
     monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
     processes.initialize(None, None, None)
     assert asked[-1] == (None, None, None)
+
+
+@contextlib.contextmanager
+def metadata_server(attributes):
+    """A stand-in of the metadata server of a Cloud TPU VM; yields its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.removeprefix('/computeMetadata/v1/instance/attributes/')
+            known = name in attributes and self.headers['Metadata-Flavor'] == 'Google'
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(attributes.get(name, '').encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'127.0.0.1:{server.server_address[1]}'
+        server.shutdown()
+
+
+MEET = """
+import jax
+from ssanet_jax.distributed import processes
+processes.initialize(None, None, None, cluster='gcetpu')
+processes.barrier('met')
+print(processes.current().index, processes.current().count, processes.gather_distinct([processes.current().index]))
+"""
+
+
+@pytest.mark.parametrize('endpoints', ['127.0.0.1,127.0.0.1', 'unknown:a:127.0.0.1,unknown:b:127.0.0.1'])
+def test_the_workers_of_a_cloud_tpu_vm_find_each_other(endpoints):
+    """Their environment names no worker, only the metadata server does: as a list of addresses, or of triples."""
+    port = free_address().rpartition(':')[2]
+    names = ('JAX_COORDINATOR_ADDRESS', 'TPU_WORKER_HOSTNAMES', 'TPU_SKIP_MDS_QUERY')
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {'JAX_COORDINATOR_PORT': port, 'JAX_PLATFORMS': 'cpu'}
+    common = {'worker-network-endpoints': endpoints, 'tpu-env': "ACCELERATOR_TYPE: 'v5litepod-16'"}
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for index in range(2):
+            address = stack.enter_context(metadata_server({'agent-worker-number': str(index), **common}))
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, '-c', MEET],
+                    cwd=ROOT,
+                    env=environment | {'GCE_METADATA_IP': address},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        outputs = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert [out.splitlines()[-1] for out, _ in outputs] == ['0 2 [0, 1]', '1 2 [0, 1]']
+
+
+def test_a_cluster_and_a_coordinator_contradict_each_other(monkeypatch):
+    with pytest.raises(UserError, match='--cluster=gcetpu finds the processes, and --processes .* is set: give only'):
+        processes.initialize(None, 2, None, 'gcetpu')
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', '127.0.0.1:1')
+    with pytest.raises(UserError, match='and --coordinator .or its variable. is set'):
+        processes.initialize(None, None, None, 'auto')

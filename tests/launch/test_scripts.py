@@ -161,7 +161,7 @@ ERRORS = {
         'multi_gpu.sh',
         GOOD,
         {'PYTHON': 'python_cpu', 'NO': ''},
-        ['JAX finds no GPU', '[cuda12]'],
+        ['JAX finds no GPU', '[cuda13]'],
     ),
     'slurm.sbatch: no sbatch': ('slurm.sbatch', GOOD, {'PYTHON': 'true'}, ['no sbatch', 'login node']),
     'slurm.sbatch: no count': ('slurm.sbatch', GOOD, {'NODES': 'all'}, ['NODES=all', 'number']),

@@ -118,7 +118,7 @@ def test_training_survives_its_connection_and_can_be_reattached(worker):
     stdout, stderr = (again := on_worker(worker, CONFIG, DIR)).communicate(timeout=30)
     assert again.returncode == 3, stderr
     assert stdout == 'begins\nends\n'
-    assert worker.calls() == [['python', '-m', 'ssanet_jax.main', CONFIG, DIR]]  # started once
+    assert worker.calls() == [['python', '-m', 'ssanet_jax.main', '--cluster=gcetpu', CONFIG, DIR]]  # started once
 
     on_worker(worker, CONFIG, DIR).communicate(timeout=30)
     assert len(worker.calls()) == 2  # a finished training is started again
