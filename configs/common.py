@@ -188,6 +188,7 @@ def get_config() -> ConfigDict:
             image_size=448,  # side of the network's input, pixels
             resize=600,  # side of the image before it is cropped
             interpolation='',  # bilinear or bicubic; '' as the pretrained weights require
+            bit_depth=0,  # bits used by images of 16 bits per channel; 0: as many as their largest value needs
             mean=(),  # per RGB channel, in 0..255, for normalization; () as the pretrained weights require
             std=(),  # as for mean
             scale_min=1.0,  # smallest random crop, as a share of image_size; 1 turns it off

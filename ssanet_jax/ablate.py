@@ -16,7 +16,6 @@ from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
 from rich.table import Table
 
 from ssanet_jax import cli
@@ -34,6 +33,7 @@ from ssanet_jax.experiments.ablation import (
 )
 from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
+from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
@@ -55,7 +55,7 @@ def main() -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
     ablation = Ablation(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
-    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    notes = PlainConsole(stderr=True, soft_wrap=True)
     for seed in seeds:
         try:
             with lock_workdir(ablation.seed_dir(seed)):
@@ -81,13 +81,13 @@ def main() -> None:
     print(f'test images evaluated {count} times by the {len(workdirs)} runs of this table')
     content = as_json(found) | {'test_evaluations': count}
     write_json(ablation.root / f'table_{_TABLE.value}.json', content)
-    print(f'{len(workdirs)} of {len(seeds) * len(table.rows)} runs are finished: see {ablation.root}')
+    print(printable(f'{len(workdirs)} of {len(seeds) * len(table.rows)} runs are finished: see {ablation.root}'))
 
 
 def print_tables(title: str, found: dict[str, list[RowResult]]) -> None:
     """Prints one table per metric, with the paper's accuracy beside ours, and what the columns mean."""
     # Without a terminal, rich would wrap the cells at 80 columns.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console = PlainConsole(width=None if sys.stdout.isatty() else 120)
     metrics = {metric.name: metric for metric in METRICS}
     for name, results in found.items():
         console.print(_table(title, metrics[name], results))

@@ -20,6 +20,7 @@ from ml_collections.config_flags import config_flags
 from ssanet_jax import config_files, terminal
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.caches import is_writable
+from ssanet_jax.plain_text import one_line
 from ssanet_jax.runs.aliases import upgrade_arguments
 from ssanet_jax.runs.files import write_atomically
 
@@ -40,6 +41,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
     logging.basicConfig(format='warning: %(message)s', level=logging.WARNING)
     # Orbax leaves the reads of a damaged checkpoint unfinished; an error says that it is damaged.
     warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+    warnings.filterwarnings('ignore', category=UserWarning, module='PIL')  # damaged images are reported by name
     resumes = '; training resumes from the last complete checkpoint' if trains else ''
     with terminal.standard_streams():
         try:
@@ -50,7 +52,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
             with terminal.interruptible():
                 main(*[arguments] if accepts_arguments else [])
         except UserError as error:
-            print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+            print(f'error: {one_line(error)}', file=sys.stderr)
             sys.exit(2)
         except BrokenPipeError:
             raise

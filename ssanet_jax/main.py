@@ -11,10 +11,10 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
 
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
+from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
 from ssanet_jax.training import evaluate, loop
@@ -49,7 +49,7 @@ def main() -> None:
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         check_overrides(workdir, config, overrides.keys())
     run = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
-    results = run(config, workdir, Console(stderr=True, quiet=not processes.is_primary_process()))
+    results = run(config, workdir, PlainConsole(stderr=True, quiet=not processes.is_primary_process()))
     if processes.is_primary_process():
         if results.unreadable:
             print(unreadable_line(results))

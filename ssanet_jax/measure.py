@@ -28,6 +28,7 @@ from ssanet_jax.evaluation.robustness import ORIGINAL
 from ssanet_jax.experiments.keypoint_tables import TABLE_WIDTH, keypoint_summary, keypoint_tables
 from ssanet_jax.experiments.measurements import MEASUREMENTS, Options, write_measurement
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
+from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
@@ -50,7 +51,7 @@ def main() -> None:
     dataset = dataset_of(run, workdir)
 
     names = [_ONLY.value] if _ONLY.value else [name for name in MEASUREMENTS if name != 'sharing']  # it takes long
-    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    notes = PlainConsole(stderr=True, soft_wrap=True)
     options = Options(seed=_SEED.value, rounds=_ROUNDS.value, batch_size=_BATCH.value)
     lines = []
     for name in _measurable(names, run, dataset, notes):
@@ -59,7 +60,7 @@ def main() -> None:
         for problem in result['unreadable']:
             notes.print(f'{measurement.unreadable}: {problem}', style='yellow')
         table, line = _FORMATS[name]
-        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table(result))
+        PlainConsole(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table(result))
         lines.append(line(result))
     notes.print(evaluation_count_line(workdir))
     print('; '.join(lines))

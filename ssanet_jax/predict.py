@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from absl import flags
-from rich.console import Console
 from rich.progress import Progress
 
 from ssanet_jax import cli
@@ -27,6 +26,7 @@ from ssanet_jax.data.image_files import left_out_line
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.prediction import Prediction
+from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.predictor import load
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     pictures = picture_names(files)
     predictor = load(_WORKDIR.value)
     unreadable: list[str] = []
-    with _predictions_file(out) as lines, Progress(console=Console(stderr=True), transient=True) as progress:
+    with _predictions_file(out) as lines, Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         task = progress.add_task('predicting', total=len(files))
 
         def skip(error: UnreadableImage) -> None:
@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> None:
             prediction.save(out / pictures[Path(str(prediction.path))])
             progress.advance(task)
     if left_out:
-        print(left_out_line(left_out, len(files)), file=sys.stderr)
-    print(f'{len(files) - len(unreadable)} images recognized: see {out}')
+        print(printable(left_out_line(left_out, len(files))), file=sys.stderr)
+    print(printable(f'{len(files) - len(unreadable)} images recognized: see {out}'))
     if unreadable:
         raise UserError(
             f'{len(unreadable)} of {len(files)} images cannot be read and were left out: {"; ".join(unreadable[:3])}'

@@ -181,7 +181,7 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, image: ImageInput) -> _Input:
-        pixels = read_image(image)
+        pixels = read_image(image, self.config.data.get('bit_depth', 0))
         path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
         return _Input(network_input(pixels, self.config.data), pixels.shape[:2], path)
 

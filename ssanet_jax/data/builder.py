@@ -48,7 +48,9 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
       listing: the images and annotations.
       config: the ``data`` section of a configuration. ``prepared_dir`` is the folder of the copies
         (``~/.cache/ssanet_jax/data`` by default). With ``shrink``, images much larger than ``resize`` are stored at
-        that size, which makes every epoch faster; other files are copied byte for byte.
+        that size, which makes every epoch faster; other files are copied byte for byte, and so are images of 16
+        bits per channel. ``bit_depth`` is the number of bits that their values use; 0 for as many as the largest
+        value of all these images needs.
 
     Raises:
       UserError: no image of a split can be read, an image file is missing, or the copy is damaged or cannot be written.
@@ -75,7 +77,9 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
                 opened[split][start]
     except (OSError, ValueError) as error:
         raise UserError(f'the copy {folder} cannot be opened: delete that folder and run again') from error
-    sources = {split: _ArrayRecordSource(opened.get(split, ()), _labels(records, split)) for split in SPLITS}
+    measured = int(state.current.bit_depths.max(initial=0))
+    bit_depth = config.get('bit_depth') or measured
+    sources = {split: _ArrayRecordSource(opened.get(split, ()), _labels(records, split), bit_depth) for split in SPLITS}
     for split, source in sources.items():
         _require_readable(source, f'{split} images of {name}')
     return Dataset(
@@ -86,7 +90,8 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         keypoint_names=listing.keypoint_names,
         keypoint_groups=listing.keypoint_groups,
         digest=_digest(records),
-        messages=(*listing.messages, *_copy_messages(listing, state, folder)),
+        messages=(*listing.messages, *_copy_messages(listing, state, folder, bit_depth)),
+        bit_depth=bit_depth,
     )
 
 
@@ -97,12 +102,17 @@ def _folder_of_copies(prepared_dir: str) -> pathlib.Path:
     return user_path(prepared_dir, 'config.data.prepared_dir')
 
 
-def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path) -> Iterator[str]:
-    """One line each on images that are gone, and on images that are there twice but must not be."""
+def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path, bit_depth: int) -> Iterator[str]:
+    """One line each on images that are gone, that are there twice but must not be, and that have 16 bits."""
     paths = [record.path for record in listing.records]
     if state.missing:
         gone = first_names([paths[i] for i in state.missing])
         yield f'images missing in {listing.root}: {len(state.missing)} ({gone}); their copy in {folder} is used'
+    if deep := np.flatnonzero(state.current.bit_depths).tolist():
+        yield (
+            f'images of 16 bits per channel: {len(deep)} ({first_names([paths[i] for i in deep])}); their values are '
+            f'read as {bit_depth} bits (config.data.bit_depth)'
+        )
     groups: dict[bytes, list[Record]] = {}
     for record, digest in zip(listing.records, state.current.digests):
         if (digest != NO_DATA).any():
@@ -143,8 +153,9 @@ def _labels(records: Sequence[Record], split: str) -> np.ndarray:
 class _ArrayRecordSource:
     """One split of the copy, as a `Source`."""
 
-    def __init__(self, records: Any, labels: np.ndarray):
+    def __init__(self, records: Any, labels: np.ndarray, bit_depth: int):
         self._records = records
+        self._bit_depth = bit_depth
         self.labels = labels
 
     def __len__(self) -> int:
@@ -154,7 +165,7 @@ class _ArrayRecordSource:
         example = dict(self._records[index])
         example['file'] = example['file'].decode(errors='surrogateescape')
         example['label'] = np.int32(example['label'])
-        image = decode_image(example['image'], example['file'])
+        image = decode_image(example['image'], example['file'], self._bit_depth)
         example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
         if not example['image'].size:
             raise UnreadableImage(

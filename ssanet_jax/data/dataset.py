@@ -57,6 +57,8 @@ class Dataset:
     """SHA-256 of the file names, labels and splits; empty for generated data sets."""
     generator: str = ''
     """What determines the images of a generated data set; empty for files."""
+    bit_depth: int = 0
+    """Bits that the values of its images of 16 bits per channel use; 0 if it has none."""
     messages: tuple[str, ...] = ()
     """One line each on what is left out and what a user may not expect, to be printed by commands."""
 

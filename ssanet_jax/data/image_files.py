@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from PIL import features
 
+from ssanet_jax.plain_text import printable
+
 _SUFFIXES = {
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
     'PNG': ('.png',),
@@ -311,8 +313,3 @@ def first_names(names: Iterable[str], count: int = _NUM_NAMES) -> str:
     """The first names of a list, and '...' if there are more; without control characters."""
     names = list(names)
     return ', '.join(map(printable, names[:count])) + (', ...' if len(names) > count else '')
-
-
-def printable(text: str) -> str:
-    """Escapes control characters, which file names may contain, so that they do not reach the terminal."""
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -1,5 +1,6 @@
 """Images as a user has them, in files, folders or memory -> the network's input."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from ssanet_jax.data.image_files import (
     search_folder,
     without_repeats,
 )
-from ssanet_jax.data.images import decode_image, from_pillow
+from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
@@ -83,11 +84,13 @@ def expand_folders(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
             yield image
 
 
-def read_image(image: ImageInput) -> np.ndarray:
+def read_image(image: ImageInput, bit_depth: int = 0) -> np.ndarray:
     """Reads an image, upright as its EXIF orientation says.
 
     Args:
       image: the path of an image file, a uint8 array `[H, W, 3]` (RGB), or a Pillow image.
+      bit_depth: bits that the values of images of 16 bits per channel use, as in the data set that the network was
+        trained on; 0 for as many as each image needs, with a warning in the log.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
@@ -103,14 +106,25 @@ def read_image(image: ImageInput) -> np.ndarray:
     if isinstance(image, Image.Image):
         name = getattr(image, 'filename', '') or 'in memory'
         try:
-            return from_pillow(image)
+            return from_pillow(image, bit_depth)
         except Exception as error:  # Pillow reads the file only now, and its decoders raise almost anything
             raise UnreadableImage(f'cannot read the image {name} ({error}): replace it') from error
     try:
         data = read_file(Path(image))
     except OSError as error:
         raise UnreadableImage(f'cannot read the image {image} ({error.strerror}): check the path') from error
-    return decode_image(data, str(image))
+    if not bit_depth and (bit_depth := measure_bit_depth(data)):
+        _warn_of_depth(bit_depth)
+    return decode_image(data, str(image), bit_depth)
+
+
+@functools.cache  # once per depth
+def _warn_of_depth(bit_depth: int) -> None:
+    _log.warning(
+        'values of 16 bits per channel are read as %d bits, the fewest that hold those of the image, since the network '
+        'was trained without such images',
+        bit_depth,
+    )
 
 
 def network_input(image: np.ndarray, data: Any) -> np.ndarray:

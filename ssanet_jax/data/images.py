@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ssanet_jax.data.color_profiles import srgb_transform, to_srgb
+from ssanet_jax.data.deep_pixels import bits_used, read_deep, reduce_to_8_bits
+from ssanet_jax.data.file_kinds import UnsupportedImage, choose_page, may_be_deep, split_png, unrecognized
 from ssanet_jax.data.image_files import explain_content, readable_formats
 from ssanet_jax.errors import UnreadableImage
 
 # The pipeline runs one decoder per thread; more threads inside OpenCV would compete with them.
 cv2.setNumThreads(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged file is reported once, by name
 
 # A tiny file can declare any number of pixels. Pillow warns above this limit.
 _MAX_PIXELS = 89_478_485
@@ -21,49 +27,84 @@ _MAX_PIXELS = 89_478_485
 _MAX_SCANS = 100
 
 
-def decode_image(data: bytes, file: str) -> np.ndarray:
-    """Decodes an image file and applies its EXIF orientation.
+def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
+    """Decodes an image file to upright sRGB.
 
-    Grayscale and palette images and CMYK are converted to RGB, transparent pixels are blended with white, and 16-bit
-    values are reduced to their high byte.
+    The EXIF orientation is applied, colors are converted from the file's color profile, grayscale, palette and CMYK
+    become RGB, and transparent pixels are blended with white.
 
     Args:
       data: the contents of a file in one of `image_files.readable_formats`; of an animation, the first frame.
       file: its name, for the error message.
+      bit_depth: bits that the values of 16-bit images use in this data set, the highest 8 of which are kept; 0 for as
+        many as each image needs (see `deep_pixels`).
 
     Returns:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UnreadableImage: the file is truncated, damaged, not an image or too large.
+      UnreadableImage: the file is truncated, damaged, not an image, too large, or of an unsupported kind.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-            width, height = image.size
-            if not 0 < width * height <= _MAX_PIXELS:
-                raise ValueError(f'{width} x {height} pixels exceed the limit of {_MAX_PIXELS // 10**6} million')
+        with _open(data) as (image, profile):
             if image.format in ('JPEG', 'MPO'):
                 _check_jpeg(data)
-                if image.mode in ('RGB', 'L'):
+                if image.mode == 'RGB' or (image.mode == 'L' and not profile):
                     # The same pixels as Pillow's in two thirds of the time, with the EXIF orientation applied.
                     # If OpenCV fails, Pillow decides whether the file is readable.
                     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                     if pixels is not None:
-                        return pixels
-            return from_pillow(image)
+                        converts = profile and srgb_transform(profile, 'RGB') is not None
+                        return np.array(to_srgb(Image.fromarray(pixels), profile)) if converts else pixels
+            return _to_array(image, profile, read_deep(image, data), bit_depth)
     # Decoders raise almost anything for damaged files: OSError, SyntaxError, struct.error, DecompressionBombError.
     except Exception as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = explain_content(data)
-        raise UnreadableImage(
-            f'cannot read the image {file} ({reason}): replace the file or remove it from the data set'
-        ) from error
+            error = unrecognized(data) or UnidentifiedImageError(explain_content(data))
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        cure = error.cure if isinstance(error, UnsupportedImage) else 'replace the file or remove it from the data set'
+        raise UnreadableImage(f'cannot read the image {file} ({reason}): {cure}') from error
 
 
-def from_pillow(image: Image.Image) -> np.ndarray:
+def measure_bit_depth(data: bytes) -> int:
+    """The bits that the values of a 16-bit image file use, one of `BIT_DEPTHS`; 0 for other files."""
+    if not may_be_deep(data):
+        return 0
+    try:
+        with _open(data) as (image, _):
+            values = read_deep(image, data)
+    except Exception:  # `decode_image` reports it
+        return 0
+    return 0 if values is None else bits_used(values)
+
+
+def from_pillow(image: Image.Image, bit_depth: int = 16) -> np.ndarray:
     """Converts a Pillow image to uint8 `[H, W, 3]`, RGB, in the same way as `decode_image`."""
-    return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    return _to_array(image, image.info.get('icc_profile'), read_deep(image, None), bit_depth)
+
+
+@contextlib.contextmanager
+def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
+    """Opens an image file at the page that counts; also returns its color profile."""
+    stripped, profile = split_png(data)
+    with Image.open(io.BytesIO(stripped), formats=readable_formats()) as image:
+        page = choose_page(image, data)
+        if page:
+            image.seek(page)
+        width, height = image.size
+        if not 0 < width * height <= _MAX_PIXELS:
+            raise ValueError(f'{width} x {height} pixels exceed the limit of {_MAX_PIXELS // 10**6} million')
+        yield image, profile or image.info.get('icc_profile')
+
+
+def _to_array(image: Image.Image, profile: bytes | None, deep: np.ndarray | None, bit_depth: int) -> np.ndarray:
+    if deep is not None:
+        # Of a TIFF, both Pillow and OpenCV apply the orientation when they read the pixels.
+        orientation = None if image.format == 'TIFF' else image.getexif().get(ExifTags.Base.Orientation)
+        image = reduce_to_8_bits(deep, bit_depth)
+        if orientation:
+            image.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.array(_to_rgb(ImageOps.exif_transpose(image), profile))
 
 
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff])')
@@ -87,17 +128,20 @@ def _check_jpeg(data: bytes) -> None:
         raise ValueError(f'more than {_MAX_SCANS} scans')
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I'):
-        # 16-bit grayscale, which `convert` would clip at 255.
-        values = np.asarray(image)
-        if image.mode.startswith('I;16') or values.max(initial=0) > 255:
-            values = values >> 8
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert('RGB')
+def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == 'F':
-        raise ValueError('floating-point pixels have no standard range')
+        raise UnsupportedImage('floating-point values, which have no standard range', 'save it with 8 or 16 bits')
+    alpha = None
     if image.has_transparency_data:
+        gray = image.mode in ('L', 'LA', 'La')
         image = image.convert('RGBA')
+        alpha = image.getchannel('A')
+        image = image.convert('L' if gray else 'RGB')
+    elif image.mode not in ('L', 'RGB', 'CMYK', 'LAB'):
+        image = image.convert('L' if image.mode == '1' else 'RGB')
+    image = to_srgb(image, profile).convert('RGB')
+    if alpha is not None:
+        image.putalpha(alpha)
         white = Image.new('RGBA', image.size, 'white')
         return Image.alpha_composite(white, image).convert('RGB')
-    return image.convert('RGB')
+    return image

@@ -12,16 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
 from ssanet_jax.data.image_files import read_file
-from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing, Record
 from ssanet_jax.data.source_files import FileStatus, SourceFiles, digest, file_status
 from ssanet_jax.data.transforms import shrink_image
 from ssanet_jax.errors import UserError
+from ssanet_jax.plain_text import track
 
 _CHUNK_SIZE = 256  # images that are converted in parallel
 
@@ -49,7 +47,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, folder: pathlib.Path, listing: Listing, side: int | None):
         self._listing = listing
         self._side = side
-        self._files: dict[str, tuple[FileStatus, np.ndarray]] = {}  # by path: state and digest
+        self._files: dict[str, tuple[FileStatus, np.ndarray, int]] = {}  # by path: state, digest and bit depth
         super().__init__(data_dir=folder, file_format='array_record')
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -89,16 +87,15 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def source_files(self) -> SourceFiles:
         """The state of the image files when this builder read them."""
-        status, digests = zip(*(self._files[record.path] for record in self._listing.records))
-        return SourceFiles(np.array(status, np.int64), np.array(digests))
+        status, digests, bit_depths = zip(*(self._files[record.path] for record in self._listing.records))
+        return SourceFiles(np.array(status, np.int64), np.array(digests), np.array(bit_depths, np.uint8))
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         chosen = [record for record in self._listing.records if record.split == split]
         converted = track(
             self._convert(chosen),
             total=len(chosen),
-            description=escape(f'Copying {self._listing.name}: {split}'),
-            console=Console(stderr=True),
+            description=f'Copying {self._listing.name}: {split}',
         )
         for key, (record, image) in enumerate(converted):
             example = {
@@ -130,8 +127,10 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(
                 f'cannot read {path} ({error.strerror or error}): replace the file or remove it from the data set'
             ) from error
-        self._files[record.path] = status, digest(data)
-        return convert_image(data, record.path, self._listing.crop_bottom, self._side)
+        bit_depth = measure_bit_depth(data)
+        self._files[record.path] = status, digest(data), bit_depth
+        # How the values of 16-bit images are reduced to 8 bits is known when all of them have been read.
+        return convert_image(data, record.path, self._listing.crop_bottom, None if bit_depth else self._side)
 
 
 class StoredImage(NamedTuple):

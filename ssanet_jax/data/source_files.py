@@ -36,12 +36,14 @@ class SourceFiles:
     and -1 as the size of one that is so new that a change may not show."""
     digests: np.ndarray
     """uint8 [n, 16], a hash of the contents."""
+    bit_depths: np.ndarray
+    """uint8 [n]: the bits that the values of an image of 16 bits per channel use; 0 for other images."""
 
     def write(self, path: Path) -> None:
         """Writes the state to a file, atomically."""
         partial = path.with_name(f'{path.name}.{os.getpid()}')
         with open(partial, 'wb') as file:
-            np.savez(file, status=self.status, digests=self.digests)
+            np.savez(file, status=self.status, digests=self.digests, bit_depths=self.bit_depths)
         os.replace(partial, path)
 
     @classmethod
@@ -49,10 +51,11 @@ class SourceFiles:
         """Reads the state of `count` files; None if it is missing or damaged."""
         try:
             with np.load(path) as arrays:
-                state = cls(arrays['status'], arrays['digests'])
+                state = cls(arrays['status'], arrays['digests'], arrays['bit_depths'])
         except Exception:  # NumPy raises almost anything for a damaged file
             return None
-        return state if state.status.shape == (count, 4) and state.digests.shape == (count, 16) else None
+        shapes = state.status.shape, state.digests.shape, state.bit_depths.shape
+        return state if shapes == ((count, 4), (count, 16), (count,)) else None
 
 
 def file_status(path: Path) -> FileStatus:
@@ -101,7 +104,7 @@ def compare(before: SourceFiles, paths: Sequence[Path]) -> Comparison:
         present = [int(i) for i in unsure if status[i].any()]
         same = pool.map(lambda i: _same_contents(paths[i], before.digests[i]), present)
         changed = [i for i, equal in zip(present, same) if not equal]
-    return Comparison(changed, missing, SourceFiles(status, before.digests))
+    return Comparison(changed, missing, SourceFiles(status, before.digests, before.bit_depths))
 
 
 def _same_contents(path: Path, expected: np.ndarray) -> bool:

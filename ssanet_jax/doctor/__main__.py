@@ -15,7 +15,6 @@ for an image in both train and test the copy in train, which is the one to remov
 copies, of which the one with the right class is the one to keep.
 """
 
-import io
 import os
 import re
 import sys
@@ -26,18 +25,16 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from ssanet_jax import cli
-from ssanet_jax.data.image_files import printable
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import checks, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
+from ssanet_jax.plain_text import PlainConsole, printable, track
 from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
@@ -58,8 +55,6 @@ def main() -> None:
     """Prints the table; the last line on stdout is the verdict."""
     if _FIX_LIST.value and not Path(_FIX_LIST.value).absolute().parent.is_dir():
         raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors='backslashreplace')  # for file names that the terminal cannot encode
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table lists huge images
     listing = _listing(
         name=_DATASET.value,
@@ -72,7 +67,7 @@ def main() -> None:
         scan.scan_images(listing),
         f'Reading {listing.name}',
         total=len({record.path for record in listing.records}),
-        console=Console(stderr=True),
+        console=PlainConsole(stderr=True),
         transient=True,
     )
     report = checks.run_checks(listing, read)
@@ -83,8 +78,8 @@ def main() -> None:
         prefix = Path(os.path.relpath(listing.root, folder))
         files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(Path(_FIX_LIST.value), files)
-    Console().print(table(listing, report))
-    print(f'understood as {listing.summary}')
+    PlainConsole().print(table(listing, report))
+    print(printable(f'understood as {listing.summary}'))
     print(verdict(listing, findings))
     if any(finding.level == 'error' for finding in findings):
         sys.exit(1)

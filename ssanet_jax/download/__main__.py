@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from ssanet_jax import cli
 from ssanet_jax.data import locations
@@ -25,6 +25,7 @@ from ssanet_jax.download.sources import PUBLISHED_SETS, Archive, PublishedSet
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.plain_text import PlainConsole, text_column
 
 _DATA_DIR = flags.DEFINE_string(
     'data_dir', None, 'Folder of the data set; by default $SSANET_DATA_DIR/NAME, or data/NAME.'
@@ -40,7 +41,7 @@ def main(names: list[str]) -> None:
     name, source = names[0], PUBLISHED_SETS[names[0]]
     folder = user_path(_DATA_DIR.value, '--data_dir') if _DATA_DIR.value is not None else locations.places(name)[0]
     try:
-        download(name, source, folder.absolute(), Console(stderr=True))
+        download(name, source, folder.absolute(), PlainConsole(stderr=True))
     except OSError as error:
         raise UserError(
             f'cannot write {error.filename or folder} ({error.strerror}): free some space, or give another --data_dir'
@@ -52,7 +53,7 @@ def main(names: list[str]) -> None:
 
 def download(name: str, source: PublishedSet, folder: Path, console: Console) -> None:
     """Downloads a data set into a folder, unless it is there already, and prints what it is and how to train on it."""
-    tell = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+    tell = lambda text: console.print(text, soft_wrap=True)
     tell(f'{source.title}, {source.page}; license: {source.license}')
     if source.remark:
         tell(f'note: {source.remark}')
@@ -110,7 +111,7 @@ def _locked(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[install.ProgressOf]:
     """Shows one bar per file."""
-    columns = TextColumn('{task.description}', markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    columns = text_column('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
 
         def progress_of(archive: Archive):

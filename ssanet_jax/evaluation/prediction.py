@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssanet_jax.evaluation.drawing import draw_parts, save_picture
+from ssanet_jax.evaluation.fonts import can_draw
 
 # The orientations that oriented pooling chooses from, in the order of `oriented_features`.
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
@@ -92,6 +93,11 @@ class Prediction:
             **angle,
         }
 
+    def drawn_name(self, class_index: int) -> str:
+        """The name of a class in a picture: 'class 12' if no font of this machine can draw its name."""
+        name = self.class_names[class_index]
+        return name if can_draw(name) else f'class {class_index}'
+
     def _draw(self, side: int) -> np.ndarray:
-        caption = f'{self.label}  {self.score:.2f}'
+        caption = f'{self.drawn_name(self.class_index)}  {self.score:.2f}'
         return draw_parts(self.image, self.input_boxes, self.scales, caption, side, orientations=self.orientations)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssanet_jax.evaluation.drawing import contact_sheet, draw_parts
+from ssanet_jax.evaluation.fonts import can_draw
 from ssanet_jax.evaluation.prediction import Prediction
 
 
@@ -74,6 +75,9 @@ def _draw_parts(prediction: Prediction, caption: str, side: int, keypoints: np.n
 
 
 def _caption(prediction: Prediction, label: int) -> str:
+    name = prediction.drawn_name(prediction.class_index)
     if prediction.class_index == label:
-        return prediction.label
-    return f'{prediction.label} (is {prediction.class_names[label]})'
+        return name
+    caption = f'{name} (is {prediction.drawn_name(label)})'
+    # Each name has a font, but two scripts may have none in common.
+    return caption if can_draw(caption) else f'class {prediction.class_index} (is class {label})'

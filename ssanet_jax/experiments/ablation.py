@@ -24,7 +24,12 @@ from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
 from ssanet_jax.runs.initial_weights import resolve_pretrained
-from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import (
+    recorded_bit_depth,
+    recorded_preprocessing,
+    resolve_bit_depth,
+    resolve_preprocessing,
+)
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.runs.workdir import is_claimed
 from ssanet_jax.training import loop
@@ -59,6 +64,7 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
     resolved = resolve_pretrained(ablation.config, run)
     resolved = resolve_preprocessing(resolved, recorded_preprocessing(run) if run else None)
     resolved = resolve_geometry(resolved, run)
+    resolve_bit_depth(resolved, recorded_bit_depth(run) if run else 0)
     dataset = None
     for number, row in enumerate(rows, 1):
         config = row_config(resolved, row.name)
@@ -66,6 +72,8 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
         workdir = ablation.workdir(row, seed)
         if dataset is None:
             dataset = load_dataset(config.data)
+            for each in (resolved, config):
+                resolve_bit_depth(each, dataset.bit_depth)
         if is_finished(workdir, config, dataset.digest):
             continue
         console.rule(f'{row.name}, seed {seed} ({number} of {len(rows)})')

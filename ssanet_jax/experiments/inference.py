@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import track
 
 from ssanet_jax.data.pipeline import Batch, num_steps
 from ssanet_jax.distributed import sharding
@@ -13,6 +11,7 @@ from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.plain_text import track
 from ssanet_jax.runs.run import Run
 
 Predict = Callable[[jax.Array], Outputs]  # images, uint8 [B, S, S, 3] on the devices of the mesh
@@ -35,4 +34,4 @@ def predict_function(run: Run, mesh: Mesh) -> Predict:
 def track_batches(title: str, batches: Iterator[Batch], num_images: int, batch_size: int) -> Iterator[Batch]:
     """Yields the batches, with a progress bar on stderr."""
     total = num_steps(1, num_images, batch_size)
-    yield from track(batches, title, total=total, console=Console(stderr=True), transient=True)
+    yield from track(batches, title, total=total, transient=True)

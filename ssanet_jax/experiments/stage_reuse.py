@@ -49,6 +49,9 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
     for name in MAY_CHANGE_ON_RESUME:
         section, field = name.split('.')
         identity[section].pop(field, None)
+    # Those of earlier versions, and of data sets without images of 16 bits: the images are the same.
+    if identity['data'].get('bit_depth') in (0, 16):
+        del identity['data']['bit_depth']
     return identity
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
 from ssanet_jax import cli
 from ssanet_jax.data.registry import published_num_classes
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.plain_text import PlainConsole, text_column
 from ssanet_jax.preflight import compilation, formatting
 from ssanet_jax.preflight.analysis import Report, analyze
 from ssanet_jax.preflight.chips import Topology, parse_topology
@@ -64,7 +64,7 @@ def main() -> None:
     path = config_flags.get_config_filename(flags.FLAGS['config'])
     if file:
         write_json(file, {'config': path, 'classes': num_classes} | formatting.to_json(report))
-    console = Console()
+    console = PlainConsole()
     title = f'{path} with {num_classes} classes on {formatting.device_title(topology)}'
     console.print(title, '', formatting.table(report), '', sep='\n', highlight=False, soft_wrap=True)
     for line in formatting.notes(report):
@@ -99,8 +99,8 @@ def _analyze(
     config: ConfigDict, num_classes: int, batch: int, topology: Topology, devices: Sequence[jax.Device]
 ) -> Report:
     """`analyze` with progress on stderr."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn())
+    console = PlainConsole(stderr=True)
+    columns = (SpinnerColumn(), text_column('{task.description}'), TimeElapsedColumn())
     # Without a terminal, rich would leave an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task('building the network', total=None)
@@ -110,7 +110,7 @@ def _analyze(
 
         def on_end(stage: str, images: int, total: float, seconds: float) -> None:
             size = f'{formatting.binary(total)} per device' if math.isfinite(total) else 'too much for the device'
-            console.print(f'[dim]{stage} at batch {images}: {size} ({seconds:.0f} s)', highlight=False)
+            console.print(f'{stage} at batch {images}: {size} ({seconds:.0f} s)', style='dim')
 
         return analyze(
             config, num_classes, batch, topology, devices, largest=_LARGEST.value, on_start=on_start, on_end=on_end

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ssanet_jax.preflight import collectives
 from ssanet_jax.preflight.analysis import Report, StageReport
@@ -19,7 +20,7 @@ _BLANK = '-'
 
 class _Row(NamedTuple):
     label: str
-    cell: Callable[[StageReport], str] | None = None  # None for a heading
+    cell: Callable[[StageReport], str | Text] | None = None  # None for a heading
 
 
 def table(report: Report) -> Table:
@@ -230,5 +231,5 @@ def _total(stage: StageReport) -> str:
     return binary(stage.total) if isinstance(stage.result, CompiledStep) else f'> {binary(stage.total)}'
 
 
-def _mark(text: str, good: bool) -> str:
-    return f'[{"green" if good else "red"}]{text}[/]'
+def _mark(text: str, good: bool) -> Text:
+    return Text(text, 'green' if good else 'red')

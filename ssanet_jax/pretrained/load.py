@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.plain_text import printable
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.prefixes import list_names, select_backbone
@@ -77,7 +78,8 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
     dropped = [*found.unused, *selected.dropped]
     unused = f'; not used: {list_names(dropped)}' if dropped else ''
     if where or prefix or unused:
-        print(f'{path}: loaded {len(weights)} tensors of {name}{where}{prefix}{unused}', file=sys.stderr)
+        line = f'{path}: loaded {len(weights)} tensors of {name}{where}{prefix}{unused}'
+        print(printable(line), file=sys.stderr)
 
 
 def _check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:

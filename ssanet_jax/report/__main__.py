@@ -19,6 +19,7 @@ from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.report import measurement_sections, prediction_sections, run_sections
 from ssanet_jax.report.curves import learning_curves
 from ssanet_jax.report.inputs import ReportInputs
@@ -63,7 +64,7 @@ def main() -> None:
     check_out(out)  # before minutes of work
     dataset = dataset_of(run, workdir)
 
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     other = None
     if _COMPARE.value:
         try:
@@ -81,7 +82,7 @@ def main() -> None:
             f'Written by ssanet_jax {ssanet_jax.__version__} on {date.today()}.',
         )
     write_out(out, content)
-    print(f'report written: {out}')
+    print(printable(f'report written: {out}'))
 
 
 def _count_evaluation(workdir: Path, console: Console) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 from rich.console import Console
-from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation
@@ -15,6 +14,7 @@ from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
 from ssanet_jax.evaluation.prediction import ORIENTATIONS
 from ssanet_jax.evaluation.sheets import evenly
+from ssanet_jax.plain_text import track
 from ssanet_jax.runs.run import Run
 
 # The features of a part that are compared.

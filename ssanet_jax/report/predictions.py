@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.progress import track
 
 from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import eval_batches, num_steps
@@ -19,6 +18,7 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import split_model
+from ssanet_jax.plain_text import track
 from ssanet_jax.runs.run import Run
 
 UNREADABLE = -1  # the predicted class of an image that could not be read

@@ -9,7 +9,12 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_run
-from ssanet_jax.runs.preprocessing import Preprocessing, complete_preprocessing, recorded_preprocessing
+from ssanet_jax.runs.preprocessing import (
+    Preprocessing,
+    complete_preprocessing,
+    recorded_bit_depth,
+    recorded_preprocessing,
+)
 
 # Settings that may change between two starts of a run, since they do not change what is learned: the location and the
 # reading of the data, the devices, and the use of their memory.
@@ -33,7 +38,7 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
     Returns:
       Paths such as 'model.num_parts', sorted.
     """
-    left_open = [f'data.{name}' for name in Preprocessing._fields if not config.data.get(name)]
+    left_open = [f'data.{name}' for name in (*Preprocessing._fields, 'bit_depth') if not config.data.get(name)]
     left_open += [f'model.{name}' for name in ('geometry', 'pretrained') if not config.model.get(name)]
     changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort()))
     return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
@@ -50,9 +55,9 @@ def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:
       UserError: `given` asks for other images, another split or another preprocessing.
     """
     theirs = given.data.copy_and_resolve_references()
-    recorded = recorded_preprocessing(trained)
+    recorded = {**recorded_preprocessing(trained)._asdict(), 'bit_depth': recorded_bit_depth(trained)}
     with theirs.unlocked():
-        theirs.update({name: value for name, value in recorded._asdict().items() if not theirs.get(name)})
+        theirs.update({name: value for name, value in recorded.items() if not theirs.get(name)})
         theirs.dir = theirs.get('dir') or trained.data.get('dir', '')
     free = {name.removeprefix('data.') for name in MAY_CHANGE_ON_RESUME} | {'csv', 'name', 'level', 'batch_size'}
     changed = sorted(

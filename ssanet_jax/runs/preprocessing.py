@@ -56,10 +56,21 @@ def recorded_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(recorded['interpolation'], tuple(recorded['mean']), tuple(recorded['std']))
 
 
+def recorded_bit_depth(config: Mapping[str, Any]) -> int:
+    """The `config.data.bit_depth` of a run; runs of earlier versions kept the highest 8 of all 16 bits."""
+    return config['data'].get('bit_depth', 16)
+
+
+def resolve_bit_depth(config: ConfigDict, bit_depth: int) -> None:
+    """Sets `config.data.bit_depth`, where a configuration leaves it open, in place."""
+    with config.unlocked():
+        config.data.bit_depth = config.data.get('bit_depth') or bit_depth
+
+
 def complete_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration as a JSON tree, with the fields that `recorded_preprocessing` supplies."""
+    """A run's configuration as a JSON tree, with the recorded preprocessing and bit depth."""
     recorded = json.loads(json.dumps(recorded_preprocessing(config)._asdict()))
-    return {**config, 'data': {**config['data'], **recorded}}
+    return {**config, 'data': {**config['data'], **recorded, 'bit_depth': recorded_bit_depth(config)}}
 
 
 def pretrained_workdir(source: str) -> Path | None:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from rich.progress import track
 
 from ssanet_jax.data.pipeline import num_steps, read_options, shuffled_indices, train_batches
 from ssanet_jax.distributed import processes, sharding
@@ -29,6 +28,7 @@ from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.outputs import PartFeatures
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.plain_text import track
 from ssanet_jax.runs.files import CONFIG_FILE
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.feature_file import FeatureFile, FeatureLayout, delete_other_files, features_path

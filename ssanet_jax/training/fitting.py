@@ -20,7 +20,6 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
-from rich.progress import track
 
 from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
 from ssanet_jax.distributed import processes, sharding
@@ -30,6 +29,7 @@ from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
+from ssanet_jax.plain_text import track
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.linear_probe import (
     LinearClassifier,

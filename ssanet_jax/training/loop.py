@@ -32,7 +32,12 @@ from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_jso
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from ssanet_jax.runs.initial_weights import check_initial_weights, initial_weights, resolve_pretrained
-from ssanet_jax.runs.preprocessing import recorded_preprocessing, resolve_preprocessing
+from ssanet_jax.runs.preprocessing import (
+    recorded_bit_depth,
+    recorded_preprocessing,
+    resolve_bit_depth,
+    resolve_preprocessing,
+)
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
 from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir, is_claimed, lock_workdir
@@ -72,7 +77,9 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     config = resolve_preprocessing(config, recorded_preprocessing(run) if run else None)
     config = resolve_geometry(config, run)
     config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)
+    resolve_bit_depth(config, recorded_bit_depth(run) if run else 0)
     dataset = load_dataset(config.data)
+    resolve_bit_depth(config, dataset.bit_depth)
     check_batch_fits(dataset.train, config.data)
     model = build_model(config, len(dataset.class_names))
     # Weights wait on the host, so that the first device does not hold a copy of all of them beside its share.

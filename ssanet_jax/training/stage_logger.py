@@ -9,10 +9,11 @@ from typing import Self
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from tensorboardX import SummaryWriter
 
 from ssanet_jax.distributed import processes
+from ssanet_jax.plain_text import text_column
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
 from ssanet_jax.runs.results import EvaluationResult, unreadable_line
 from ssanet_jax.training.triggers import Triggers
@@ -35,10 +36,10 @@ class StageLogger:
         self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.is_primary_process())
         self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(
-            TextColumn('[bold]{task.description}'),
+            text_column('{task.description}', 'bold'),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn('{task.fields[state]}'),
+            text_column('{task.fields[state]}'),
             console=console,
             transient=True,
             disable=not console.is_terminal,

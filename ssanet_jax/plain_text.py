@@ -1,0 +1,82 @@
+"""Text on the terminal: names of files, classes and data sets appear as they are, whatever characters they have."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_Item = TypeVar('_Item')
+
+# Terminals obey control characters, bidirectional marks reorder a line, and lone surrogates (bytes of a file name that
+# are not UTF-8) cannot be written.
+_UNPRINTABLE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+
+
+def printable(text: str, keep: str = '') -> str:
+    r"""Escapes characters that would not appear on a terminal, such as '\x1b'.
+
+    Args:
+      text: any text.
+      keep: control characters that stay, such as line breaks.
+    """
+    return _UNPRINTABLE.sub(
+        lambda match: match[0] if match[0] in keep else match[0].encode('unicode_escape').decode(), text
+    )
+
+
+def one_line(error: object) -> str:
+    """The text of an error in one line, printable."""
+    return printable(re.sub(r'\s*[\r\n]\s*', ' ', str(error)).strip())
+
+
+class PlainConsole(Console):
+    """A console that prints strings as they are: brackets are no markup, ':bird:' is no emoji, nothing is highlighted.
+
+    Args:
+      options: as for rich's `Console`.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**(dict(markup=False, emoji=False, highlight=False) | options))
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Converts every string that is printed, in tables too."""
+        return super().render_str(printable(text, keep='\n\t'), **(options | dict(markup=False, emoji=False)))
+
+
+def text_column(template: str, style: str = 'none') -> TextColumn:
+    """A column of a progress bar, such as '{task.description}', without markup."""
+    return TextColumn(template, style, markup=False)
+
+
+def track(
+    sequence: Iterable[_Item],
+    description: str,
+    *,
+    total: float | None = None,
+    console: Console | None = None,
+    transient: bool = False,
+    disable: bool = False,
+) -> Iterable[_Item]:
+    """Shows a progress bar while a sequence is iterated, as `rich.progress.track`, but with a plain description.
+
+    Args:
+      sequence: any iterable.
+      description: what is done.
+      total: number of items; by default, the length of the sequence.
+      console: where to; by default, stderr.
+      transient: remove the bar at the end.
+      disable: show no bar.
+    """
+    columns = (
+        text_column('{task.description}', 'progress.description'),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    console = PlainConsole(stderr=True) if console is None else console
+    with Progress(*columns, console=console, transient=transient, disable=disable) as progress:
+        yield from progress.track(sequence, total=total, description=printable(description))
