@@ -24,6 +24,7 @@ from ssanet_jax import cli
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.experiments.timing import Log
+from ssanet_jax.path_flags import define_path
 
 flags.disclaim_key_flags()  # the flags defined below belong to the calling command
 
@@ -54,14 +55,14 @@ def run(name: str, settings: type, measure: Callable[[Any, Log], Findings]) -> N
     """
     for field in dataclasses.fields(settings):
         define_flag(field)
-    flags.DEFINE_string('out', None, 'JSON file for the figures.')
+    define_path('out', None, 'JSON file for the figures.')
     cli.run(partial(_main, name, settings, measure))
 
 
 def _main(name: str, settings: type, measure: Callable[[Any, Log], Findings]) -> None:
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
     selected = settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    out = Path(flags.FLAGS.out) if flags.FLAGS.out else None
+    out = flags.FLAGS.out
     if out:
         check_out(out)  # before minutes of work
     start = time.monotonic()

@@ -33,6 +33,7 @@ from ssanet_jax.experiments.ablation import (
 )
 from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
@@ -44,16 +45,14 @@ SIGNIFICANCE = 0.05
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration of full SSANet.', lock_config=True)
 _TABLE = flags.DEFINE_enum('table', '3', list(TABLES), 'Rows to train.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each row, with the seeds 0, 1, ...', lower_bound=1)
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of all runs; by default runs/ablate and the name of the config.'
-)
+_WORKDIR = define_path('workdir', None, 'Folder of all runs; by default runs/ablate and the name of the config.')
 _MEASURE = flags.DEFINE_multi_enum('measure', [], list(MEASURED), 'Measure this of each run too; may be given twice.')
 flags.mark_flag_as_required('config')
 
 
 def main() -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
-    ablation = Ablation(_CONFIG.value, Path(_WORKDIR.value or f'runs/ablate/{cli.config_name()}'))
+    ablation = Ablation(_CONFIG.value, _WORKDIR.value or Path(f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
     notes = PlainConsole(stderr=True, soft_wrap=True)
     for seed in seeds:

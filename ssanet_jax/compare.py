@@ -6,27 +6,24 @@ With runs of several seeds, both flags are given once per seed, in the same orde
 reads the `predictions.npz` that training and `--mode=evaluate` write. docs/experiments.md explains the numbers.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssanet_jax import cli
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.run_comparison import RunComparison, check_same_images, compare_runs, load_predictions
+from ssanet_jax.path_flags import define_paths
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 
 ONE_SEED = 'one run of each: the interval covers the choice of images, but not another training run'
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run; once per seed.', required=True)
-_AGAINST = flags.DEFINE_multi_string(
-    'against', None, 'Folder of the run to compare it with; once per seed, in the same order.', required=True
-)
+_WORKDIR = define_paths('workdir', 'Folder of a finished run; once per seed.')
+_AGAINST = define_paths('against', 'Folder of the run to compare it with; once per seed, in the same order.')
 _SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'validation'], 'The images to compare on.')
 
 
 def main() -> None:
     """Prints the comparison; the last line on stdout is a summary."""
-    first, second = [Path(path) for path in _WORKDIR.value], [Path(path) for path in _AGAINST.value]
+    first, second = _WORKDIR.value, _AGAINST.value
     if len(first) != len(second):
         raise UserError(f'{len(first)} --workdir and {len(second)} --against: give one of each per seed')
     predictions = {path: load_predictions(path, _SPLIT.value) for path in (*first, *second)}

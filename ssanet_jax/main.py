@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
@@ -22,7 +23,7 @@ from ssanet_jax.training import evaluate, loop
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = define_path(
     'workdir', None, 'Folder of the run; by default runs/ and the name of the configuration, such as runs/cub_paper.'
 )
 _MODE = flags.DEFINE_enum(
@@ -44,7 +45,7 @@ def main() -> None:
     """Runs the mode; the last line on stdout is the accuracy."""
     config = _CONFIG.value
     processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value, _CLUSTER.value)
-    workdir = Path(_WORKDIR.value or f'runs/{cli.config_name()}')
+    workdir = _WORKDIR.value or Path(f'runs/{cli.config_name()}')
     if _MODE.value == 'evaluate':
         overrides = config_flags.get_override_values(flags.FLAGS['config'])
         check_overrides(workdir, config, overrides.keys())

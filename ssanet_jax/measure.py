@@ -14,7 +14,6 @@ docs/experiments.md explains each number.
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -28,12 +27,13 @@ from ssanet_jax.evaluation.robustness import ORIGINAL
 from ssanet_jax.experiments.keypoint_tables import TABLE_WIDTH, keypoint_summary, keypoint_tables
 from ssanet_jax.experiments.measurements import MEASUREMENTS, Options, write_measurement
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
+_WORKDIR = define_path('workdir', None, 'Folder of a trained run.', required=True)
+_DATA_DIR = define_path('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
 _ONLY = flags.DEFINE_enum('only', None, list(MEASUREMENTS), 'Measure only this; by default all but sharing.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Draws the random angles.', lower_bound=0, upper_bound=2**32 - 1)
 _BATCH = flags.DEFINE_integer(
@@ -46,7 +46,7 @@ _ROUNDS = flags.DEFINE_integer(
 
 def main() -> None:
     """Runs the measurements; the last line on stdout is a summary."""
-    workdir = Path(_WORKDIR.value)
+    workdir = _WORKDIR.value
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     dataset = dataset_of(run, workdir)
 

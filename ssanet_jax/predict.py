@@ -26,22 +26,25 @@ from ssanet_jax.data.image_files import left_out_line
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.prediction import Prediction
+from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.predictor import load
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_OUT = flags.DEFINE_string('out', 'predictions', 'Folder to write to.')
+_WORKDIR = define_path('workdir', None, 'Folder of a trained run.', required=True)
+_OUT = define_path('out', 'predictions', 'Folder to write to.')
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.', lower_bound=1)
 
 BATCH_SIZE = 8
 LONGEST_NAME = 200  # bytes, of a picture; file systems take 255
 
 
-def main(arguments: list[str]) -> None:
+def main(given: list[str]) -> None:
     """Predicts every image; an unreadable one is reported and skipped, and the exit code is then 2."""
-    out = Path(_OUT.value)
+    out = _OUT.value
+    arguments = [user_path(argument, 'image') for argument in given]
     for argument in arguments:
-        if Path(argument).is_dir() and Path(argument).resolve() == out.resolve():
+        if argument.is_dir() and argument.resolve() == out.resolve():
             raise UserError(f'--out={out} is the folder of the images, which must not mix: give another --out')
     files, left_out = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
     pictures = picture_names(files)

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.part_logits import PartLogits, part_logits
 from ssanet_jax.evaluation.prediction import ORIENTATIONS, Evidence, Prediction
+from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.models.candidates import scale_factors
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.outputs import Outputs, PartFeatures
@@ -254,7 +254,7 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
     Raises:
       UserError: it holds no run, or no checkpoint that can be read.
     """
-    return Predictor.from_run(load_run(Path(workdir)))
+    return Predictor.from_run(load_run(user_path(workdir, 'workdir')))
 
 
 def _respond(model: SSANet, features: PartFeatures, active: frozenset[str]) -> _Response:

@@ -25,7 +25,7 @@ FLOORS = (
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight', 'download'),
-    ('config_files',),
+    ('config_files', 'path_flags'),
     ('cli',),
 )
 # Commands are above all floors, like the `__main__` of a package. Nothing imports a command.

@@ -21,6 +21,7 @@ from ssanet_jax.data.image_files import (
 from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.filesystem.paths import user_path
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
     Raises:
       UserError: a path does not exist, or there is no image at all.
     """
-    paths = [Path(path) for path in paths]
+    paths = [user_path(path, 'image') for path in paths]
     files: list[Path] = []
     left_out: list[LeftOut] = []
     excluded = exclude.resolve() if exclude else None
@@ -75,7 +76,7 @@ def expand_folders(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
     if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
         images = [images]
     for image in images:
-        if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+        if isinstance(image, (str, os.PathLike)) and user_path(image, 'image').is_dir():
             files, left_out = find_images([image])
             if left_out:
                 _log.warning('%s', left_out_line(left_out, len(files)))
@@ -110,7 +111,7 @@ def read_image(image: ImageInput, bit_depth: int = 0) -> np.ndarray:
         except Exception as error:  # Pillow reads the file only now, and its decoders raise almost anything
             raise UnreadableImage(f'cannot read the image {name} ({error}): replace it') from error
     try:
-        data = read_file(Path(image))
+        data = read_file(user_path(image, 'image'))
     except OSError as error:
         raise UnreadableImage(f'cannot read the image {image} ({error.strerror}): check the path') from error
     if not bit_depth and (bit_depth := measure_bit_depth(data)):

@@ -34,17 +34,18 @@ from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import checks, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable, track
 from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = define_path(
     'data_dir', None, 'Extracted folder of the data set; by default where training finds it, such as data/cub.'
 )
 _LEVEL = flags.DEFINE_string('level', None, 'Aircraft only: variant (the default), family or manufacturer.')
 _CSV = flags.DEFINE_string('csv', None, 'Folder only: the CSV file that lists the images, if any.')
 _SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Folder only: config.data.split_seed of the training run.')
-_FIX_LIST = flags.DEFINE_string('fix_list', None, 'File to which the paths of files with errors are written.')
+_FIX_LIST = define_path('fix_list', None, 'File to which the paths of files with errors are written.')
 flags.DEFINE_alias('fix-list', 'fix_list')
 
 _MAX_EXAMPLES = 3  # printed per finding
@@ -53,12 +54,12 @@ _STYLES = {'error': 'red', 'warning': 'yellow', 'note': 'cyan'}
 
 def main() -> None:
     """Prints the table; the last line on stdout is the verdict."""
-    if _FIX_LIST.value and not Path(_FIX_LIST.value).absolute().parent.is_dir():
+    if _FIX_LIST.value and not _FIX_LIST.value.absolute().parent.is_dir():
         raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table lists huge images
     listing = _listing(
         name=_DATASET.value,
-        dir=_DATA_DIR.value,
+        dir=str(_DATA_DIR.value or ''),
         level=_LEVEL.value,
         csv=_CSV.value,
         split_seed=_SPLIT_SEED.value,
@@ -74,10 +75,10 @@ def main() -> None:
     findings = [finding for found in report.values() for finding in found]
     if _FIX_LIST.value:
         # The data set may be in a subfolder of --data_dir.
-        folder = Path(_DATA_DIR.value).expanduser().resolve() if _DATA_DIR.value else listing.root
+        folder = _DATA_DIR.value.resolve() if _DATA_DIR.value else listing.root
         prefix = Path(os.path.relpath(listing.root, folder))
         files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
-        write_fix_list(Path(_FIX_LIST.value), files)
+        write_fix_list(_FIX_LIST.value, files)
     PlainConsole().print(table(listing, report))
     print(printable(f'understood as {listing.summary}'))
     print(verdict(listing, findings))

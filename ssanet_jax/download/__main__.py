@@ -24,12 +24,10 @@ from ssanet_jax.download import install
 from ssanet_jax.download.sources import PUBLISHED_SETS, Archive, PublishedSet
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.locks import lock_file
-from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, text_column
 
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', None, 'Folder of the data set; by default $SSANET_DATA_DIR/NAME, or data/NAME.'
-)
+_DATA_DIR = define_path('data_dir', None, 'Folder of the data set; by default $SSANET_DATA_DIR/NAME, or data/NAME.')
 _KEEP_ARCHIVES = flags.DEFINE_bool('keep_archives', False, 'Keep the archives in NAME.download beside the folder.')
 
 
@@ -39,7 +37,7 @@ def main(names: list[str]) -> None:
         given = f'{" ".join(names)!r} is not the name of a data set' if names else 'the name of a data set is missing'
         raise UserError(f'{given}: give one of {", ".join(PUBLISHED_SETS)}')
     name, source = names[0], PUBLISHED_SETS[names[0]]
-    folder = user_path(_DATA_DIR.value, '--data_dir') if _DATA_DIR.value is not None else locations.places(name)[0]
+    folder = _DATA_DIR.value or locations.places(name)[0]
     try:
         download(name, source, folder.absolute(), PlainConsole(stderr=True))
     except OSError as error:

@@ -24,6 +24,7 @@ from ssanet_jax.runs.files import CONFIG_FILE, RESULTS_FILE, read_json, read_run
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
 from ssanet_jax.runs.initial_weights import resolve_pretrained
+from ssanet_jax.runs.locations import absolute_locations, absolute_source
 from ssanet_jax.runs.preprocessing import (
     recorded_bit_depth,
     recorded_preprocessing,
@@ -61,7 +62,7 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
       UserError: as `loop.train`, naming the row; or a finished run has other settings.
     """
     run = _first_run(ablation)
-    resolved = resolve_pretrained(ablation.config, run)
+    resolved = absolute_locations(resolve_pretrained(ablation.config, run))
     resolved = resolve_preprocessing(resolved, recorded_preprocessing(run) if run else None)
     resolved = resolve_geometry(resolved, run)
     resolve_bit_depth(resolved, recorded_bit_depth(run) if run else 0)
@@ -98,7 +99,7 @@ def _first_run(ablation: Ablation) -> dict[str, Any] | None:
         if is_claimed(path.parent) or (path.parent / RESULTS_FILE).exists():
             config = read_run(path.parent)['config']
             theirs = config['model']
-            same_weights = model.pretrained in ('', theirs['pretrained'])
+            same_weights = absolute_source(model.pretrained) in ('', absolute_source(theirs['pretrained']))
             if theirs['backbone'] == model.backbone and same_weights:
                 return config
     return None

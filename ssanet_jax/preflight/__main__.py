@@ -25,6 +25,7 @@ from ssanet_jax import cli
 from ssanet_jax.data.registry import published_num_classes
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, text_column
 from ssanet_jax.preflight import compilation, formatting
 from ssanet_jax.preflight.analysis import Report, analyze
@@ -43,7 +44,7 @@ _NUM_CLASSES = flags.DEFINE_integer('classes', None, 'Number of classes; by defa
 _LARGEST = flags.DEFINE_boolean(
     'largest', True, 'Search for the largest batch that fits; without it each stage is compiled once, not twice.'
 )
-_JSON = flags.DEFINE_string('json', None, 'File to write the numbers of the report to.')
+_JSON = define_path('json', None, 'File to write the numbers of the report to.')
 flags.mark_flag_as_required('config')
 
 
@@ -117,12 +118,9 @@ def _analyze(
         )
 
 
-def _writable(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    file = Path(name)
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UserError(f'--json={name}: name a file in an existing folder')
+def _writable(file: Path | None) -> Path | None:
+    if file and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise UserError(f'--json={file}: name a file in an existing folder')
     return file
 
 

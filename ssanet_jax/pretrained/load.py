@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.plain_text import printable
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
@@ -66,7 +67,7 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
 
         path = download_weights(source.removeprefix(HUB))
     else:
-        path = Path(source)
+        path = user_path(source, 'config.model.pretrained')
     expected = {key: tuple(array.shape) for key, array in get_weights(backbone).items()}
     found = read_tensors(path)
     selected = select_backbone(found.tensors, FAMILIES[name], expected, str(path))
@@ -115,7 +116,7 @@ def check_source(name: str, source: str) -> None:
         from ssanet_jax.pretrained.hub import require_hub
 
         require_hub()
-    elif not Path(source).is_file():
+    elif not user_path(source, 'config.model.pretrained').is_file():
         raise UserError(f'there is no weights file {source}; give a .pth, .pt or .safetensors file')
 
 

@@ -10,7 +10,6 @@ sections.
 from datetime import date
 from pathlib import Path
 
-from absl import flags
 from rich.console import Console
 
 import ssanet_jax
@@ -19,6 +18,7 @@ from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
+from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.report import measurement_sections, prediction_sections, run_sections
 from ssanet_jax.report.curves import learning_curves
@@ -32,12 +32,12 @@ from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_c
 from ssanet_jax.runs.files import RESULTS_FILE, read_run
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
-_COMPARE = flags.DEFINE_string(
+_WORKDIR = define_path('workdir', None, 'Folder of a trained run.', required=True)
+_DATA_DIR = define_path('data_dir', None, 'Folder of the data, if it is no longer config.data.dir of the run.')
+_COMPARE = define_path(
     'compare', None, 'Folder of a run without oriented pooling, whose maps are shown beside those of this run.'
 )
-_OUT = flags.DEFINE_string('out', None, 'File to write; by default report.html in the folder of the run.')
+_OUT = define_path('out', None, 'File to write; by default report.html in the folder of the run.')
 
 SECTIONS = (  # id, title, template, function that makes the content
     ('results', 'Results', 'results', run_sections.results_section),
@@ -58,9 +58,9 @@ SECTIONS = (  # id, title, template, function that makes the content
 
 def main() -> None:
     """Writes the report; the last line on stdout names the file."""
-    workdir = Path(_WORKDIR.value)
+    workdir = _WORKDIR.value
     run = load_run(workdir, data_dir=_DATA_DIR.value)
-    out = Path(_OUT.value) if _OUT.value else workdir / 'report.html'
+    out = _OUT.value or workdir / 'report.html'
     check_out(out)  # before minutes of work
     dataset = dataset_of(run, workdir)
 
@@ -68,7 +68,7 @@ def main() -> None:
     other = None
     if _COMPARE.value:
         try:
-            other = load_run(Path(_COMPARE.value))
+            other = load_run(_COMPARE.value)
             check_comparable(run, other)
         except UserError as error:
             raise UserError(f'--compare={_COMPARE.value}: {error}') from error

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_run
+from ssanet_jax.runs.locations import absolute_source
 from ssanet_jax.runs.preprocessing import (
     Preprocessing,
     complete_preprocessing,
@@ -40,7 +41,10 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
     """
     left_open = [f'data.{name}' for name in (*Preprocessing._fields, 'bit_depth') if not config.data.get(name)]
     left_open += [f'model.{name}' for name in ('geometry', 'pretrained') if not config.model.get(name)]
-    changed = _differences(complete_preprocessing(before), json.loads(config.to_json_best_effort()))
+    settings = [complete_preprocessing(before), json.loads(config.to_json_best_effort())]
+    for tree in settings:  # two ways to write a path are no difference
+        tree['model'] = {**tree['model'], 'pretrained': absolute_source(tree['model'].get('pretrained', 'none'))}
+    changed = _differences(*settings)
     return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
 
 

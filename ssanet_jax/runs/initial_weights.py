@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import check_source
-from ssanet_jax.runs.preprocessing import pretrained_workdir
+from ssanet_jax.runs.locations import pretrained_workdir
 
 
 def resolve_pretrained(config: ConfigDict, run: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -10,8 +9,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.errors import UserError
 from ssanet_jax.pretrained.checkpoint_info import architecture_info, checkpoint_info, default_checkpoint
 from ssanet_jax.runs.files import read_run
-
-_WORKDIR = 'workdir:'  # of config.model.pretrained
+from ssanet_jax.runs.locations import pretrained_workdir
 
 
 class Preprocessing(NamedTuple):
@@ -71,13 +69,6 @@ def complete_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's configuration as a JSON tree, with the recorded preprocessing and bit depth."""
     recorded = json.loads(json.dumps(recorded_preprocessing(config)._asdict()))
     return {**config, 'data': {**config['data'], **recorded, 'bit_depth': recorded_bit_depth(config)}}
-
-
-def pretrained_workdir(source: str) -> Path | None:
-    """The work directory that `config.model.pretrained` names ('workdir:DIR' or a folder), None for other sources."""
-    if source.startswith(_WORKDIR):
-        return Path(source.removeprefix(_WORKDIR))
-    return Path(source) if source not in ('', 'none') and Path(source).is_dir() else None
 
 
 def _source_preprocessing(source: str, backbone: str) -> Preprocessing:

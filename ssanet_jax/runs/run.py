@@ -19,7 +19,8 @@ from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
 from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
-from ssanet_jax.runs.preprocessing import complete_preprocessing, pretrained_workdir, resolve_preprocessing
+from ssanet_jax.runs.locations import pretrained_workdir
+from ssanet_jax.runs.preprocessing import complete_preprocessing, resolve_preprocessing
 
 
 def build_model(config: ConfigDict, num_classes: int, *, pretrained: bool = True) -> SSANet:
@@ -94,7 +95,7 @@ class Run:
     finished: bool  # whether that stage is over
 
 
-def load_run(workdir: Path, *, data_dir: str | None = None) -> Run:
+def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
     """Loads the network of a work directory, as it is after the last stage with a checkpoint.
 
     Args:
@@ -107,7 +108,7 @@ def load_run(workdir: Path, *, data_dir: str | None = None) -> Run:
     content = read_run(workdir)
     config = ConfigDict(complete_preprocessing(content['config']))
     if data_dir is not None:
-        config.data.dir = data_dir
+        config.data.dir = str(data_dir)
     stages = [ConfigDict(stage) for stage in config.stages]
     started = [index for index, stage in enumerate(stages) if stage_steps(workdir, stage.name)]
     if not started:

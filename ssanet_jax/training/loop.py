@@ -32,6 +32,7 @@ from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_jso
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from ssanet_jax.runs.initial_weights import check_initial_weights, initial_weights, resolve_pretrained
+from ssanet_jax.runs.locations import absolute_locations
 from ssanet_jax.runs.preprocessing import (
     recorded_bit_depth,
     recorded_preprocessing,
@@ -72,7 +73,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     mesh = _training_mesh(config)
     check_settings(config)
     run = read_run(workdir)['config'] if is_claimed(workdir) else None
-    config = resolve_pretrained(config, run)
+    config = absolute_locations(resolve_pretrained(config, run))
     check_initial_weights(config)
     config = resolve_preprocessing(config, recorded_preprocessing(run) if run else None)
     config = resolve_geometry(config, run)

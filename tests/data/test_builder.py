@@ -114,15 +114,15 @@ def test_a_copy_on_a_file_system_without_locks(listing, config, no_locks):
 
 
 def test_without_locks_the_copy_that_is_finished_first_is_used(listing, config, no_locks, monkeypatch):
-    write = builder._write
+    write = builder.RecordBuilder.write
 
     def write_too_late(copy):
         write(copy)  # as another process would
         raise OSError(errno.ENOTEMPTY, 'the folder to rename to is not empty')
 
-    monkeypatch.setattr(builder, '_write', write_too_late)
+    monkeypatch.setattr(builder.RecordBuilder, 'write', write_too_late)
     assert len(builder.build_dataset(listing, config).train) == 3
-    monkeypatch.setattr(builder, '_write', lambda copy: pathlib.Path('/dev/null/x').mkdir())
+    monkeypatch.setattr(builder.RecordBuilder, 'write', lambda copy: pathlib.Path('/dev/null/x').mkdir())
     config.resize = 48
     with pytest.raises(UserError, match='cannot copy Set to .*Not a directory'):
         builder.build_dataset(listing, config)

@@ -1,5 +1,6 @@
 """Checkpoints that version 0.1.0 wrote in folders such as `run [1]`: whole, but never merged."""
 
+import gc
 import shutil
 
 import jax
@@ -14,6 +15,13 @@ from ssanet_jax.runs.checkpoints import Checkpoints
 pytestmark = pytest.mark.filterwarnings(
     'ignore::pytest.PytestUnraisableExceptionWarning', 'ignore:coroutine:RuntimeWarning'
 )
+
+
+@pytest.fixture(autouse=True)
+def collect():
+    yield
+    gc.collect()  # here, where those warnings are filtered, not in a test that comes later
+
 
 ITEMS = {'params': {'head': {'kernel': jnp.arange(6.0).reshape(2, 3)}}, 'position': {'seconds': 1.5}}
 
