@@ -70,7 +70,8 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
     """
     if level not in NUM_CLASSES:
         raise UserError(f'unknown level {level!r}: set config.data.level to one of {", ".join(NUM_CLASSES)}')
-    names = tuple(line for _, line in _lines(root / _CLASS_FILES[level]))
+    path = root / _CLASS_FILES[level]
+    names = listing.distinct([line for _, line in _lines(path)], path)
     label_of = {name: label for label, name in enumerate(names)}
     boxes = _read_boxes(root / 'images_box.txt')
     records = []
@@ -80,11 +81,11 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
             image, _, name = line.partition(' ')  # a class name may hold spaces: 'Boeing 707'
             if name not in label_of or (boxes and image not in boxes):
                 raise UserError(
-                    f'{path}, line {number}: {line!r} has an unknown class or no box: extract the archive again'
+                    f'{path}, line {number}: {line[:80]!r} has an unknown class or no box: extract the archive again'
                 )
             records.append(
                 listing.Record(
-                    path=f'images/{image}.jpg',
+                    path=f'images/{listing.inside(image, path)}.jpg',
                     label=label_of[name],
                     split=split,
                     box=boxes.get(image),
@@ -101,7 +102,7 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
     for number, line in _lines(path):
         try:
             image, *sides = line.split()
-            x0, y0, x1, y1 = map(float, sides)
+            x0, y0, x1, y1 = map(listing.coordinate, sides)
         except ValueError as error:
             raise UserError(
                 f'{path}, line {number}: expected an image and four numbers: extract the archive again'

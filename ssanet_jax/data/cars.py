@@ -14,9 +14,9 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from ssanet_jax.data import listing
+from ssanet_jax.data.matlab import load_matlab
 from ssanet_jax.errors import UserError
 
 _EXPECTED = 'the Stanford Cars folder (the one that holds cars_train/, cars_test/ and devkit/, which some mirrors lack)'
@@ -96,7 +96,8 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
     Raises:
       UserError: the file is not a MATLAB file with class names.
     """
-    return tuple(str(name) for name in np.atleast_1d(_variable(path, 'class_names')))
+    names = tuple(str(name) for name in np.atleast_1d(_variable(path, 'class_names')))
+    return listing.distinct(names, path)
 
 
 def read_annotations(path: pathlib.Path, split: str, num_classes: int, folder: str = '') -> list[listing.Record]:
@@ -120,10 +121,13 @@ def read_annotations(path: pathlib.Path, split: str, num_classes: int, folder: s
     records = []
     for row in rows:
         try:
-            label = int(row['class'])
-            x0, y0, x1, y1 = (float(row[side]) for side in _BOX)
-        except (TypeError, ValueError) as error:
-            raise UserError(f'{path}: {row["fname"]} lacks a class or a box: extract the devkit again') from error
+            label, file = int(row['class']), row['fname']
+            if not isinstance(file, str) or '/' in file or '\0' in file:
+                raise TypeError('not the name of a file')
+            x0, y0, x1, y1 = (listing.coordinate(row[side]) for side in _BOX)
+        except (TypeError, ValueError, OverflowError) as error:
+            name = str(row['fname'])[:80]
+            raise UserError(f'{path}: {name!r} lacks a name, a class or a box: extract the devkit again') from error
         if not 1 <= label <= num_classes:
             raise UserError(
                 f'{path}: {row["fname"]} has class {label}, outside 1..{num_classes}: cars_meta.mat and'
@@ -143,6 +147,6 @@ def read_annotations(path: pathlib.Path, split: str, num_classes: int, folder: s
 
 def _variable(path: pathlib.Path, name: str) -> np.ndarray:
     try:
-        return scipy.io.loadmat(path, squeeze_me=True)[name]
+        return load_matlab(path, squeeze_me=True)[name]
     except Exception as error:  # SciPy's readers raise a different error for each kind of damage.
         raise UserError(f'{path} is not the MATLAB file of Stanford Cars: extract the devkit again') from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -47,7 +48,7 @@ def read_table(root: pathlib.Path, table: pathlib.Path) -> dict[str, Files]:
         if not label:
             raise UserError(f'{where}: the label is empty: fill it in or remove the line')
         if 'split' in columns and split.lower() not in SPLIT_WORDS:
-            raise UserError(f'{where}: unknown split {split!r}: write one of {", ".join(SPLIT_WORDS)}')
+            raise UserError(f'{where}: unknown split {split[:80]!r}: write one of {", ".join(SPLIT_WORDS)}')
         path = _normalize_path(root, path, where)
         if path in line_of:
             raise UserError(f'{where}: {path} is already in line {line_of[path]}: remove one of them')
@@ -77,9 +78,9 @@ def _normalize_path(root: pathlib.Path, path: str, where: str) -> str:
     """Validates and normalizes a path of a CSV file; raises UserError if it is not a file inside `root`."""
     inner = pathlib.PurePosixPath(path)
     if inner.is_absolute() or '..' in inner.parts:
-        raise UserError(f'{where}: {path!r} is not inside {root}: write it relative to that folder, without ..')
-    if not (root / inner).is_file():
+        raise UserError(f'{where}: {path[:200]!r} is not inside {root}: write it relative to that folder, without ..')
+    if '\0' in path or not os.path.isfile(root / inner):  # False for names that no file can have, too
         raise UserError(
-            f'{where}: {path!r} is not a file in {root}: correct it (with forward slashes) or remove the line'
+            f'{where}: {path[:200]!r} is not a file in {root}: correct it (with forward slashes) or remove the line'
         )
     return str(inner)

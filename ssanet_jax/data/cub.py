@@ -93,7 +93,7 @@ def read_records(root: pathlib.Path) -> tuple[tuple[str, ...], list[listing.Reco
         label_of = {str(number): label for label, number in enumerate(used)}
         records = [
             listing.Record(
-                path=f'images/{path}',
+                path=f'images/{listing.inside(path, root / "images.txt")}',
                 label=label_of[classes[image]],
                 split='train' if is_train[image] == '1' else 'test',
                 box=box_of[image].astype(np.float32),
@@ -143,6 +143,9 @@ def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     """Reads a table of numbers, float64 [rows, columns]."""
     path = listing.require_file(root / file, _EXPECTED)
     try:
-        return np.array(path.read_text(encoding='utf-8', errors='replace').split(), np.float64).reshape(-1, columns)
+        table = np.array(path.read_text(encoding='utf-8', errors='replace').split(), np.float64).reshape(-1, columns)
+        if not (np.abs(table) < listing.MAX_COORDINATE).all():  # nan too
+            raise ValueError('not a coordinate')
+        return table
     except ValueError as error:
         raise UserError(f'{path} is not a table of {columns} numbers per line: extract the archive again') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
 
 SPLITS = ('train', 'test')
+MAX_COORDINATE = 1e6  # pixels; larger than any image
 _ADJECTIVES = {'train': 'training'}
 
 
@@ -146,6 +148,50 @@ def find_dataset_root(folder: pathlib.Path, markers: Sequence[str], expected: st
             return roots.pop()
     searched = ' or '.join(str(pathlib.PurePath(marker)) for marker in markers)
     raise UserError(f'{searched} is missing in {folder} and its subfolders: set config.data.dir to {expected}')
+
+
+def inside(path: str, file: pathlib.Path) -> str:
+    """Returns the path of an image that an annotation file lists.
+
+    Args:
+      path: relative to a folder.
+      file: the annotation file, for the message.
+
+    Raises:
+      UserError: the path leaves its folder, or no file can have it.
+    """
+    inner = pathlib.PurePosixPath(path)
+    if inner.is_absolute() or '..' in inner.parts or '\0' in path:
+        raise UserError(f'{file} lists {path[:80]!r}, which is not inside its folder: extract the archive again')
+    return path
+
+
+def distinct(names: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
+    """The class names of a data set.
+
+    Args:
+      names: the names, as listed.
+      path: the file that lists them, for the message.
+
+    Raises:
+      UserError: a name is there twice, so that labels would depend on which of them counts.
+    """
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f'{path} lists the class {twice[0][:80]!r} twice: extract the archive again')
+    return tuple(names)
+
+
+def coordinate(value: Any) -> float:
+    """A number of pixels in an annotation file.
+
+    Raises:
+      TypeError, ValueError: it is not a number, or no image is that large.
+    """
+    number = float(value)
+    if not abs(number) < MAX_COORDINATE:  # nan too
+        raise ValueError(f'not a coordinate: {number}')
+    return number
 
 
 def require_file(path: pathlib.Path, expected: str) -> pathlib.Path:

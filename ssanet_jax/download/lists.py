@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import scipy.io
+import numpy as np
 
+from ssanet_jax.data.matlab import load_matlab
 from ssanet_jax.errors import UserError
 
 
@@ -28,9 +29,12 @@ def flowers(folder: Path) -> Iterator[Line]:
     Raises:
       UserError: a list is missing or damaged. The same holds for the other functions of this module.
     """
-    labels = _variable(folder / 'imagelabels.mat', 'labels').ravel()
+    labels = _integers(folder / 'imagelabels.mat', 'labels')
+    path = folder / 'setid.mat'
     for key, split in (('trnid', 'train'), ('valid', 'train'), ('tstid', 'test')):
-        for image in _variable(folder / 'setid.mat', key).ravel():  # counted from 1
+        for image in _integers(path, key):  # counted from 1
+            if not 1 <= image <= len(labels):
+                raise UserError(f'{path} lists image {image}, outside 1..{len(labels)}: download the data set again')
             yield Line(f'jpg/image_{image:05d}.jpg', f'{labels[image - 1]:03d}', split)
 
 
@@ -59,14 +63,29 @@ def dogs(folder: Path) -> Iterator[Line]:
       folder: holds `Images/`, `train_list.mat` and `test_list.mat`.
     """
     for split in ('train', 'test'):
-        for cell in _variable(folder / f'{split}_list.mat', 'file_list').ravel():
-            image = str(cell.item())
-            yield Line(f'Images/{image}', image.partition('/')[0], split)
+        path = folder / f'{split}_list.mat'
+        for cell in _variable(path, 'file_list').ravel():
+            try:
+                image = cell.item()
+                label, file = image.split('/')
+            except (AttributeError, ValueError) as error:
+                raise _damaged(path, error) from error
+            yield Line(f'Images/{label}/{file}', label, split)
 
 
-def _variable(path: Path, name: str) -> Any:
+def _integers(path: Path, name: str) -> list[int]:
+    array = _variable(path, name)
+    if array.dtype.kind not in 'iuf' or not (array == np.floor(array)).all() or not (np.abs(array) < 1e6).all():
+        raise _damaged(path, ValueError('not integers'))
+    return array.astype(np.int64).ravel().tolist()
+
+
+def _variable(path: Path, name: str) -> np.ndarray:
     try:
-        return scipy.io.loadmat(path)[name]
+        array = load_matlab(path)[name]
+        if not isinstance(array, np.ndarray):
+            raise TypeError('not an array')
+        return array
     except Exception as error:  # SciPy's readers raise a different error for each kind of damage.
         raise _damaged(path, error) from error
 

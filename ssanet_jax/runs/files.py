@@ -12,6 +12,7 @@ import numpy as np
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.aliases import upgrade_config
+from ssanet_jax.runs.config_fields import find_damage
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
@@ -121,9 +122,7 @@ def _is_config(tree: Any) -> TypeGuard[dict[str, Any]]:
         return False
     stages = tree['stages']
     sections = [tree[name] for name in ('data', 'model', 'mesh', 'loss', 'optimizer') if name in tree]
-    if not isinstance(stages, list) or not all(isinstance(part, dict) for part in [*sections, *stages]):
-        return False
-    return all(isinstance(name, str) for name in [tree['model'].get('backbone'), *(s.get('name') for s in stages)])
+    return isinstance(stages, list) and all(isinstance(part, dict) for part in [*sections, *stages])
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
@@ -136,15 +135,22 @@ def read_run(workdir: Path) -> dict[str, Any]:
       `{'config': the configuration as a JSON tree, 'class_names': list, 'images': digest of the data set}`.
 
     Raises:
-      UserError: the directory holds no run.
+      UserError: the directory holds no run, or a damaged one.
     """
     path = workdir / CONFIG_FILE
     cure = 'restore it from a copy, or train in another --workdir'
     content = read_json(path, cure)
     if content is None:
         raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir')
-    config = content.get('config')
+    config, names = content.get('config'), content.get('class_names')
     if not _is_config(config) or len(content) < 3:
         raise UserError(f'{path} is damaged, it holds no configuration: {cure}')
-    content['config'] = upgrade_config(config)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'{path} is damaged, it holds no class names: {cure}')
+    try:
+        content['config'] = upgrade_config(config)
+    except (KeyError, TypeError) as error:  # an old field that cannot be converted
+        raise UserError(f'{path} is damaged, it holds no configuration: {cure}') from error
+    if damage := find_damage(content['config']):
+        raise UserError(f'{path} is damaged ({damage}): {cure}')
     return {name: content.get(name) for name in ('config', 'class_names', 'images')}

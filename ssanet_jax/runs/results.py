@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import read_json
@@ -121,12 +121,30 @@ def read_result(path: Path, kind: type[Result], cure: str) -> Result | None:
       The result, or None if the file does not exist.
 
     Raises:
-      UserError: the file cannot be read or lacks a field.
+      UserError: the file cannot be read, lacks a field, or has one of another kind.
     """
     content = read_json(path, cure)
     if content is None:
         return None
     try:
-        return kind.from_dict(content)
+        result = kind.from_dict(content)
     except TypeError as error:
         raise UserError(f'{path} is damaged, a field is missing: {cure}') from error
+    for name, wanted in get_type_hints(kind).items():
+        if not _fits(getattr(result, name), wanted):
+            raise UserError(f'{path} is damaged, {name} is not of its kind: {cure}')
+    if not 0 <= result.accuracy <= 1:
+        raise UserError(f'{path} is damaged, the accuracy is {result.accuracy}: {cure}')
+    return result
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from a JSON file has the type of a field."""
+    arguments = get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float('inf')
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

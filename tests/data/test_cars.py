@@ -129,7 +129,7 @@ def test_missing_and_damaged_files(config, folder, file):
 def test_rows_that_are_no_annotations(config, folder):
     path = folder / 'devkit/cars_train_annos.mat'
     scipy.io.savemat(path, _annotations([(1, 1, 2, 2, np.array([]), '00001.jpg')]))
-    with pytest.raises(UserError, match='00001.jpg lacks a class or a box'):
+    with pytest.raises(UserError, match="'00001.jpg' lacks a name, a class or a box"):
         load_dataset(config)
     scipy.io.savemat(path, {'annotations': np.array([(1, 'a')], [('class', 'O'), ('relative_im_path', 'O')])})
     with pytest.raises(UserError, match='does not list images with boxes'):

@@ -1,5 +1,6 @@
 """Atomic file writes: a full disk, a killed process, and paths where no file can be."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from commands import ROOT
 
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs import run
+from ssanet_jax.runs import config_fields, run
 from ssanet_jax.runs.aliases import OLD_VALUES
+from ssanet_jax.runs.config_fields import find_damage
 from ssanet_jax.runs.files import read_run, write_arrays, write_atomically
 from ssanet_jax.runs.preprocessing import recorded_preprocessing
-from ssanet_jax.runs.results import StageResult, read_result
+from ssanet_jax.runs.results import RunEvaluation, StageResult, read_result
 
 # Overwrites a file forever with one of two texts.
 WRITER = """
@@ -97,25 +99,91 @@ def write_config(workdir, config):
 
 
 @pytest.mark.parametrize(
-    'damage',
+    'damage, words',
     [
-        {'stages': [1]},
-        {'stages': {}},
-        {'stages': [{}]},
-        {'data': None},
-        {'mesh': []},
-        {'model': {}},
-        {'model': {'backbone': None}},
-        {'model': 'resnet_tiny'},
+        ({'stages': [1]}, 'it holds no configuration'),
+        ({'stages': {}}, 'it holds no configuration'),
+        ({'stages': [{}]}, 'config.stages lacks names'),
+        ({'stages': []}, 'config.stages lacks names'),
+        ({'stages': [{'name': '../other'}]}, "config.stages[0].name='../other'"),
+        ({'stages': [{'name': 'one', 'train': {'backbone': 'x'}}]}, "config.stages[0].train={'backbone': 'x'}"),
+        ({'data': None}, 'it holds no configuration'),
+        ({'data': {'dir': [[]]}}, 'config.data.dir=[[]]'),
+        ({'data': {'image_size': '64'}}, "config.data.image_size='64'"),
+        ({'data': {'mean': [1, float('nan'), 3]}}, 'config.data.mean=[1, nan, 3]'),
+        ({'data': {'__class__': 'x'}}, "config.data.__class__='x'"),
+        ({'mesh': []}, 'it holds no configuration'),
+        ({'model': {}}, 'config.model has no backbone'),
+        ({'model': {'backbone': None}}, 'config.model.backbone=None'),
+        ({'model': {'backbone': 'resnet_tiny', 'num_parts': 10**30}}, f'config.model.num_parts={10**30}'),
+        ({'model': {'backbone': 'resnet_tiny', 'dilate': []}}, 'dilate=[] must be true or false'),
+        ({'model': 'resnet_tiny'}, 'it holds no configuration'),
+        ({'seed': -1}, 'config.seed=-1'),
     ],
     ids=str,
 )
-def test_a_damaged_config_is_one_line(damage, tmp_path):
+def test_a_damaged_config_is_one_line(damage, words, tmp_path):
     write_config(tmp_path, CONFIG)
     assert read_run(tmp_path)['config'] == CONFIG | {'model': OLD_VALUES['model'] | CONFIG['model']}
     write_config(tmp_path, CONFIG | damage)
-    with pytest.raises(UserError, match=r'config.json is damaged, it holds no configuration: restore it'):
+    with pytest.raises(UserError) as caught:
         read_run(tmp_path)
+    message = str(caught.value)
+    assert words in message and '\n' not in message
+    assert 'must be' in words or ('config.json is damaged' in message and ': restore it' in message)
+
+
+@pytest.mark.parametrize('names', [None, 'ab', [1], {'a': 1}], ids=str)
+def test_class_names_are_names(names, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps({'config': CONFIG, 'class_names': names, 'images': ''}))
+    with pytest.raises(UserError, match='config.json is damaged, it holds no class names: restore it'):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['demo', 'cub', 'cars', 'aircraft', 'folder', 'common'])
+def test_what_the_shipped_configurations_record_is_no_damage(name, tmp_path):
+    module = importlib.import_module(f'configs.{name}')
+    variants = ['paper', 'lite0', 'ablation', 'upright', 'joint', 'fast'] if name != 'common' else []
+    for variant in [None, *variants]:
+        try:
+            config = module.get_config(*([variant] if variant else []))
+        except UserError:  # it has no such variant
+            continue
+        config.data.update(mean=(1.0, 2.0, 3.0), std=(1.0, 2.0, 3.0))
+        recorded = json.loads(config.to_json_best_effort())
+        assert find_damage(recorded) == ''
+        covered = {f'{s}.{f}' for s, fields in config_fields._SECTIONS.items() for f in fields}
+        listed = {f'{s}.{f}' for s in config_fields._SECTIONS for f in recorded[s]}
+        assert listed <= covered, 'name the kind of new fields in runs/config_fields.py'
+        assert {field for stage in recorded['stages'] for field in stage} <= set(config_fields._STAGE)
+
+
+RESULT = dict(accuracy=0.5, examples=4, heads={'sum': 0.5}, unreadable=[], stage='one', dataset='birds')
+
+
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        ({'accuracy': '0.5'}, 'accuracy is not of its kind'),
+        ({'accuracy': [0.5]}, 'accuracy is not of its kind'),
+        ({'accuracy': float('nan')}, 'accuracy is not of its kind'),
+        ({'accuracy': 50.0}, 'the accuracy is 50.0'),
+        ({'examples': 4.5}, 'examples is not of its kind'),
+        ({'examples': True}, 'examples is not of its kind'),
+        ({'heads': {'sum': None}}, 'heads is not of its kind'),
+        ({'heads': [0.5]}, 'heads is not of its kind'),
+        ({'unreadable': 'a.jpg'}, 'unreadable is not of its kind'),
+        ({'stage': None}, 'stage is not of its kind'),
+    ],
+    ids=str,
+)
+def test_results_of_another_kind_are_damaged(damage, words, tmp_path):
+    path = tmp_path / 'test.json'
+    path.write_text(json.dumps(RESULT | {'later': 1}))
+    assert read_result(path, RunEvaluation, 'cure').accuracy == 0.5
+    path.write_text(json.dumps(RESULT | damage))
+    with pytest.raises(UserError, match=f'test.json is damaged, {words}: cure'):
+        read_result(path, RunEvaluation, 'cure')
 
 
 def test_the_preprocessing_of_early_runs_is_filled_in(tmp_path, monkeypatch):
