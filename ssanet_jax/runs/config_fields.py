@@ -53,7 +53,7 @@ def _each(check: Check, names: str) -> dict[str, Check]:
 _SECTIONS: dict[str, dict[str, Check]] = {
     'data': _each(_is_text, 'name dir csv prepared_dir interpolation level')
     | _each(_is_count, 'image_size resize batch_size eval_batch_size num_workers prefetch')
-    | _each(_is_count, 'train_count test_count size distractors')
+    | _each(_is_count, 'train_count test_count size distractors bit_depth')
     | _each(_is_seed, 'split_seed seed')
     | _each(_is_flag, 'shrink flip')
     | _each(_is_number, 'scale_min color_jitter random_erasing validation')
