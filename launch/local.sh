@@ -9,7 +9,7 @@
 # Variables:
 #   PYTHON  interpreter (.venv/bin/python if it exists, else python3)
 #   PORT    port of the coordinator (a free one)
-#   GRACE   seconds between SIGTERM and SIGKILL (20)
+#   GRACE   seconds between SIGTERM and SIGKILL (40)
 #
 # Example, after `make demo` has created the environment:
 #   launch/local.sh --processes=2 --config=configs/demo.py --workdir=runs/demo_two
@@ -38,7 +38,7 @@ check_run runs/NAME
 [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes=$processes is not a positive number: give --processes=2"
 
 PYTHON=${PYTHON:-$(default_python)}
-GRACE=${GRACE:-20}
+GRACE=${GRACE:-40}
 $dry_run || check_python
 PORT=${PORT:-$(free_port)}
 

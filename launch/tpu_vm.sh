@@ -227,8 +227,8 @@ case $step in
       ((code)) || break
       $dry_run || sleep "$POLL"  # the preemption becomes visible a little after the connection breaks
       query_state
-      # If the slice is still ready, a new one would not help.
-      [[ $state != ready ]] || exit "$code"
+      # If the slice is still ready, a new one would not help, unless SIGTERM ended the training (75).
+      [[ $state != ready ]] || ((code == 75)) || exit "$code"
     done
     $dry_run || note "done: gs://$BUCKET/${workdir#shared/}. The slice still costs money: launch/tpu_vm.sh delete"
     ;;

@@ -30,7 +30,8 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbre
 def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: bool = False) -> None:
     """Parses the flags of the command line, runs `main`, and ends the process.
 
-    A `UserError` or a wrong flag ends it with one line on stderr and exit code 2, Ctrl-C with 130.
+    A `UserError` or a wrong flag ends it with one line on stderr and exit code 2, Ctrl-C with 130, and SIGTERM with 75
+    if the command trains.
 
     Args:
       main: the command.
@@ -49,7 +50,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
             if arguments and not accepts_arguments:
                 raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
             _use_compilation_cache()
-            with terminal.interruptible():
+            with terminal.interruptible(resumes=trains):
                 main(*[arguments] if accepts_arguments else [])
         except UserError as error:
             print(f'error: {one_line(error)}', file=sys.stderr)
@@ -70,9 +71,11 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
                 raise
             print(f'error: the disk is full: free some space and run the same command again{resumes}', file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
-            print(f'interrupted: run the same command again{resumes}', file=sys.stderr)
-            sys.exit(terminal.INTERRUPTED)
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, terminal.Terminated)
+            signal = 'terminated' if terminated else 'interrupted'
+            print(f'{signal}: run the same command again{resumes}', file=sys.stderr)
+            sys.exit(terminal.TERMINATED if terminated else terminal.INTERRUPTED)
 
 
 def config_name() -> str:

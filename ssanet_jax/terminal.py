@@ -1,4 +1,4 @@
-"""What a command owes to the terminal that starts it: Ctrl-C, closed pipes, and characters that it cannot show.
+"""What a command owes to the terminal that starts it: Ctrl-C, SIGTERM, closed pipes, characters that it cannot show.
 
 It is the first module that a command imports, so it imports only modules that Python itself imports at its start, and
 `signal`.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit codes as of a shell: 128 and the number of the signal, here SIGINT
+TERMINATED = 75  # after SIGTERM, of a command that resumes: EX_TEMPFAIL, run it again
 CLOSED_PIPE = 141  # SIGPIPE
 _SHOW_CURSOR = b'\x1b[?25h'
 _SECONDS = 2.0  # until an interrupt that was swallowed is raised again
@@ -50,34 +51,94 @@ def prepare_if_starting() -> None:
             prepare_command()
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Raises `KeyboardInterrupt` at Ctrl-C, so that a command can clean up.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Whatever cleans up at Ctrl-C cleans up at SIGTERM too."""
 
-    The interrupt is raised again where a library swallows it. A second Ctrl-C ends the process at once.
+
+class Interrupts:
+    """How a command handles Ctrl-C and, if it resumes when it is run again, SIGTERM.
+
+    Both raise at once, so that the command can clean up: `KeyboardInterrupt` or `Terminated`. The exception is raised
+    again where a library swallows it. Within `deferred`, they are only noted. A second Ctrl-C ends the process at once.
     """
-    if signal.getsignal(signal.SIGINT) not in (_exit_at_once, signal.default_int_handler):
+
+    def __init__(self) -> None:
+        self.pending: type[KeyboardInterrupt] | None = None
+        """The exception of a signal that came while signals were deferred."""
+        self._deferred = False
+
+    def handle(self, number: int, frame: Any) -> None:
+        """The handler of SIGINT, SIGTERM and, to raise again, SIGALRM."""
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, _exit_at_once)
+        if number == signal.SIGTERM and self.pending:
+            return  # the command is ending
+        if number != signal.SIGALRM:
+            self.pending = self.pending or (Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        if not self._deferred:
+            self.raise_pending()
+        elif number != signal.SIGALRM:
+            _write('stopping: the next step is the last; a checkpoint is saved (Ctrl-C again ends at once)\n')
+
+    def raise_pending(self) -> None:
+        """Raises the exception of a signal that came before, if any."""
+        if self.pending is not None:
+            signal.setitimer(signal.ITIMER_REAL, _SECONDS, _SECONDS)
+            raise self.pending
+
+    @contextlib.contextmanager
+    def deferred(self, deferred: bool = True) -> Iterator[None]:
+        """Only notes signals in `pending`; with False, raises them again, also one that came before."""
+        before, self._deferred = self._deferred, deferred
+        try:
+            if not deferred:
+                self.raise_pending()
+            yield
+        finally:
+            self._deferred = before
+
+
+_current = Interrupts()  # without handlers, unless a command runs
+
+
+def interrupts() -> Interrupts:
+    """How the running command handles signals. Outside of commands nothing is handled, and `pending` stays None."""
+    return _current
+
+
+@contextlib.contextmanager
+def interruptible(*, resumes: bool = False) -> Iterator[None]:
+    """Handles Ctrl-C as `Interrupts` says.
+
+    Args:
+      resumes: the command resumes when it is run again, so SIGTERM is handled too.
+    """
+    global _current
+    handled = []
+    if signal.getsignal(signal.SIGINT) in (_exit_at_once, signal.default_int_handler):
+        handled.append(signal.SIGINT)
+    if resumes and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        handled.append(signal.SIGTERM)
+    if not handled:
         yield
         return
-
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        signal.signal(signal.SIGINT, _exit_at_once)
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS, _SECONDS)
-        raise KeyboardInterrupt
 
     def show_unraisable(unraisable: Any) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             shown_before(unraisable)
 
     shown_before = sys.unraisablehook
-    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGALRM, interrupt)
+    outer, _current = _current, Interrupts()
+    handle = _current.handle
+    before = {number: signal.signal(number, handle) for number in (*handled, signal.SIGALRM)}
     sys.unraisablehook = show_unraisable
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = shown_before
-        for number, handler in zip((signal.SIGINT, signal.SIGALRM), before):
+        _current = outer
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -85,8 +146,14 @@ def _exit_at_once(number: int, frame: Any) -> NoReturn:
     with contextlib.suppress(OSError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)  # which a progress bar has hidden
-        os.write(2, b'interrupted\n')
+    _write('interrupted\n')
     os._exit(INTERRUPTED)
+
+
+def _write(message: str) -> None:
+    """Writes to stderr from a signal handler, which may run in the middle of another write."""
+    with contextlib.suppress(OSError):
+        os.write(2, message.encode())
 
 
 @contextlib.contextmanager

@@ -79,10 +79,9 @@ def changed(module: str, before: str) -> tuple[str, str]:
         f'import importlib, inspect\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
         "if hasattr(module, '__path__'):\n    module = importlib.import_module(module.__name__ + '.__main__')\n"
     )
-    return (
-        '-c',
-        f'{start}{before}\ncli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))',
-    )
+    start += f'{before}\nparameters = inspect.signature(module.main).parameters\n'
+    trains = module == 'ssanet_jax.main'
+    return '-c', f'{start}cli.run(module.main, accepts_arguments=bool(parameters), trains={trains})'
 
 
 def run_each(module: str, cases: Mapping[str, Sequence[str]], folder: Path, before: str = '') -> dict[str, Ended]:

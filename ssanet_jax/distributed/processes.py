@@ -69,6 +69,8 @@ def initialize(coordinator: str | None, count: int | None, index: int | None, cl
             raise UserError(f'--process_id={index} must lie between 0 and {count - 1} for --processes={count}')
         if ':' not in coordinator:
             raise UserError(f'--coordinator={coordinator} has no port: give host:port, such as 10.0.0.2:1234')
+    # Its handler of SIGTERM would replace ours (`terminal.interruptible`).
+    jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
             coordinator,

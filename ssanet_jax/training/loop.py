@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import ssanet_jax
+from ssanet_jax import terminal
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import check_batch_fits, list_unreadable, train_batches
 from ssanet_jax.data.registry import find_data_dir, load_dataset
@@ -52,6 +53,13 @@ from ssanet_jax.training.step import Metrics, TrainState, make_train_step
 from ssanet_jax.training.triggers import Triggers
 
 EXAMPLES = 10  # test images in the picture of the parts
+
+
+class Position(NamedTuple):
+    """What a checkpoint knows of its stage, beside the state."""
+
+    seconds: float = 0.0  # spent so far
+    evaluation_pending: bool = False  # whether the evaluation that is due at this step was interrupted
 
 
 def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
@@ -148,7 +156,7 @@ def train_stage(context: StageContext) -> StageResult:
     optimizer, train_step = make_train_step(
         context.model, stage, context.active, config, context.steps_per_epoch, context.mesh
     )
-    state, earlier_seconds = _initial_state(context, optimizer)
+    state, position = _initial_state(context, optimizer)
     triggers = Triggers(
         len(context.dataset.train),
         config.data.batch_size,
@@ -161,46 +169,62 @@ def train_stage(context: StageContext) -> StageResult:
         context.print(f'going on from step {triggers.first_step} of {triggers.num_steps}')
 
     started = time.monotonic()
-    seconds = lambda: earlier_seconds + time.monotonic() - started
+    seconds = lambda: position.seconds + time.monotonic() - started
     checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     batches = _stage_batches(context, state, triggers)
-    step = triggers.first_step
     pending: list[tuple[int, Metrics]] = []  # metrics that are still on the devices
     skipped: set[int] = set()  # unreadable images of this epoch
+    interrupts = terminal.interrupts()
 
     with StageLogger(context.console, context.directory, stage.name, triggers, context.split) as logger:
-        for step, (batch, on_device) in enumerate(batches, triggers.first_step + 1):
-            if triggers.is_first(step):
-                processes.compile_together(train_step, state, on_device)
-            with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
-                state, metrics = train_step(state, on_device)
-            pending.append((step, metrics))
-            skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
 
-            if triggers.fetch_metrics(step):
-                for number, values in jax.device_get(pending):
-                    check_finite(number, values, stage.name, checkpoints.steps)
-                    logger.log_metrics(number, values)
-                pending.clear()
-            if triggers.evaluate(step):
-                # Before the save: a run that is killed in between evaluates again.
-                result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
-                logger.log_evaluation(step, result)
-                best.update(step, result, predictions, state.params, state.stats)
-            if triggers.save(step):
-                position = {'seconds': seconds()}
-                items = {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
-                checkpoints.save(step, items)
-            if triggers.epoch_ends(step):
-                logger.log_unreadable(list_unreadable(context.dataset.train, processes.gather_distinct(skipped)))
-                skipped.clear()
-            if triggers.restart_clock(step):
-                logger.restart_clock(step)
+        def evaluate(step: int) -> None:
+            result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
+            logger.log_evaluation(step, result)
+            best.update(step, result, predictions, state.params, state.stats)
 
-        result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
-        logger.log_evaluation(step, result)
-        best.update(step, result, predictions, state.params, state.stats)
+        def save(step: int, evaluation_pending: bool = False) -> None:
+            position = Position(seconds(), evaluation_pending)._asdict()
+            items = {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
+            checkpoints.save(step, items)
+
+        with interrupts.deferred():  # so that SIGTERM and Ctrl-C end the run between two steps
+            if position.evaluation_pending and triggers.evaluate(triggers.first_step):
+                evaluate(triggers.first_step)
+            for step, (batch, on_device) in enumerate(batches, triggers.first_step + 1):
+                if triggers.is_first(step):
+                    processes.compile_together(train_step, state, on_device)
+                with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
+                    state, metrics = train_step(state, on_device)
+                pending.append((step, metrics))
+                skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
+                stop = _requested_stop(step, triggers)
+
+                if triggers.fetch_metrics(step) or stop:
+                    for number, values in jax.device_get(pending):
+                        check_finite(number, values, stage.name, checkpoints.steps)
+                        logger.log_metrics(number, values)
+                    pending.clear()
+                if triggers.evaluate(step):
+                    # Before the save: a run that is killed in between evaluates again.
+                    try:
+                        with interrupts.deferred(processes.current().count > 1):  # others would wait for this process
+                            evaluate(step)
+                    except KeyboardInterrupt:
+                        save(step, evaluation_pending=True)
+                        raise
+                if triggers.save(step) or stop:
+                    save(step)
+                if triggers.epoch_ends(step):
+                    logger.log_unreadable(list_unreadable(context.dataset.train, processes.gather_distinct(skipped)))
+                    skipped.clear()
+                if triggers.restart_clock(step):
+                    logger.restart_clock(step)
+                if stop:
+                    raise stop
+        interrupts.raise_pending()
+        evaluate(triggers.num_steps)
     checkpoints.close()
     return StageResult(
         **best.result.to_dict(),
@@ -211,20 +235,31 @@ def train_stage(context: StageContext) -> StageResult:
     )
 
 
+def _requested_stop(step: int, triggers: Triggers) -> type[KeyboardInterrupt] | None:
+    """The exception to end with after this step, if this process or, every few steps, another one got a signal."""
+    kinds = (None, KeyboardInterrupt, terminal.Terminated)
+    mine = terminal.interrupts().pending
+    if processes.current().count == 1:
+        return mine
+    if not triggers.fetch_metrics(step):  # all must save at the same step, and asking takes time
+        return None
+    return kinds[max(processes.gather_distinct([kinds.index(mine)]))]
+
+
 def fit_stage(context: StageContext) -> StageResult:
     """Fits the groups of one stage in closed form (`fitting.py`), and evaluates the network after it."""
     config, stage, workdir = context.config, context.stage, context.workdir
     evaluator = Evaluator(context.model, context.active, config, workdir, f'training of {stage.name}')
-    state, earlier_seconds = _initial_state(context, optax.identity())
+    state, position = _initial_state(context, optax.identity())
     started = time.monotonic()
-    seconds = lambda: earlier_seconds + time.monotonic() - started
+    seconds = lambda: position.seconds + time.monotonic() - started
     triggers = Triggers(len(context.dataset.train), config.data.batch_size, stage.epochs)
     if int(state.step) < triggers.num_steps:
         fitted = fit_groups(context, state.params, state.stats)
         params, stats = (sharding.shard_state(tree, context.mesh, config.mesh.shard_heads) for tree in fitted)
         state = TrainState(params, stats, state.opt, sharding.replicate(np.int32(triggers.num_steps), context.mesh))
         checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
-        items = {'params': params, 'stats': stats, 'opt': state.opt, 'position': {'seconds': seconds()}}
+        items = {'params': params, 'stats': stats, 'opt': state.opt, 'position': Position(seconds())._asdict()}
         checkpoints.save(triggers.num_steps, items)
         checkpoints.close()
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
@@ -263,8 +298,8 @@ def _stage_batches(
     return sharding.prefetch_to_device(batches, context.mesh, (inputs, 'label'))
 
 
-def _initial_state(context: StageContext, optimizer: optax.GradientTransformation) -> tuple[TrainState, float]:
-    """The state that a stage starts from, and the seconds already spent on it.
+def _initial_state(context: StageContext, optimizer: optax.GradientTransformation) -> tuple[TrainState, Position]:
+    """The state that a stage starts from, and where the stage was interrupted.
 
     The state is the stage's newest checkpoint if an earlier start left one; else the network of the previous stage;
     else the network as it was built.
@@ -274,19 +309,19 @@ def _initial_state(context: StageContext, optimizer: optax.GradientTransformatio
     params, stats = (sharding.shard_state(tree, mesh, config.mesh.shard_heads) for tree in (params, stats))
     shardings = sharding.state_shardings(jax.eval_shape(optimizer.init, params), mesh, config.mesh.shard_heads)
     opt = jax.jit(optimizer.init, out_shardings=shardings)(params)
-    step, seconds = 0, 0.0
+    step, position = 0, Position()
     if stage_steps(workdir, stage.name):
         like = {'params': params, 'stats': stats, 'opt': opt, 'position': None}
         step, items = restore_stage(workdir, stage.name, like)
         params, stats, opt = items['params'], items['stats'], items['opt']
-        seconds = items['position']['seconds']
+        position = Position(**items['position'])
     elif context.index:
         # The backbone may have been frozen so far. Heads that no stage has trained yet start as they were built: a
         # stage taken over from another run of an ablation may have other heads, or heads of another shape.
         groups = {'backbone'} | active_groups(config.stages, context.index - 1)
         previous = config.stages[context.index - 1].name
         params, stats = restore_network(workdir, previous, params, stats, groups=groups)
-    return TrainState(params, stats, opt, sharding.replicate(np.int32(step), mesh)), seconds
+    return TrainState(params, stats, opt, sharding.replicate(np.int32(step), mesh)), position
 
 
 def check_finite(step: int, metrics: Mapping[str, np.ndarray], stage: str, saved_steps: list[int]) -> None:

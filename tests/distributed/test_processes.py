@@ -217,3 +217,21 @@ def test_a_cluster_and_a_coordinator_contradict_each_other(monkeypatch):
     monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', '127.0.0.1:1')
     with pytest.raises(UserError, match='and --coordinator .or its variable. is set'):
         processes.initialize(None, None, None, 'auto')
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(alone, tmp_path):
+    workdir = tmp_path / 'run'
+    children = start(workdir, 2, '--config.stages[0].epochs=200', '--config.checkpoint_steps=1000')
+    try:
+        for line in children[0].stderr:
+            if 'epoch 2/' in line:
+                break
+        children[1].send_signal(signal.SIGTERM)
+        outputs = [child.communicate(timeout=PATIENCE) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [75, 75], outputs
+    steps = [int(path.name) for path in (workdir / 'scale_mining' / 'checkpoints').iterdir() if path.name.isdigit()]
+    assert (len(steps) == 1 and steps[0] % 20 == 0) or steps[0] % 8 == 0, steps  # where metrics are fetched

@@ -25,7 +25,8 @@ FIELDS = {
     'JOB.spec.podFailurePolicy.rules[]': 'action! onExitCodes onPodConditions',
     'JOB.spec.podFailurePolicy.rules[].onExitCodes': 'operator! values! containerName',
     'POD': 'spec! metadata',
-    'POD.spec': 'containers! restartPolicy nodeSelector volumes serviceAccountName tolerations',
+    'POD.spec': 'containers! restartPolicy nodeSelector volumes serviceAccountName tolerations '
+    'terminationGracePeriodSeconds',
     'POD.spec.nodeSelector': '*',
     'POD.spec.volumes[]': 'name! persistentVolumeClaim',
     'POD.spec.volumes[].persistentVolumeClaim': 'claimName! readOnly',
@@ -108,6 +109,7 @@ def problems(jobset: dict) -> list[str]:
 
     # All pods restart together, and only after failures that may not occur again.
     policy = jobset['spec']['failurePolicy']
+    check(pod['terminationGracePeriodSeconds'] > 30, 'time to save a checkpoint after SIGTERM')
     check(job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never', 'no pod restarts by itself')
     check(policy['maxRestarts'] > 0 and policy['restartStrategy'] == 'BlockingRecreate', 'restarts')
     (bad_input,) = job['podFailurePolicy']['rules']

@@ -51,11 +51,14 @@ def test_slurm_options_of_script_and_variables_agree():
 def test_slurm_job_is_requeued_before_its_time_limit(sandbox):
     sandbox.real('sleep')
     sandbox.tool('scontrol')
-    sandbox.tool('srun', 'sleep 2; exit 5')
+    sandbox.tool('scancel')
+    sandbox.tool('srun', 'sleep 2; exit 75')
     python = str(sandbox.tool('python'))
     process = sandbox.start('slurm.sbatch', *GOOD, PYTHON=python, SLURM_JOB_ID='77')
     wait_until(lambda: any(call[0] == 'srun' for call in sandbox.calls()))
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
-    assert ['scontrol', 'requeue', '77'] in sandbox.calls()
-    assert process.returncode == 5  # it waited for the tasks
+    calls = sandbox.calls()
+    # The tasks are told to save, and the job is requeued when they have done so.
+    assert calls[-2:] == [['scancel', '--signal=TERM', '77'], ['scontrol', 'requeue', '77']]
+    assert process.returncode == 75  # it waited for the tasks
