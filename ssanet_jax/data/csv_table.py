@@ -33,8 +33,8 @@ def read_table(root: pathlib.Path, table: pathlib.Path) -> dict[str, Files]:
     columns = [name.lower() for name in header]
     if sorted(columns) not in (sorted(_HEADER), sorted(_HEADER[:2])):
         raise UserError(
-            f'{table}, line {number}: expected the header path,label,split or path,label with commas, not {header}:'
-            ' add it'
+            f'{table}, line {number}: expected the header path,label,split or path,label with commas, not '
+            f'{",".join(header)[:200]!r}: add it'
         )
     found: dict[str, Files] = {}
     line_of: dict[str, int] = {}

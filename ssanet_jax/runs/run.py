@@ -17,7 +17,7 @@ from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.checkpoints import restore_network, stage_steps
-from ssanet_jax.runs.files import read_run
+from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
 from ssanet_jax.runs.locations import pretrained_workdir
 from ssanet_jax.runs.preprocessing import complete_preprocessing, resolve_preprocessing
@@ -115,7 +115,12 @@ def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
         raise UserError(f'{workdir} holds no checkpoint yet: train first with --config and --workdir={workdir}')
     name = stages[started[-1]].name
     # Built without drawing random weights: the checkpoint must hold every group, frozen ones too.
-    model = nnx.eval_shape(lambda: build_model(config, len(content['class_names']), pretrained=False))
+    try:
+        model = nnx.eval_shape(lambda: build_model(config, len(content['class_names']), pretrained=False))
+    except (AttributeError, KeyError) as error:  # a field that every run has recorded is not there
+        path, field = workdir / CONFIG_FILE, str(error).strip('"\'')
+        cure = 'restore it from a copy, or train in another --workdir'
+        raise UserError(f'{path} is damaged, it lacks {field}: {cure}') from error
     graph, *shapes = split_model(model)
     params, stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return Run(

@@ -218,3 +218,13 @@ def test_stage_results_of_early_versions_are_read(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match='evaluation.json is damaged, a field is missing: train again'):
         read_result(path, StageResult, 'train again')
+
+
+@pytest.mark.parametrize('section, name', [(None, 'seed'), ('data', 'image_size'), ('model', 'pretrained')])
+def test_a_run_whose_settings_are_incomplete_is_not_loaded(section, name, tmp_path, monkeypatch):
+    config = json.loads(importlib.import_module('configs.demo').get_config().to_json_best_effort())
+    del (config[section] if section else config)[name]
+    write_config(tmp_path, config)
+    monkeypatch.setattr(run, 'stage_steps', lambda workdir, stage: [1])
+    with pytest.raises(UserError, match=f'config.json is damaged, it lacks {name}: restore it'):
+        run.load_run(tmp_path)
