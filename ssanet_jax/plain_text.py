@@ -40,11 +40,12 @@ class PlainConsole(Console):
     """
 
     def __init__(self, **options: Any):
-        super().__init__(**(dict(markup=False, emoji=False, highlight=False) | options))
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Converts every string that is printed, in tables too."""
-        return super().render_str(printable(text, keep='\n\t'), **(options | dict(markup=False, emoji=False)))
+        options.update(markup=False, emoji=False)
+        return super().render_str(printable(text, keep='\n\t'), **options)
 
 
 def text_column(template: str, style: str = 'none') -> TextColumn:

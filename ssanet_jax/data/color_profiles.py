@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -47,7 +48,7 @@ def srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransfo
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB'))
         else:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b''))
-            if _MODES.get(source.profile.xcolor_space.strip()) != mode:
+            if _MODES.get(cast(Any, source.profile).xcolor_space.strip()) != mode:
                 return None
         transform = ImageCms.buildTransform(
             source,

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.data import image_files, layout, listing
+from ssanet_jax.data.class_names import match_class_names
 from ssanet_jax.data.csv_table import read_table
 from ssanet_jax.data.image_files import NOT_AN_IMAGE, LeftOut, first_names, left_out_line
 from ssanet_jax.data.layout import Files, Layout
@@ -83,6 +84,8 @@ def read_folder(
             f'{source} has no images in class folders{f" ({left_out})" if left_out else ""}: set config.data.dir to '
             f'{_EXPECTED}, or list the images in a CSV file and set config.data.csv to it'
         )
+    found.splits, notes_on_names = match_class_names(found.splits, class_names)
+    found.notes += notes_on_names
     files, note = _choose_splits(found, split_seed, source, evaluates=bool(class_names))
     trained = tuple(sorted(files['train']))
     if class_names and set(trained) != set(class_names):

@@ -8,7 +8,7 @@ The checks are pure functions of a `Listing` and its scanned images (`scan.scan_
 * warnings, if training works but the user should know: a subset of the published classes, skipped files, classes
   without test images or of very different sizes, boxes or key points that extend beyond their image, duplicates within
   a class and split, test images that look like a training image, tiny and huge images;
-* notes, if nothing needs to be done: grayscale images.
+* notes, if nothing needs to be done: grayscale images, images of 16 bits per channel.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ssanet_jax.doctor.scan import ImageSummary
 _TINY = 32  # shorter side, in pixels
 _HUGE = 50e6  # pixels; a batch of such images fills the memory of most machines
 _TOLERANCE = 1  # pixel beyond the image, since data sets count pixels from 0 or from 1
+_DARK_BITS = 4  # fewer than the data set uses: at most a sixteenth of the brightness
 _MAX_IMBALANCE = 10  # ratio of training images in the largest and the smallest class
 
 
@@ -250,6 +251,20 @@ def check_color(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterato
         yield Finding('note', 'grayscale images', gray, 'no action needed: they are converted to RGB')
 
 
+def check_depth(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
+    """Finds images of 16 bits per channel, and those among them that come out much darker than others."""
+    del listing
+    deep = [image for image in images.values() if image.bits]
+    depth = max((image.bits for image in deep), default=0)
+    uses = lambda images: tuple(f'{image.path}: uses {image.bits} bits' for image in images)
+    if dark := [image for image in deep if depth - image.bits >= _DARK_BITS]:
+        cure = f'all are read as {depth} bits: if these come from another camera, scale their values to {depth} bits'
+        yield Finding('warning', 'images of 16 bits that are much darker than others', uses(dark), cure)
+    if deep:
+        cure = f'no action needed: the highest 8 of {depth} bits are kept (config.data.bit_depth)'
+        yield Finding('note', 'images of 16 bits per channel', uses(deep), cure)
+
+
 CHECKS = {
     'counts': check_counts,
     'classes': check_classes,
@@ -259,6 +274,7 @@ CHECKS = {
     'near duplicates': check_near_duplicates,
     'sizes': check_sizes,
     'color': check_color,
+    'depth': check_depth,
 }
 
 

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ssanet_jax.data.file_kinds import may_be_deep
 from ssanet_jax.data.image_files import explain_content, read_file
-from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
 
@@ -37,6 +38,8 @@ class ImageSummary:
     """In pixels, without the rows that the listing crops."""
     width: int = 0
     gray: bool = False
+    bits: int = 0
+    """The bits that the values of an image of 16 bits per channel use; 0 for other images."""
     digest: bytes = b''
     """SHA-256 of the decoded pixels, so that the file format does not matter."""
     hash: int = 0
@@ -54,21 +57,37 @@ def scan_images(listing: Listing, num_workers: int | None = None) -> Iterator[Im
     """
     paths = dict.fromkeys(record.path for record in listing.records)
     with concurrent.futures.ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
-        yield from pool.map(lambda path: scan_image(listing.root, path, listing.crop_bottom), paths)
+        bits = pool.map(lambda path: _bits_used(listing.root / path), paths)
+        depth = max(bits, default=0)
+        yield from pool.map(lambda path: scan_image(listing.root, path, listing.crop_bottom, depth), paths)
 
 
-def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0) -> ImageSummary:
+def _bits_used(path: pathlib.Path) -> int:
+    """As `measure_bit_depth`; of most files, only the first bytes are read."""
+    try:
+        if not path.is_file():  # opening a pipe would block
+            return 0
+        with open(path, 'rb') as file:
+            deep = may_be_deep(file.read(32))
+        return measure_bit_depth(read_file(path)) if deep else 0
+    except (OSError, ValueError):  # reported by `scan_image`
+        return 0
+
+
+def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0, bit_depth: int = 0) -> ImageSummary:
     """Reads and decodes one image as training does.
 
     Args:
       root: the root of the data set.
       path: the file, relative to the root.
       crop_bottom: rows to crop from the bottom of the image.
+      bit_depth: bits that the values of images of 16 bits per channel use; 0 for as many as each image needs.
     """
     try:
         data = read_file(root / path)
         with _decoding_slot(data):
-            return _summarize(path, decode_image(data, path), crop_bottom)
+            summary = _summarize(path, decode_image(data, path, bit_depth), crop_bottom)
+            return dataclasses.replace(summary, bits=measure_bit_depth(data))
     except (FileNotFoundError, NotADirectoryError):
         return ImageSummary(path, problem='missing', missing=True)
     except UserError as error:  # its cause is the reason, without the name of the file

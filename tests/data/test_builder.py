@@ -17,6 +17,7 @@ from PIL import Image
 from ssanet_jax.data import builder, record_builder
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.listing import Listing, Record
+from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UnreadableImage, UserError
 
 
@@ -181,3 +182,45 @@ def test_the_stored_fields_are_those_of_released_versions(listing, config):
     (features,) = pathlib.Path(config.prepared_dir).glob('set-*/records/2.0.0/features.json')
     fields = json.loads(features.read_text())['featuresDict']['features']
     assert set(fields) == {'image', 'label', 'file', 'cut_bottom', 'box', 'keypoints'}
+
+
+def _write_deep(path, largest, color=False):
+    values = np.linspace(0, largest, 80 * 90).reshape(80, 90).astype(np.uint16)
+    values = np.dstack([values, values // 2, values // 3]) if color else values
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, values)[1].tobytes())
+    return values[..., ::-1] if color else values[..., None].repeat(3, -1)
+
+
+@pytest.mark.parametrize('shrink', [False, True])
+def test_one_bit_depth_for_all_images_of_a_data_set(shrink, tmp_path):
+    folder = tmp_path / 'set'
+    config = make_config(name='folder', dir=str(folder), prepared_dir=str(tmp_path / 'copies'), shrink=shrink)
+    dark = _write_deep(folder / 'train/a/dark.png', 300)
+    bright = _write_deep(folder / 'train/b/bright.tiff', 4000, color=True)
+    test = _write_deep(folder / 'test/a/1.png', 1100)
+    write_image(folder / 'test/b/plain.png')
+    for _ in range(2):  # as it is written, and as it is found again
+        data = load_dataset(config)
+        assert data.bit_depth == 12
+        for source, index, values in ((data.train, 0, dark), (data.train, 1, bright), (data.test, 0, test)):
+            np.testing.assert_array_equal(source[index]['image'], values >> 4)
+        (message,) = data.messages
+        assert message == (
+            'images of 16 bits per channel: 3 (train/a/dark.png, train/b/bright.tiff, test/a/1.png); their values are '
+            'read as 12 bits (config.data.bit_depth)'
+        )
+    config.bit_depth = 16
+    np.testing.assert_array_equal(load_dataset(config).train[1]['image'], bright >> 8)
+    config.bit_depth = 10  # as recorded by a run on darker images
+    with pytest.raises(UnreadableImage, match='use 10 bits'):
+        load_dataset(config).train[1]
+    config.bit_depth = 0
+    brighter = _write_deep(folder / 'test/b/plain.png', 60_000)  # replaced: the depth is measured again
+    data = load_dataset(config)
+    assert data.bit_depth == 16
+    np.testing.assert_array_equal(data.test[1]['image'], brighter >> 8)
+
+
+def test_data_sets_of_eight_bits_have_no_bit_depth(listing, config):
+    assert builder.build_dataset(listing, config).bit_depth == 0
