@@ -109,8 +109,10 @@ def flags_of(module: str) -> frozenset[str]:
         path = path.with_name('__main__.py')
     names = {'help', 'helpfull'}
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith('DEFINE_'):
-            names.add(node.args[0].value)
+        if isinstance(node, ast.Call):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
+            if function.startswith('DEFINE_') or function in ('define_path', 'define_paths'):
+                names.add(node.args[0].value)
     return frozenset(names)
 
 
