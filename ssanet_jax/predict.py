@@ -22,8 +22,8 @@ from absl import flags
 from rich.progress import Progress
 
 from ssanet_jax import cli
-from ssanet_jax.data.image_files import left_out_line
 from ssanet_jax.data.image_inputs import find_images
+from ssanet_jax.data.left_out import left_out_line
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.filesystem.paths import user_path

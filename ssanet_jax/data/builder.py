@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.image_files import first_names
 from ssanet_jax.data.images import decode_image
+from ssanet_jax.data.left_out import first_names
 from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.record_builder import RecordBuilder
 from ssanet_jax.data.source_files import NO_DATA, Comparison, SourceFiles, compare, file_status

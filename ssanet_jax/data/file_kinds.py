@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from PIL import Image, TiffImagePlugin
 
-from ssanet_jax.data.image_files import image_format, readable_formats
+from ssanet_jax.data.image_formats import image_format, readable_formats
 
 _PNG = b'\x89PNG\r\n\x1a\n'
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')

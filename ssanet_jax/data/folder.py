@@ -23,8 +23,8 @@ import numpy as np
 from ssanet_jax.data import image_files, layout, listing
 from ssanet_jax.data.class_names import match_class_names
 from ssanet_jax.data.csv_table import read_table
-from ssanet_jax.data.image_files import NOT_AN_IMAGE, LeftOut, first_names, left_out_line
 from ssanet_jax.data.layout import Files, Layout
+from ssanet_jax.data.left_out import NOT_AN_IMAGE, LeftOut, counted, first_names, left_out_line
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
 
@@ -130,6 +130,10 @@ def _choose_splits(found: Layout, seed: int, source: pathlib.Path, evaluates: bo
     """
     splits = found.splits
     if '' in splits:
+        if evaluates:
+            found.notes.append(
+                'no split in the folder, so a random fifth is tested: move all images to test/ to test all'
+            )
         return _draw_split(splits[''], seed), 'random 80/20 split'
     note = ''
     if 'val' in splits:
@@ -137,7 +141,7 @@ def _choose_splits(found: Layout, seed: int, source: pathlib.Path, evaluates: bo
         note = 'val ignored' if 'test' in splits else 'tested on val'
         if 'test' in splits:
             count = _num_images({'val': splits['val']})
-            found.notes.append(f'the {count} validation images are not used, since there are test images')
+            found.notes.append(f'{counted(count, "validation image")} not used, since there are test images')
         splits = {'test': splits['val'], **splits}
     left_out = f' ({left_out_line(found.left_out, _num_images(splits))})' if found.left_out else ''
     if 'train' not in splits and not evaluates:
@@ -146,7 +150,7 @@ def _choose_splits(found: Layout, seed: int, source: pathlib.Path, evaluates: bo
             f'that a random split is drawn; --mode=evaluate needs no train split{left_out}'
         )
     if 'test' not in splits:
-        inside = '' if source.is_file() else f'; or set config.data.dir to that folder in {source} for a random split'
+        inside = '' if source.is_file() else '; or set config.data.dir to the train folder for a random split'
         raise UserError(
             f'{source} has no test split, but {_counted(splits, "train")}: add it (val, valid or validation also serve '
             f'as test), or remove all splits for a random one{inside}{left_out}'
@@ -181,7 +185,9 @@ def _read_layout(root: pathlib.Path, class_names: Sequence[str]) -> Layout:
         if item.reason != NOT_AN_IMAGE or name:
             result.left_out.append(item)
     if unused:
-        result.notes.append(f'{len(unused)} folders have no usable image and are no classes: {first_names(unused)}')
+        result.notes.append(
+            f'{counted(len(unused), "folder")} without usable images, not classes: {first_names(unused)}'
+        )
     return result
 
 

@@ -8,41 +8,22 @@ folders are followed once. Pipes, sockets and devices are never opened.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.util
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import features
+from ssanet_jax.data.image_formats import (
+    HEAD_BYTES,
+    format_of_suffix,
+    image_format,
+    image_suffixes,
+    readable_formats,
+    unsupported,
+)
+from ssanet_jax.data.left_out import NOT_AN_IMAGE, LeftOut
 
-from ssanet_jax.plain_text import printable
-
-_SUFFIXES = {
-    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
-    'PNG': ('.png',),
-    'BMP': ('.bmp',),
-    'WEBP': ('.webp',),
-    'TIFF': ('.tif', '.tiff'),
-    'GIF': ('.gif',),
-    'AVIF': ('.avif',),
-    'HEIF': ('.heic', '.heif', '.hif'),
-}
-_HEIF_PACKAGES = ('pillow_heif', 'pi_heif')  # either of them adds HEIF to Pillow
-# Other formats of images, by extension. Several look like TIFF, but hold only a small preview that Pillow can read.
-_UNSUPPORTED_SUFFIXES = {
-    'camera raw': '.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2'
-    ' .srf .srw .x3f'.split(),
-    'JPEG XL': ['.jxl'],
-    'JPEG 2000': '.jp2 .j2k .jpf .jpx'.split(),
-    'vector graphics': '.svg .eps .ai .pdf'.split(),
-    'Photoshop': '.psd .psb'.split(),
-    'OpenEXR': ['.exr'],
-    'video': '.mp4 .mov .avi .mkv .webm .m4v'.split(),
-}
-_UNSUPPORTED = {suffix: name for name, suffixes in _UNSUPPORTED_SUFFIXES.items() for suffix in suffixes}
 # Copies that editors, downloads and exiftool leave beside an image.
 _REMAINS = ('~', '.bak', '.orig', '.old', '.tmp', '.part', '.partial', '.crdownload', '_original')
 # Left by macOS, Windows and Synology; none of them holds images of the user.
@@ -50,21 +31,9 @@ _SYSTEM_NAMES = {
     *('__macosx', '@eadir', '$recycle.bin', 'system volume information', 'lost+found'),
     *('thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r'),
 }
-_HEAD_BYTES = 32
 _MAX_BYTES = 1 << 30  # of an image file; images that can be decoded are smaller
-NOT_AN_IMAGE = 'not an image'  # a reason of `LeftOut`
-_NUM_NAMES = 3  # that a message lists
 
 _Path = TypeVar('_Path', str, Path)
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftOut:
-    """A file or folder that is not used."""
-
-    path: str
-    reason: str
-    """Such as 'not an image'; completes 'left out: '."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,84 +47,6 @@ class FoundImages:
     """Images that were reached through a link to a folder -> their path without links."""
 
 
-@functools.cache
-def readable_formats() -> tuple[str, ...]:
-    """The formats that `decode_image` accepts, by Pillow's names; registers Pillow's HEIF plugin if it is installed.
-
-    Pillow reads many more formats; for some of them (EPS) it starts other programs.
-    """
-    formats = ['JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF']
-    if features.check('avif'):
-        formats.append('AVIF')
-    for package in _HEIF_PACKAGES:
-        if importlib.util.find_spec(package):
-            importlib.import_module(package).register_heif_opener()
-            formats.append('HEIF')
-            break
-    return tuple(formats)
-
-
-@functools.cache
-def image_suffixes() -> tuple[str, ...]:
-    """Extensions of the readable formats, in lower case."""
-    return tuple(suffix for name in readable_formats() for suffix in _SUFFIXES[name])
-
-
-def image_format(head: bytes) -> str:
-    """Recognizes the format of an image by its first 32 bytes.
-
-    Returns:
-      A name as Pillow has it ('JPEG', 'HEIF'), 'camera raw', 'JPEG XL' or 'JPEG 2000'; '' for anything else.
-    """
-    if head.startswith(b'\xff\xd8\xff'):
-        return 'JPEG'
-    if head.startswith(b'\x89PNG\r\n\x1a\n'):
-        return 'PNG'
-    if head.startswith((b'GIF87a', b'GIF89a')):
-        return 'GIF'
-    if head[:4] == b'RIFF' and head[8:12] == b'WEBP':
-        return 'WEBP'
-    if head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):
-        return 'camera raw' if head[8:10] == b'CR' else 'TIFF'
-    # Two letters are not enough: the reserved fields and the size of the header tell a bitmap from a text.
-    if head[:2] == b'BM' and head[6:10] == bytes(4) and head[15:18] == bytes(3):
-        return 'BMP'
-    if head[4:8] == b'ftyp':
-        brands = {head[8:12], *(head[i : i + 4] for i in range(16, len(head), 4))}
-        if brands & {b'avif', b'avis'}:
-            return 'AVIF'
-        if brands & {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}:
-            return 'HEIF'
-        return 'camera raw' if b'crx ' in brands else 'video'
-    if head.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL ')):
-        return 'JPEG XL'
-    return 'JPEG 2000' if head.startswith(b'\0\0\0\x0cjP  ') else ''
-
-
-def explain_content(data: bytes) -> str:
-    """Why a file cannot be read as an image, by its first bytes, for messages."""
-    head = data[:_HEAD_BYTES]
-    if not data:
-        return 'the file is empty'
-    if data.startswith(b'version https://git-lfs'):
-        return 'a Git LFS pointer in place of the image: run git lfs pull'
-    if data.lstrip()[:15].lower().startswith((b'<!doctype html', b'<html')):
-        return 'a web page in place of the image'
-    name = image_format(head)
-    if name and name not in readable_formats():
-        return unsupported(name)
-    if not any(head):
-        return 'the file starts with zeros: its download or copy was not completed'
-    return f'not an image: not one of {", ".join(readable_formats())}'
-
-
-def unsupported(name: str) -> str:
-    """Why images of this format, as `image_format` names it, are left out, and the cure."""
-    if name == 'HEIF':
-        return 'HEIC, which needs the package pillow-heif'
-    return f'{name}, which is not supported'
-
-
 def search_folder(folder: Path) -> FoundImages:
     """Lists the images of a folder and its subfolders, sorted.
 
@@ -164,19 +55,20 @@ def search_folder(folder: Path) -> FoundImages:
     """
     found = FoundImages([], [], {})
     above = {_identity(place) for place in (folder.resolve(), *folder.resolve().parents)}
-    links = _walk(folder, found, set(above), above)
+    links = _walk(folder, found, set(above))
     for link in links:
         # Links below a linked folder are followed once per link, which ends cycles.
-        visited, pending = set(above), [link]
+        containing = above | {_identity(place) for place in link.parents}
+        visited, pending = set(containing), [link]
         while pending:
             folder_link = pending.pop()
             identity = _identity(folder_link)
             if identity in visited:
-                if identity in above:
+                if identity in containing:
                     found.left_out.append(LeftOut(str(folder_link), 'a link to a folder that contains it'))
                 continue
             before = len(found.images)
-            pending += _walk(folder_link, found, visited, above)
+            pending += _walk(folder_link, found, visited)
             found.linked.update((path, path.resolve()) for path in found.images[before:])
     found.images.sort(key=str)
     found.left_out.sort(key=lambda item: item.path)
@@ -205,7 +97,7 @@ def without_repeats(paths: Iterable[_Path], linked: Mapping[_Path, Path], root: 
     return kept
 
 
-def _walk(folder: Path, found: FoundImages, visited: set[tuple[int, int]], above: set[tuple[int, int]]) -> list[Path]:
+def _walk(folder: Path, found: FoundImages, visited: set[tuple[int, int]]) -> list[Path]:
     """Adds the images of a folder and its real subfolders to `found`; returns the links to folders."""
     links, pending = [], [folder]
     while pending:
@@ -256,17 +148,16 @@ def why_left_out(path: Path) -> str:
         return 'a backup or an unfinished download'
     if suffix in image_suffixes():
         return ''
-    if suffix in _UNSUPPORTED:
-        return unsupported(_UNSUPPORTED[suffix])
+    name = format_of_suffix(suffix)
+    if name and name not in readable_formats():
+        return unsupported(name)  # whatever it contains: raw photos look like TIFF
     try:
         with open(path, 'rb') as file:
-            name = image_format(file.read(_HEAD_BYTES))
+            name = image_format(file.read(HEAD_BYTES))
     except OSError as error:
         return f'a file that cannot be opened ({error.strerror})'
     if name in readable_formats():
         return ''
-    if not name:  # damaged or empty
-        name = next((known for known, suffixes in _SUFFIXES.items() if suffix in suffixes), '')
     return unsupported(name) if name else NOT_AN_IMAGE
 
 
@@ -284,32 +175,3 @@ def read_file(path: Path) -> bytes:
     if status.st_size > _MAX_BYTES:
         raise OSError(None, f'{status.st_size / 1e9:.1f} GB are too large for an image')
     return path.read_bytes()
-
-
-def left_out_line(left_out: Iterable[LeftOut], used: int) -> str:
-    """One line about the files that are left out: how many, why, and the first three names of each reason.
-
-    Args:
-      left_out: the files.
-      used: the number of images that are used.
-
-    Returns:
-      Such as 'left out 2 of 6 files: HEIC, which needs the package pillow-heif (2): a/1.heic, a/2.heic'; '' for none.
-    """
-    by_reason: dict[str, list[str]] = {}
-    for item in left_out:
-        by_reason.setdefault(item.reason, []).append(item.path)
-    if not by_reason:
-        return ''
-    total = sum(map(len, by_reason.values()))
-    listed = '; '.join(
-        f'{reason} ({len(paths)}): {first_names(paths)}'
-        for reason, paths in sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    )
-    return f'left out {total} of {total + used} files: {listed}'
-
-
-def first_names(names: Iterable[str], count: int = _NUM_NAMES) -> str:
-    """The first names of a list, and '...' if there are more; without control characters."""
-    names = list(names)
-    return ', '.join(map(printable, names[:count])) + (', ...' if len(names) > count else '')

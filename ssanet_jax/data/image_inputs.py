@@ -10,15 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssanet_jax.data.image_files import (
-    LeftOut,
-    image_suffixes,
-    left_out_line,
-    read_file,
-    search_folder,
-    without_repeats,
-)
+from ssanet_jax.data.image_files import read_file, search_folder, without_repeats
+from ssanet_jax.data.image_formats import image_suffixes
 from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
+from ssanet_jax.data.left_out import LeftOut, left_out_line
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.filesystem.paths import user_path

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ssanet_jax.data.color_profiles import srgb_transform, to_srgb
 from ssanet_jax.data.deep_pixels import bits_used, read_deep, reduce_to_8_bits
 from ssanet_jax.data.file_kinds import UnsupportedImage, choose_page, may_be_deep, split_png, unrecognized
-from ssanet_jax.data.image_files import explain_content, readable_formats
+from ssanet_jax.data.image_formats import explain_content, readable_formats
 from ssanet_jax.errors import UnreadableImage
 
 # The pipeline runs one decoder per thread; more threads inside OpenCV would compete with them.
@@ -34,7 +34,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
     become RGB, and transparent pixels are blended with white.
 
     Args:
-      data: the contents of a file in one of `image_files.readable_formats`; of an animation, the first frame.
+      data: the contents of a file in one of `image_formats.readable_formats`; of an animation, the first frame.
       file: its name, for the error message.
       bit_depth: bits that the values of 16-bit images use in this data set, the highest 8 of which are kept; 0 for as
         many as each image needs (see `deep_pixels`).

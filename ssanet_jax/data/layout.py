@@ -15,10 +15,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ssanet_jax.data.image_files import LeftOut, first_names
+from ssanet_jax.data.image_tree import Node
+from ssanet_jax.data.left_out import LeftOut, counted, first_names
 from ssanet_jax.errors import UserError
 
 SPLIT_WORDS = {
@@ -36,6 +37,7 @@ SPLIT_WORDS = {
 """Names of splits, in folders and in CSV files, in lower case -> 'train', 'val' or 'test'."""
 # Words beside that of the split which say nothing: train_images, TestSet.
 _FILLER = frozenset('image images img imgs set data dataset folder split photos pictures files'.split())
+_LIKE_A_SPLIT = re.compile('train|test|val', re.IGNORECASE)  # Trainingsdaten
 _MAX_WRAPPERS = 5  # folders around a data set that hold nothing else
 
 Files = dict[str, list[str]]
@@ -62,42 +64,6 @@ class Layout:
             if path.startswith(prefix) and '/' in path.removeprefix(prefix):
                 return path.removeprefix(prefix).partition('/')[0]
         return None
-
-
-class Node:
-    """A folder with images in it or below it.
-
-    Args:
-      path: the folder, relative to the root; '' for the root.
-    """
-
-    def __init__(self, path: str = ''):
-        self.path = path
-        self.folders: dict[str, Node] = {}
-        self.images: list[str] = []
-
-    @classmethod
-    def from_paths(cls, paths: Iterable[str]) -> Node:
-        """Builds the tree of some images' folders from their paths, relative to the root."""
-        root = cls()
-        for path in paths:
-            node = root
-            for name in path.split('/')[:-1]:
-                inside = f'{node.path}/{name}' if node.path else name
-                node = node.folders.setdefault(name, cls(inside))
-            node.images.append(path)
-        return root
-
-    def all_images(self) -> Iterator[str]:
-        """The images of the folder and its subfolders."""
-        yield from self.images
-        for folder in self.folders.values():
-            yield from folder.all_images()
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether no subfolder holds images."""
-        return not self.folders
 
 
 def split_of_name(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -155,7 +121,7 @@ def understand(paths: Iterable[str], root: Path, class_names: Collection[str] = 
     if inverted := _splits_in_classes(node, left_out):
         return Layout(inverted, left_out, [], [node.path])
     files = _class_files(node, left_out)
-    return Layout({'': files} if files else {}, left_out, _nested_note(node, files), [node.path])
+    return Layout({'': files} if files else {}, left_out, _nested_note(node, files, root), [node.path])
 
 
 def _split_folders(node: Node, root: Path) -> dict[str, Node]:
@@ -176,6 +142,8 @@ def _split_folders(node: Node, root: Path) -> dict[str, Node]:
             f'{root / node.path} holds several pairs of splits ({first_names(sorted(named))}): move all but one '
             'elsewhere, or list the images in a CSV file and set config.data.csv to it'
         )
+    elif len(groups) > 1 and all(node.folders[name].is_flat for name in named):
+        return {}  # classes such as bullet_train and test tube
     elif named and not others:
         chosen: dict[str, list[Node]] = {}
         for group in groups.values():
@@ -236,10 +204,7 @@ def _understand_splits(
     notes: list[str] = []
     flat = [split for split, folder in splits.items() if folder.is_flat]
     if 'test' in flat and 'val' in splits and 'val' not in flat:
-        count = len(splits['test'].images)
-        notes.append(
-            f'{splits["test"].path}/ is not used: its {count} images lie in no class folders, so have no labels'
-        )
+        notes.append(f'{splits["test"].path}/ is not used: its images lie in no class folders, so they have no labels')
         left_out += [LeftOut(path, 'without a class folder') for path in splits.pop('test').images]
     elif flat and not (flat == ['val'] and 'test' in splits):
         folder = splits[flat[0]]
@@ -250,8 +215,8 @@ def _understand_splits(
                 'takes images without labels)'
             )
         raise UserError(
-            f'{root / folder.path} holds {len(folder.images)} images in no class folders, so they have no labels: '
-            f'{cure}, or list the images in a CSV file and set config.data.csv to it'
+            f'{root / folder.path} holds {counted(len(folder.images), "image")} in no class folders, so they have no '
+            f'labels: {cure}, or list the images in a CSV file and set config.data.csv to it'
         )
     levels: dict[str, Node] = {}
     known = class_names
@@ -261,7 +226,7 @@ def _understand_splits(
             known = known or levels[split].folders
     files = {split: _class_files(level, left_out) for split, level in levels.items()}
     if 'train' in levels:
-        notes += _nested_note(levels['train'], files['train'])
+        notes += _nested_note(levels['train'], files['train'], root)
     return Layout(files, left_out, notes, [level.path for level in levels.values()])
 
 
@@ -315,13 +280,22 @@ def _splits_in_classes(node: Node, left_out: list[LeftOut]) -> dict[str, Files]:
     return splits
 
 
-def _nested_note(node: Node, files: Files) -> list[str]:
-    """A note if every class consists of subfolders, which may be the classes that the user means."""
+def _nested_note(node: Node, files: Files, root: Path) -> list[str]:
+    """A note if every class consists of subfolders, which may be the classes that the user means.
+
+    Raises:
+      UserError: the classes seem to be splits with names that are not in `SPLIT_WORDS`.
+    """
     classes = [node.folders[name] for name in sorted(files)]
     inner = {name for folder in classes for name in folder.folders}
-    shared = classes and all(folder.folders.keys() == inner for folder in classes)
-    if not classes or shared or any(folder.images for folder in classes):
+    shared = all(folder.folders.keys() == inner for folder in classes)
+    if not classes or any(folder.images for folder in classes) or (shared and len(inner) == 1):
         return []
+    if shared and 2 * sum(bool(_LIKE_A_SPLIT.search(name)) for name in files) >= len(files):
+        raise UserError(
+            f'{root / node.path} has the same folders ({first_names(sorted(inner))}) in each of '
+            f'{first_names(sorted(files))}, which look like splits: rename these to train and test'
+        )
     first = classes[0]
     note = (
         f'each folder is one class with all its subfolders, such as {first.path} with '

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data.image_files import LeftOut, first_names, left_out_line
+from ssanet_jax.data.left_out import LeftOut, first_names, left_out_line
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from ssanet_jax.data.image_files import first_names
+from ssanet_jax.data.left_out import first_names
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.errors import UserError
 
@@ -64,7 +64,8 @@ def require_trainable(listing: Listing) -> None:
         _require_images(listing, split)
     for problem in class_problems(listing):
         raise UserError(
-            f'{listing.root} ({listing.summary}): {problem.title}: {first_names(problem.examples)}: {problem.cure}'
+            f'{listing.root} was understood as {listing.summary}; {problem.title}: {first_names(problem.examples)}; '
+            f'{problem.cure}'
         )
 
 

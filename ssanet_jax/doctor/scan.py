@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ssanet_jax.data.file_kinds import may_be_deep
-from ssanet_jax.data.image_files import explain_content, read_file
+from ssanet_jax.data.image_files import read_file
+from ssanet_jax.data.image_formats import explain_content
 from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.data import folder, pipeline
-from ssanet_jax.data.image_files import image_suffixes
+from ssanet_jax.data.image_formats import image_suffixes
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.errors import UnreadableImage, UserError
@@ -152,7 +152,7 @@ def test_val_beside_test_is_left_out(root, config):
     assert data.class_names == ('owl', 'parrot')
     assert [data.train[0]['file'], data.test[0]['file']] == ['train/owl/1.jpg', 'test/owl/2.jpg']
     assert (len(data.train), len(data.test)) == (2, 1)
-    assert data.messages == ('the 2 validation images are not used, since there are test images',)
+    assert data.messages == ('2 validation images not used, since there are test images',)
 
 
 def test_a_class_may_be_called_val(root):
