@@ -6,6 +6,8 @@ from absl import flags
 
 from ssanet_jax.filesystem.paths import user_path
 
+flags.disclaim_key_flags()  # they belong to the command that defines them, whose --help lists them
+
 
 class _PathParser(flags.ArgumentParser[Path]):
     def __init__(self, name: str):
