@@ -1,5 +1,6 @@
 """The --config file of a command: finds it, and reports its errors in one line."""
 
+import os
 import re
 import traceback
 from pathlib import Path
@@ -8,28 +9,56 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from ssanet_jax.config_imports import allow_imports
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.runs.aliases import rename_fields
 
 _PACKAGE = Path(__file__).parent
 
 
 def use_packaged_files(argv: list[str]) -> list[str]:
-    """The command line with the package's own `configs/NAME.py` where no such file exists in the working directory."""
+    """The command line with paths of --config files that exist, as config_flags takes them.
+
+    `~` is expanded, and `configs/NAME.py` is the package's own where no such file exists in the working directory.
+
+    Raises:
+      UserError: the path has a ':', which separates the variant, or no home folder.
+    """
     found = list(argv)
     for index, (argument, following) in enumerate(zip(argv, [*argv[1:], ''])):
         name, equals, value = argument.partition('=')
         if name not in ('-config', '--config'):
             continue
         value = value if equals else following
-        path = Path(value.partition(':')[0])  # the rest is an argument of get_config
+        if not value:
+            continue
+        text, colon, variant = _split_variant(value)
+        path = user_path(text, '--config')
         if path.parent == Path('configs') and not path.exists() and (_PACKAGE / path).is_file():
-            packaged = str(_PACKAGE / value)
-            if equals:
-                found[index] = f'{name}={packaged}'
-            else:
-                found[index + 1] = packaged
+            path = _PACKAGE / path
+        if ':' in str(path):
+            path = Path(os.path.relpath(path))
+            if ':' in str(path):
+                raise UserError(
+                    f"--config={text}: a ':' separates the variant, so no folder may have one: rename it, or start the "
+                    'command in that folder'
+                )
+        if path.is_file():
+            allow_imports(path)
+        value = f'{path}{colon}{variant}'
+        found[index if equals else index + 1] = f'{name}={value}' if equals else value
     return found
+
+
+def _split_variant(value: str) -> tuple[str, str, str]:
+    """Splits a --config value after the file, whose path may contain ':' too."""
+    parts = value.split(':')
+    for end in range(len(parts), 1, -1):
+        path = ':'.join(parts[:end])
+        if path.endswith('.py') and os.path.isfile(os.path.expanduser(path)):
+            return path, ':' * (end < len(parts)), ':'.join(parts[end:])
+    return value.partition(':')
 
 
 def check_exists(argv: list[str]) -> None:

@@ -25,6 +25,7 @@ FLOORS = (
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight', 'download'),
+    ('config_imports',),
     ('config_files', 'path_flags'),
     ('cli',),
 )
