@@ -177,7 +177,7 @@ def test_an_unknown_command_is_one_line(arguments):
     done = ssanet(*arguments)
     assert done.returncode == 2 and not done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith('error: ') and 'train, evaluate, predict' in line and 'ssanet --help' in line
+    assert line.startswith('error: ') and 'train, evaluate, download, predict' in line and 'ssanet --help' in line
 
 
 def test_a_command_of_ssanet_has_the_help_and_flags_of_its_module():
