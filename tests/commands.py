@@ -125,7 +125,7 @@ MOVED_DATA_WITHOUT_PARTS = """
 import dataclasses
 from ssanet_jax.runs import run as runs
 load, load_run = runs.load_dataset, module.load_run
-def moved(config):
+def moved(config, class_names=()):
     assert config.dir == 'elsewhere'
     return load(config)
 runs.load_dataset = moved

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import NamedTuple
 from commands import ROOT, train_command
 
 sys.path.insert(0, str(ROOT))  # for `from configs import common`
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for a command that a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt the commands that they start
 
 # Set before JAX is imported, and inherited by the commands that tests start.
 _CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'ssanet_jax' / 'tests'

@@ -10,7 +10,7 @@ from ssanet_jax.data.toy_birds import CLASS_NAMES
 from ssanet_jax.runs.workdir import LOCK_FILE, claim_workdir
 
 TINY = '--config=tests/tiny_config.py'
-CUB = '--config=configs/common.py'  # reads CUB, builds a ResNet-50 without weights
+CUB = ('--config=configs/common.py', '--config.model.pretrained=none')  # reads CUB, builds a ResNet-50
 
 # Name -> (arguments, words that the line must hold). {tmp} is a folder, see `make_folders` below.
 CASES = {
@@ -71,7 +71,7 @@ CASES = {
     'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
     'missing weights': (
         [TINY, '--config.model.backbone=resnet18', '--config.model.pretrained=weights.pth'],
-        ['no weights file weights.pth', 'give a .pth'],
+        ['no weights file', 'weights.pth', 'give a .pth'],
     ),
     'unknown optimiser': ([TINY, '--config.optimizer.name=lion'], ['config.optimizer.name', "'lion'", 'sgd, adamw']),
     'unknown reduction': (
@@ -86,15 +86,15 @@ CASES = {
     'crop larger than the image': ([TINY, '--config.data.resize=32'], ['config.data.resize=32', 'increase resize']),
     'tiny birds': ([TINY, '--config.data.size=8'], ['size', 'at least 32', '8']),
     'unknown set': ([TINY, '--config.data.name=dogs'], ["'dogs'", 'config.data.name', 'toy_birds']),
-    'no data folder given': ([CUB], ['config.data.dir is not set', 'CUB_200_2011']),
-    'missing data folder': ([CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
+    'no data folder given': ([*CUB], ['config.data.dir is not set', 'python -m ssanet_jax.download cub']),
+    'missing data folder': ([*CUB, '--config.data.dir={tmp}/nowhere'], ['nowhere is not a folder', 'CUB_200_2011']),
     'home of nobody': (
-        [CUB, '--config.data.dir=~nosuchuser/x'],
+        [*CUB, '--config.data.dir=~nosuchuser/x'],
         ['data.dir=~nosuchuser/x', 'no home folder ~nosuchuser', 'the full path'],
     ),
-    'not CUB': ([CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
+    'not CUB': ([*CUB, '--config.data.dir={tmp}/empty'], ['images.txt is missing', 'config.data.dir', 'CUB_200_2011']),
     'zero images': (
-        [CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'],
+        [*CUB, '--config.data.name=folder', '--config.data.dir={tmp}/empty'],
         ['has no images', 'config.data.dir'],
     ),
     'evaluation of nothing': ([TINY, '--mode=evaluate'], ['holds no run', '--workdir']),

@@ -25,7 +25,7 @@ CHANGED_DATA = """
 import dataclasses
 from ssanet_jax.runs import run as runs
 load = runs.load_dataset
-runs.load_dataset = lambda config: dataclasses.replace(load(config), {changes})
+runs.load_dataset = lambda config, names=(): dataclasses.replace(load(config, names), {changes})
 """
 
 

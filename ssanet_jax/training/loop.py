@@ -82,10 +82,10 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     check_settings(config)
     run = read_run(workdir)['config'] if is_claimed(workdir) else None
     config = absolute_locations(resolve_pretrained(config, run))
+    config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)
     check_initial_weights(config)
     config = resolve_preprocessing(config, recorded_preprocessing(run) if run else None)
     config = resolve_geometry(config, run)
-    config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)
     resolve_bit_depth(config, recorded_bit_depth(run) if run else 0)
     dataset = load_dataset(config.data)
     resolve_bit_depth(config, dataset.bit_depth)

@@ -109,7 +109,7 @@ class Renamed(Subset):
         if index == 2:  # one that would be shown with its parts
             raise UnreadableImage('cannot read {HOSTILE}.jpg')
         return super().__getitem__(index) | {{'file': '"><img src=x onerror=alert(1)>\\udce9'}}
-def hostile(config):
+def hostile(config, class_names=()):
     d = load(config)
     return dataclasses.replace(d, name='{HOSTILE}', test=Renamed(d.test, np.arange(len(d.test))),
         class_names=tuple(name + ' {HOSTILE}' for name in d.class_names))
@@ -174,7 +174,9 @@ def test_errors_are_one_line(workdir, tmp_path):
         'nowhere is not a folder': [f'--workdir={cub}', f'--data_dir={tmp_path}/nowhere'],
     }
     check_errors(tmp_path, cases)
-    other = "runs.load_dataset = lambda config: dataclasses.replace(load(config), class_names=('wren',))"
+    other = (
+        "runs.load_dataset = lambda config, names=(): dataclasses.replace(load(config, names), class_names=('wren',))"
+    )
     message = 'trained on other classes than toy_birds has: check --data_dir'
     check_errors(tmp_path, {message: [f'--workdir={workdir}']}, other)
     assert sorted(workdir.rglob('*')) == before
