@@ -1,4 +1,4 @@
-"""What an image file holds, as far as its headers tell: its kind, its pages, its bits per channel."""
+"""Reads the kind, the pages and the bits per channel of an image file from its headers."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ Files = dict[str, list[str]]
 
 @dataclasses.dataclass
 class Layout:
-    """What the folders of a data set mean."""
+    """The splits and classes that the folders of a data set stand for."""
 
     splits: dict[str, Files]
     """Images of 'train', 'val' and 'test' as far as there are any, or of '' if the folders name no splits."""
