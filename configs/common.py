@@ -160,6 +160,23 @@ def random() -> ConfigDict:
     return config
 
 
+def nts() -> ConfigDict:
+    """`prototypes` with the parts of NTS-Net (Yang et al., ECCV 2018): crops of the boxes that a network ranks best.
+
+    The network learns the ranking loss, for which each of its six best boxes is cropped and classified. The crops of
+    the best four are then classified in the same way as those of prototypes.
+    """
+    config = prototypes()
+    config.model.proposal = 'ranking'
+    config.loss.weights.update(ranking=1.0, mac=0.0)
+    proposals = dict(proposals=1, part_classifier=10)
+    config.stages = (
+        stage('proposals', epochs=4, learning_rate=1e-3, train=proposals, schedule='cosine'),
+        stage('fit', epochs=2, fit=True, train=dict(image_classifier=1, scale_mining=1)),
+    )
+    return config
+
+
 def backbone() -> ConfigDict:
     """The image classifier of `prototypes` alone."""
     config = prototypes()
@@ -169,7 +186,7 @@ def backbone() -> ConfigDict:
 
 def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     """The variants that `configs/cub.py`, `cars.py`, `aircraft.py` and `folder.py` share."""
-    return dict(prototypes=prototypes, fast=fast, upright=upright, random=random, backbone=backbone)
+    return dict(prototypes=prototypes, fast=fast, upright=upright, random=random, nts=nts, backbone=backbone)
 
 
 def get_config() -> ConfigDict:

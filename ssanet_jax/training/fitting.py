@@ -191,7 +191,11 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
     ]
     accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
     fused = 100 * (np.tensordot(shares, np.stack(scores), 1).argmax(1) == rows.labels).mean()
-    names = ['image'] * ('image_classifier' in heads) + ['object', *map(str, range(1, model.num_parts))]
+    # The first part of prototypes and of random boxes is the object.
+    names = [str(number + 1) for number in range(model.num_parts)]
+    if model.proposal != 'ranking':
+        names = ['object', *names[:-1]]
+    names = ['image'] * ('image_classifier' in heads) + names
     listed = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
     context.print(f'on {NUM_FOLDS} held-out folds of the training images: {listed}; together {fused:.1f} %')
 

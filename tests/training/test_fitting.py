@@ -185,6 +185,20 @@ def test_variants_fit(tiny_config, tmp_path, proposal, global_size):
     assert set(results.heads) == {'image_classifier', 'scale_mining'}
 
 
+def test_ranked_crops_are_classified_in_the_same_way(tiny_config, tmp_path):
+    """NTS-Net's parts: first a network learns to rank boxes, then their crops are fitted. None of them is the object."""
+    config, said = fit_config(tiny_config, proposal='ranking', sharing='none', crop_size=56), io.StringIO()
+    config.loss.weights.update(ranking=1.0, mac=0.0)
+    config.stages = (
+        stage('proposals', epochs=1, learning_rate=1e-3, train=dict(proposals=1, part_classifier=1)),
+        stage('fit', epochs=1, fit=True, train=dict(image_classifier=1, scale_mining=1)),
+    )
+    results = train(config, tmp_path / 'run', Console(file=said, width=200))
+    assert set(results.heads) == {'image_classifier', 'scale_mining'}
+    listed = re.findall(r'(\w+) [0-9.]+ % \(weight', said.getvalue())
+    assert listed == ['image', '1', '2', '3']
+
+
 def test_the_backbone_alone_fits(tiny_config, tmp_path):
     config = fit_config(tiny_config)
     config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
