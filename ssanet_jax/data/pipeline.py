@@ -6,7 +6,8 @@ Fields of ``config.data`` used here:
 * ``resize``, ``image_size``: side of the resized image and of the crop that the network sees, in pixels;
 * ``interpolation``: how images are enlarged;
 * ``flip``, ``scale_min``, ``color_jitter``, ``random_erasing``: augmentation, see `transforms`;
-* ``num_workers``: threads that read and decode; 0 uses the calling thread;
+* ``num_workers``: threads that read and decode; 0 uses the calling thread, and -1 stands for one thread per available
+  CPU, but at most 8;
 * ``prefetch``: number of batches to read ahead.
 
 Each process reads its own share of every batch: with P processes, process p reads the images p, p + P, p + 2P, ... of
@@ -22,6 +23,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data import transforms
 from ssanet_jax.data.dataset import Source
 from ssanet_jax.distributed.processes import Process
@@ -30,6 +32,7 @@ from ssanet_jax.errors import UnreadableImage, UserError
 Batch = dict[str, np.ndarray]
 READABLE = -1  # the value of 'skipped' for an example that could be read
 SINGLE_PROCESS = Process()
+_MOST_THREADS = 8  # by default: more seldom read faster, and each holds an image
 
 
 def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
@@ -206,9 +209,14 @@ def _share(size: int, process: Process, field: str) -> int:
 
 def read_options(data: Any, batch_size: int) -> grain.ReadOptions:
     """Grain's options for a stream in batches of this size, from `data.num_workers` and `data.prefetch`."""
+    threads = num_threads(data)
     # Grain counts single examples, and needs at least one per thread.
-    buffer_size = max(data.prefetch * batch_size, data.num_workers)
-    return grain.ReadOptions(num_threads=data.num_workers, prefetch_buffer_size=buffer_size)
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(data.prefetch * batch_size, threads))
+
+
+def num_threads(data: Any) -> int:
+    """The number of threads that `data.num_workers` asks for."""
+    return min(available_cpus(), _MOST_THREADS) if data.num_workers == -1 else data.num_workers
 
 
 def check_batch_fits(source: Source, data: Any) -> None:
@@ -229,7 +237,7 @@ def check_data_settings(data: Any) -> None:
         )
     if not 0 < data.scale_min <= 1:
         raise UserError(f'config.data.scale_min={data.scale_min} must lie in (0, 1]; 1 turns it off')
-    for name, least in (('image_size', 1), ('num_workers', 0), ('prefetch', 0)):
+    for name, least in (('image_size', 1), ('num_workers', -1), ('prefetch', 0)):
         if data[name] < least:
             raise UserError(f'config.data.{name}={data[name]} must be at least {least}')
     if data.interpolation not in ('', *transforms.INTERPOLATIONS):

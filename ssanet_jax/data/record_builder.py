@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import io
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data.image_files import read_file
 from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing, Record
@@ -113,7 +113,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _convert(self, records: Sequence[Record]) -> Iterator[tuple[Record, StoredImage]]:
         """Reads and converts the images, in parallel threads and in chunks that bound the memory."""
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(available_cpus()) as pool:
             for start in range(0, len(records), _CHUNK_SIZE):
                 chunk = records[start : start + _CHUNK_SIZE]
                 yield from zip(chunk, pool.map(self._read, chunk))

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import os
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data.file_kinds import may_be_deep
 from ssanet_jax.data.image_files import read_file
 from ssanet_jax.data.image_formats import explain_content
@@ -54,10 +54,10 @@ def scan_images(listing: Listing, num_workers: int | None = None) -> Iterator[Im
 
     Args:
       listing: the data set.
-      num_workers: threads that decode; by default, one per processor.
+      num_workers: threads that decode; by default, one per available CPU.
     """
     paths = dict.fromkeys(record.path for record in listing.records)
-    with concurrent.futures.ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(num_workers or available_cpus()) as pool:
         bits = pool.map(lambda path: _bits_used(listing.root / path), paths)
         depth = max(bits, default=0)
         yield from pool.map(lambda path: scan_image(listing.root, path, listing.crop_bottom, depth), paths)

@@ -26,6 +26,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value <= _MOST
 
 
+def _is_num_workers(value: Any) -> bool:
+    return isinstance(value, int) and -1 <= value <= _MOST
+
+
 def _is_seed(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value < 2**63
 
@@ -52,7 +56,8 @@ def _each(check: Check, names: str) -> dict[str, Check]:
 
 _SECTIONS: dict[str, dict[str, Check]] = {
     'data': _each(_is_text, 'name dir csv prepared_dir interpolation level')
-    | _each(_is_count, 'image_size resize batch_size eval_batch_size num_workers prefetch')
+    | _each(_is_count, 'image_size resize batch_size eval_batch_size prefetch')
+    | _each(_is_num_workers, 'num_workers')
     | _each(_is_count, 'train_count test_count size distractors bit_depth')
     | _each(_is_seed, 'split_seed seed')
     | _each(_is_flag, 'shrink flip')
