@@ -46,6 +46,7 @@ SECTIONS = (  # id, title, template, function that makes the content
     ('keypoints', 'Key points', 'measurement', measurement_sections.keypoints_section),
     ('sharing', 'Sharing of features', 'measurement', measurement_sections.sharing_section),
     ('parts', 'Parts', 'parts', prediction_sections.parts_section),
+    ('attention', 'Attention of the prototypes', 'annotated', prediction_sections.attention_section),
     ('annotated', 'Parts among key points', 'annotated', prediction_sections.annotated_section),
     ('responses', 'Oriented pooling', 'similarity', prediction_sections.similarity_section),
     ('confusion', 'Confusion', 'confusion', prediction_sections.confusion_section),

@@ -12,6 +12,7 @@ from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.pipeline import list_unreadable
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.evaluation.attention import attention_sheet
 from ssanet_jax.evaluation.drawing import draw_parts
 from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
@@ -22,6 +23,7 @@ from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.rendering import Bar, Table
 
 NUM_ANNOTATED = 4  # images shown with their parts and key points
+NUM_ATTENTION = 4  # images shown with what the prototypes attend to
 NUM_EXAMPLES = 12  # of each kind: fills rows of two, three and four
 PICTURE_SIDE = 300  # of an image with its parts, pixels
 
@@ -66,14 +68,19 @@ def parts_section(inputs: ReportInputs) -> PartsSection:
         label = run.class_names[int(example['label'])]
         description = f'{label}, with its parts' if has_parts else label
         examples.append(PartsExample(picture, description, prediction.label, prediction.score, label))
-    return PartsSection(_parts_introduction(has_parts, has_scales, has_orientations), examples)
+    has_object = run.config.model.proposal != 'ranking'
+    return PartsSection(_parts_introduction(has_parts, has_object, has_scales, has_orientations), examples)
 
 
-def _parts_introduction(has_parts: bool, has_scales: bool, has_orientations: bool) -> str:
+def _parts_introduction(has_parts: bool, has_object: bool, has_scales: bool, has_orientations: bool) -> str:
     sentences = ['Evenly spaced test images, not picked by hand.']
     if not has_parts:
         return ' '.join([*sentences, 'This network does not locate parts.'])
-    sentences.append('Parts are numbered by score, highest first, and colored by number.')
+    sentences.append(
+        'Part 1 is the object. A number and its color mean the same part in every image.'
+        if has_object
+        else 'Parts are numbered by score, highest first, and colored by number.'
+    )
     chosen = ['the chosen scale as a multiple of the proposal’s'] if has_scales else []
     chosen += ['the chosen orientation'] if has_orientations else []
     if chosen:
@@ -109,6 +116,23 @@ def annotated_section(inputs: ReportInputs) -> PictureSection | str:
     )
     picture = keypoints_sheet(predictions, labels, points, side=PICTURE_SIDE)
     return PictureSection(introduction, picture, 'parts among key points')
+
+
+def attention_section(inputs: ReportInputs) -> PictureSection | str:
+    """What the object and each prototype attend to in some test images."""
+    run, dataset = inputs.run, inputs.dataset
+    if 'proposals' not in run.active or run.config.model.proposal != 'prototypes':
+        return 'This network has no prototypes.'
+    shown = _readable(dataset.test, evenly(NUM_ATTENTION, len(dataset.test)))
+    images = [preprocess_for_evaluation(example['image'], run.config.data) for _, example in shown]
+    if not images:
+        return 'None of the test images could be read.'
+    introduction = (
+        'Evenly spaced test images, one per row: the parts, then the cells of the feature map that belong to the '
+        'object, and those that each prototype attends to. A part is where its prototype fits best.'
+    )
+    picture = attention_sheet(run.model, np.stack(images), run.active, side=PICTURE_SIDE)
+    return PictureSection(introduction, picture, 'what the object and each prototype attend to')
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from page_checks import check_page
 
 from ssanet_jax.report.run_sections import confidence_interval
 
-SECTIONS = 'results curves robustness keypoints sharing parts annotated responses confusion mistakes'.split()
+SECTIONS = 'results curves robustness keypoints sharing parts attention annotated responses confusion mistakes'.split()
 SECTIONS += ['reading', 'data', 'settings']
 MODULE = 'ssanet_jax.report'
 # Starts the code that replaces the data or the network of the command.

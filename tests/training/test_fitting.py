@@ -186,7 +186,7 @@ def test_variants_fit(tiny_config, tmp_path, proposal, global_size):
 
 
 def test_ranked_crops_are_classified_in_the_same_way(tiny_config, tmp_path):
-    """NTS-Net's parts: first a network learns to rank boxes, then their crops are fitted. None of them is the object."""
+    """NTS-Net's parts: a network learns to rank boxes, then their crops are fitted. None of them is the object."""
     config, said = fit_config(tiny_config, proposal='ranking', sharing='none', crop_size=56), io.StringIO()
     config.loss.weights.update(ranking=1.0, mac=0.0)
     config.stages = (
