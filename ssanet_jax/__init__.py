@@ -10,9 +10,9 @@ The names below are stable. They are imported when they are first used: `import 
 no device. `losses` and `parallel` are `ssanet_jax.models.losses` and `ssanet_jax.distributed.candidate_map`.
 """
 
-from ssanet_jax import terminal
+from ssanet_jax import startup
 
-terminal.prepare_if_starting()  # before anything that takes time
+startup.prepare_if_starting()  # before anything that takes time
 
 import importlib  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402

@@ -7,7 +7,7 @@ import runpy
 import sys
 from typing import NamedTuple
 
-from ssanet_jax import terminal
+from ssanet_jax import startup, terminal
 
 
 class Command(NamedTuple):
@@ -34,7 +34,7 @@ COMMANDS = {
 
 def main() -> None:
     """Runs the subcommand that the command line names."""
-    terminal.prepare_command()
+    startup.prepare_command()
     name, *arguments = sys.argv[1:] or ['']
     if name in COMMANDS:
         command = COMMANDS[name]

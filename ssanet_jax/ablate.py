@@ -33,6 +33,7 @@ from ssanet_jax.experiments.ablation import (
 )
 from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
+from ssanet_jax.experiments.unreadable_images import result_lines
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
@@ -76,6 +77,8 @@ def main() -> None:
     found = {name: results for name, results in found.items() if results}
     asked = [metric.name for metric in METRICS if metric.file in files and metric.name in found]
     print_tables(table.title, {name: found[name] for name in asked})
+    for line in result_lines(workdirs, _MEASURE.value):
+        print(printable(line))
     count = sum(num_test_evaluations(workdir) for workdir in workdirs)
     print(f'test images evaluated {count} times by the {len(workdirs)} runs of this table')
     content = as_json(found) | {'test_evaluations': count}

@@ -17,7 +17,7 @@ import jax
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
-from ssanet_jax import config_files, terminal
+from ssanet_jax import config_files, startup, terminal
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.caches import is_writable
 from ssanet_jax.plain_text import one_line
@@ -75,7 +75,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
             terminated = isinstance(error, terminal.Terminated)
             signal = 'terminated' if terminated else 'interrupted'
             print(f'{signal}: run the same command again{resumes}', file=sys.stderr)
-            sys.exit(terminal.TERMINATED if terminated else terminal.INTERRUPTED)
+            sys.exit(terminal.TERMINATED if terminated else startup.INTERRUPTED)
 
 
 def config_name() -> str:

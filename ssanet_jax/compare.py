@@ -11,7 +11,9 @@ from absl import flags
 from ssanet_jax import cli
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.run_comparison import RunComparison, check_same_images, compare_runs, load_predictions
+from ssanet_jax.experiments.unreadable_images import prediction_lines
 from ssanet_jax.path_flags import define_paths
+from ssanet_jax.plain_text import printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 
 ONE_SEED = 'one run of each: the interval covers the choice of images, but not another training run'
@@ -37,6 +39,8 @@ def main() -> None:
             f'{one} {accuracies[one]:.2f} %, {other} {accuracies[other]:.2f} %: only the first is right for '
             f"{single.won} images, only the second for {single.lost} (McNemar's exact test: p {single.p:.4f})"
         )
+    for line in prediction_lines(predictions, _SPLIT.value):
+        print(printable(line))
     if len(first) == 1:
         print(ONE_SEED)
     if _SPLIT.value == 'test':

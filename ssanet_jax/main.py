@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
 from ssanet_jax.training import evaluate, loop
@@ -53,7 +53,7 @@ def main() -> None:
     results = run(config, workdir, PlainConsole(stderr=True, quiet=not processes.is_primary_process()))
     if processes.is_primary_process():
         if results.unreadable:
-            print(unreadable_line(results))
+            print(printable(unreadable_line(results.unreadable, results.examples)))
         print(f'accuracy {results.accuracy:.4f} on {results.examples} images')
 
 

@@ -27,8 +27,9 @@ from ssanet_jax.evaluation.robustness import ORIGINAL
 from ssanet_jax.experiments.keypoint_tables import TABLE_WIDTH, keypoint_summary, keypoint_tables
 from ssanet_jax.experiments.measurements import MEASUREMENTS, Options, write_measurement
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
+from ssanet_jax.experiments.unreadable_images import measurement_line
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
@@ -55,12 +56,11 @@ def main() -> None:
     options = Options(seed=_SEED.value, rounds=_ROUNDS.value, batch_size=_BATCH.value)
     lines = []
     for name in _measurable(names, run, dataset, notes):
-        measurement = MEASUREMENTS[name]
-        result = write_measurement(workdir, name, run, dataset, measurement.measure(run, dataset, options))
-        for problem in result['unreadable']:
-            notes.print(f'{measurement.unreadable}: {problem}', style='yellow')
+        result = write_measurement(workdir, name, run, dataset, MEASUREMENTS[name].measure(run, dataset, options))
         table, line = _FORMATS[name]
         PlainConsole(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table(result))
+        if unreadable := measurement_line(name, result):
+            print(printable(unreadable))
         lines.append(line(result))
     notes.print(evaluation_count_line(workdir))
     print('; '.join(lines))

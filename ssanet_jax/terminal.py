@@ -1,8 +1,4 @@
-"""What a command owes to the terminal that starts it: Ctrl-C, SIGTERM, closed pipes, characters that it cannot show.
-
-It is the first module that a command imports, so it imports only modules that Python itself imports at its start, and
-`signal`.
-"""
+"""What a command owes to the terminal that starts it: Ctrl-C, SIGTERM, closed pipes, characters that it cannot show."""
 
 from __future__ import annotations
 
@@ -11,44 +7,14 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
-TYPE_CHECKING = False  # as in `typing`, which takes long to import
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, NoReturn
+from ssanet_jax.startup import exit_at_once, write_message
 
-INTERRUPTED = 130  # exit codes as of a shell: 128 and the number of the signal, here SIGINT
-TERMINATED = 75  # after SIGTERM, of a command that resumes: EX_TEMPFAIL, run it again
-CLOSED_PIPE = 141  # SIGPIPE
-_SHOW_CURSOR = b'\x1b[?25h'
+TERMINATED = 75  # exit code after SIGTERM, of a command that resumes: EX_TEMPFAIL, run it again
+CLOSED_PIPE = 141  # exit code as of a shell: 128 and the number of SIGPIPE
 _SECONDS = 2.0  # until an interrupt that was swallowed is raised again
-
-
-def prepare_command() -> None:
-    """Prepares the process of a command before its slow imports.
-
-    During imports Ctrl-C ends the process at once: nothing has been written yet, and a `KeyboardInterrupt` raised in
-    the middle of an import may crash an extension module, or get lost. Closed standard streams (`2>&-`) are opened on
-    /dev/null, or the next file that the command opens would receive what libraries write to them.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    for name, descriptor in (('stdout', 1), ('stderr', 2)):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(descriptor, 'w', closefd=False))  # noqa: SIM115, open until the end
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as for background jobs
-        signal.signal(signal.SIGINT, _exit_at_once)
-
-
-def prepare_if_starting() -> None:
-    """Calls `prepare_command` if Python is about to run a module of this package with `python -m`."""
-    if sys.argv[:1] == ['-m']:  # as long as Python looks for the module
-        module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)]
-        if module.rpartition('-m')[2].partition('.')[0] == __package__:
-            prepare_command()
 
 
 class Terminated(KeyboardInterrupt):
@@ -70,7 +36,7 @@ class Interrupts:
     def handle(self, number: int, frame: Any) -> None:
         """The handler of SIGINT, SIGTERM and, to raise again, SIGALRM."""
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, _exit_at_once)
+            signal.signal(signal.SIGINT, exit_at_once)
         if number == signal.SIGTERM and self.pending:
             return  # the command is ending
         if number != signal.SIGALRM:
@@ -78,7 +44,7 @@ class Interrupts:
         if not self._deferred:
             self.raise_pending()
         elif number != signal.SIGALRM:
-            _write('stopping: the next step is the last; a checkpoint is saved (Ctrl-C again ends at once)\n')
+            write_message('stopping: the next step is the last; a checkpoint is saved (Ctrl-C again ends at once)\n')
 
     def raise_pending(self) -> None:
         """Raises the exception of a signal that came before, if any."""
@@ -115,7 +81,7 @@ def interruptible(*, resumes: bool = False) -> Iterator[None]:
     """
     global _current
     handled = []
-    if signal.getsignal(signal.SIGINT) in (_exit_at_once, signal.default_int_handler):
+    if signal.getsignal(signal.SIGINT) in (exit_at_once, signal.default_int_handler):
         handled.append(signal.SIGINT)
     if resumes and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         handled.append(signal.SIGTERM)
@@ -140,20 +106,6 @@ def interruptible(*, resumes: bool = False) -> Iterator[None]:
         _current = outer
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _exit_at_once(number: int, frame: Any) -> NoReturn:
-    with contextlib.suppress(OSError):
-        if os.isatty(2):
-            os.write(2, _SHOW_CURSOR)  # which a progress bar has hidden
-    _write('interrupted\n')
-    os._exit(INTERRUPTED)
-
-
-def _write(message: str) -> None:
-    """Writes to stderr from a signal handler, which may run in the middle of another write."""
-    with contextlib.suppress(OSError):
-        os.write(2, message.encode())
 
 
 @contextlib.contextmanager

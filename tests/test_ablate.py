@@ -141,6 +141,22 @@ def test_runs_of_earlier_versions_must_be_evaluated_again(table, tmp_path):
 
 
 @pytest.mark.slow
+def test_unreadable_images_are_named_beside_the_accuracies(table, tmp_path):
+    root = tmp_path / 'runs'
+    shutil.copytree(table[0], root)
+    workdir = root / 'seed1/op'
+    for name in ('results', 'robustness', 'keypoints'):
+        content = json.loads((workdir / f'{name}.json').read_text())
+        (workdir / f'{name}.json').write_text(json.dumps(content | {'unreadable': ['cannot read [a].jpg']}))
+    arguments = [f'--workdir={root}', '--table=4', '--seeds=2', '--measure=robustness', '--measure=keypoints']
+    done = ablate(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert f'{workdir}: 1 of 30 images cannot be read and count as wrong: cannot read [a].jpg\n' in done.stdout
+    assert f'{workdir}: 1 of 31 images cannot be read and are left out: cannot read [a].jpg\n' in done.stdout
+    assert 'cannot be read' not in table[1].stdout
+
+
+@pytest.mark.slow
 def test_finished_runs_are_left_alone(table):
     root, _ = table
     times = lambda: {path: path.stat().st_mtime_ns for path in root.rglob('results.json')}

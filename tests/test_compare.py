@@ -7,6 +7,7 @@ from run_samples import image_predictions, write_finished_run
 
 from ssanet_jax.experiments.run_comparison import compare_runs
 from ssanet_jax.runs.evaluation_count import count_test_evaluation
+from ssanet_jax.runs.files import write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, write_predictions
 
 COUNT = 60
@@ -25,6 +26,13 @@ def runs(tmp_path_factory):
         write_finished_run(root / name, config)
         write_predictions(root / name / PREDICTIONS_FILE, image_predictions(answers))
         count_test_evaluation(root / name, 'evaluation')
+    for name in ('unreadable', 'unnamed'):  # in `unnamed`, results.json is of an earlier evaluation
+        write_finished_run(root / name, config)
+        answers = image_predictions(number < 50)
+        answers.unreadable[:4] = True
+        write_predictions(root / name / PREDICTIONS_FILE, answers)
+        problems = [f'cannot read the image [{i}].jpg' for i in range(4 if name == 'unreadable' else 3)]
+        write_json(root / name / 'results.json', {'unreadable': problems})
     write_finished_run(root / 'old', config)
     write_finished_run(root / 'other', config)
     write_predictions(root / 'other' / PREDICTIONS_FILE, image_predictions(number < 5, 'others'))
@@ -45,6 +53,8 @@ def ended(runs, tmp_path_factory):
         'one': flags(['a0'], ['b0']),
         'two': flags(['a0', 'a1'], ['b0', 'b1']),
         'validation': [*flags(['valid_a'], ['valid_b']), '--split=validation'],
+        'unreadable': flags(['a0'], ['unreadable']),
+        'unnamed': flags(['unnamed'], ['unnamed']),
         'old': flags(['a0'], ['old']),
         'other': flags(['a0'], ['other']),
         'damaged': flags(['a0'], ['damaged']),
@@ -83,6 +93,16 @@ def test_series_of_runs(runs, ended):
     assert 'not another training run' not in stdout
     summary = _summary(correct, [['a0', 'a1'], ['b0', 'b1']])
     assert stdout.splitlines()[-1] == f'{summary} (bootstrap over 2 seeds and images)'
+
+
+def test_unreadable_images_are_named_beside_the_accuracies(runs, ended):
+    root, _ = runs
+    line = '4 of 60 images cannot be read and count as wrong'
+    named = '; '.join(f'cannot read the image [{i}].jpg' for i in range(3))
+    stdout = ended['unreadable'].stdout.splitlines()
+    assert f'{root}/unreadable: {line}: {named}; ...' in stdout and 'unreadable 76.67 %' in stdout[1]
+    assert f'all runs: {line}' in ended['unnamed'].stdout.splitlines()
+    assert 'cannot be read' not in ended['one'].stdout
 
 
 def test_validation_images(ended):

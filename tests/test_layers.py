@@ -12,6 +12,7 @@ PACKAGE = 'ssanet_jax'
 
 # From the lowest floor to the highest. A module may import its own package and every lower floor.
 FLOORS = (
+    ('startup',),
     ('terminal',),
     ('errors', 'plain_text', 'cpu_limit'),
     ('filesystem',),

@@ -37,6 +37,45 @@ def test_an_interrupt_during_the_imports_is_one_line(module, delay, tmp_path):
     assert (code, stdout, stderr) == (130, '', 'interrupted\n')
 
 
+# What pip writes for the entry point of pyproject.toml.
+SCRIPT = """
+import re
+import sys
+from ssanet_jax.__main__ import main
+if __name__ == '__main__':
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize('start', ['ssanet_jax', 'ssanet_jax.main', 'ssanet_jax.doctor', 'script'])
+def test_an_interrupt_during_the_first_import_is_one_line(start, tmp_path):
+    """The imports of the package itself, which come before those of the command."""
+    (tmp_path / 'typing.py').write_text('import time\nprint("ready", flush=True)\ntime.sleep(30)\n')
+    script = tmp_path / 'ssanet'
+    script.write_text(SCRIPT)
+    program = [str(script), 'doctor'] if start == 'script' else ['-m', start]
+    environment = os.environ | {'PYTHONPATH': f'{tmp_path}:{ROOT}'}
+    assert interrupt(program, env=environment) == (130, '', 'interrupted\n')
+
+
+@pytest.mark.parametrize('start', ['-m ssanet_jax.main --help', 'script'])
+@pytest.mark.parametrize('milliseconds', range(0, 200, 20))
+def test_an_interrupt_never_shows_code_of_this_package(start, milliseconds, tmp_path):
+    """Before the package is imported, Python itself shows a traceback, which nothing can prevent."""
+    script = tmp_path / 'ssanet'
+    script.write_text(SCRIPT)
+    program = [str(script), 'doctor'] if start == 'script' else start.split()
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(milliseconds / 1000)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT, 1)  # 1 while Python imports `site`
+    assert 'ssanet_jax/' not in stderr and (process.returncode != 130 or stderr == 'interrupted\n')
+
+
 RUN = """
 import time
 from ssanet_jax import terminal
@@ -74,7 +113,7 @@ def test_a_second_interrupt_ends_at_once():
 
 def test_a_job_in_the_background_still_ignores_interrupts():
     """A shell starts `command &` with SIGINT ignored."""
-    program = 'from ssanet_jax import terminal\nterminal.prepare_command()\nwith terminal.interruptible():\n'
+    program = 'from ssanet_jax import startup, terminal\nstartup.prepare_command()\nwith terminal.interruptible():\n'
     program += '    print("ready", flush=True)\n    import time\n    time.sleep(1)\nprint("done")'
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert interrupt(['-c', program], preexec_fn=ignore) == (0, 'done\n', '')
@@ -129,7 +168,7 @@ def test_nobody_reads_stdout_or_stderr(statement):
 def test_closed_streams_are_opened_on_nothing(tmp_path):
     """Otherwise the next file would be stdout, and receive what is printed."""
     program = (
-        'from ssanet_jax import terminal\nterminal.prepare_command()\nimport os, sys\n'
+        'from ssanet_jax import startup, terminal\nstartup.prepare_command()\nimport os, sys\n'
         f'file = open({str(tmp_path / "file")!r}, "w")\nprint("out")\nprint("err", file=sys.stderr)\n'
         'os.write(1, b"out")\nos.write(2, b"err")\nassert file.fileno() > 2'
     )

@@ -68,7 +68,9 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         ) from error
     counts = {split: count for split, count in listing.counts.items() if count}
     if {split: info.num_examples for split, info in builder.info.splits.items()} != counts:
-        raise UserError(f'the copy {folder} is damaged: delete that folder and run again')
+        raise UserError(
+            f'the copy {folder} is damaged: move that folder away and run again, which copies the images again'
+        )
     try:
         opened: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
         for split, info in builder.info.splits.items():
@@ -76,7 +78,9 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
             for start in np.cumsum([0, *info.shard_lengths[:-1]]).tolist():
                 opened[split][start]
     except (OSError, ValueError) as error:
-        raise UserError(f'the copy {folder} cannot be opened: delete that folder and run again') from error
+        raise UserError(
+            f'the copy {folder} cannot be opened: move that folder away and run again, which copies the images again'
+        ) from error
     measured = int(state.current.bit_depths.max(initial=0))
     bit_depth = config.get('bit_depth') or measured
     sources = {split: _ArrayRecordSource(opened.get(split, ()), _labels(records, split), bit_depth) for split in SPLITS}
@@ -169,7 +173,7 @@ class _ArrayRecordSource:
         example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
         if not example['image'].size:
             raise UnreadableImage(
-                f'{example["file"]} is empty after cropping its bottom rows: remove it from the data set'
+                f'{example["file"]} is empty after cropping its bottom rows: move it out of the data set'
             )
         if 'box' in example:  # a few published boxes extend beyond their image
             height, width = example['image'].shape[:2]
@@ -187,7 +191,7 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
         return builder, state
     for path in paths:
         if not path.is_file():
-            cure = 'extract the archive again' if listing.origin else 'restore the file or remove it from the list'
+            cure = 'extract the archive again' if listing.origin else 'restore the file or take it off the list'
             raise UserError(f'{path} is listed but missing: {cure}')
     folder.mkdir(parents=True, exist_ok=True)
     with lock_file(folder / 'lock', wait=True) as no_lock:

@@ -77,7 +77,7 @@ def reduce_to_8_bits(values: np.ndarray, bit_depth: int) -> Image.Image:
     if (largest := _largest(values)) >> depth:
         raise UnsupportedImage(
             f'its values of 16 bits reach {largest}, but those of the data set use {depth} bits',
-            'remove it, or set config.data.bit_depth=16 and train again',
+            'move it out of the data set, or set config.data.bit_depth=16 and train again',
         )
     reduced = (values >> (depth - 8)).astype(np.uint8)
     if values.ndim == 3 and values.shape[2] in (2, 4):  # an alpha channel may use all bits although the colors do not

@@ -97,10 +97,10 @@ def read_folder(
         counted = listing.summarize(class_names, {})
         raise UserError(
             f'{source} has test images of classes without training images, such as {unknown[0]!r} '
-            f'({counted}): add training images or remove the class'
+            f'({counted}): add training images or move the class out of the data set'
             if files['train']
             else f'{source} has test images of classes that the network was not trained on, such as {unknown[0]!r} '
-            f'({counted}): remove or rename them'
+            f'({counted}): rename them or move them out of the data set'
         )
     label_of = {name: label for label, name in enumerate(class_names)}
     records = [
@@ -153,7 +153,7 @@ def _choose_splits(found: Layout, seed: int, source: pathlib.Path, evaluates: bo
         inside = '' if source.is_file() else '; or set config.data.dir to the train folder for a random split'
         raise UserError(
             f'{source} has no test split, but {_counted(splits, "train")}: add it (val, valid or validation also serve '
-            f'as test), or remove all splits for a random one{inside}{left_out}'
+            f'as test), or use no splits, for a random one{inside}{left_out}'
         )
     return {split: splits.get(split, {}) for split in listing.SPLITS}, note
 

@@ -62,7 +62,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
         if isinstance(error, UnidentifiedImageError):
             error = unrecognized(data) or UnidentifiedImageError(explain_content(data))
         reason = ' '.join(str(error).split()) or type(error).__name__
-        cure = error.cure if isinstance(error, UnsupportedImage) else 'replace the file or remove it from the data set'
+        cure = error.cure if isinstance(error, UnsupportedImage) else 'replace the file or move it out of the data set'
         raise UnreadableImage(f'cannot read the image {file} ({reason}): {cure}') from error
 
 

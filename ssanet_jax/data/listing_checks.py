@@ -20,7 +20,7 @@ class Problem:
     """One line per occurrence; not empty."""
     cure: str
     files: tuple[str, ...] = ()
-    """Files to replace or remove, relative to the data set's root."""
+    """Files to replace or move away, relative to the data set's root."""
 
 
 def split_problems(listing: Listing) -> Iterator[Problem]:
@@ -50,7 +50,7 @@ def class_problems(listing: Listing) -> Iterator[Problem]:
         yield Problem(
             'classes without training images',
             untrained,
-            'add images of these classes to train, or remove the classes',
+            'add images of these classes to train, or move the classes out of the data set',
         )
 
 

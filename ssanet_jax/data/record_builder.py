@@ -125,7 +125,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             data = read_file(path)
         except OSError as error:
             raise UserError(
-                f'cannot read {path} ({error.strerror or error}): replace the file or remove it from the data set'
+                f'cannot read {path} ({error.strerror or error}): replace the file or move it out of the data set'
             ) from error
         bit_depth = measure_bit_depth(data)
         self._files[record.path] = status, digest(data), bit_depth

@@ -101,7 +101,9 @@ def _listing(**fields) -> Listing:
         message = str(error).replace('config.data.dir', '--data_dir')
         raise UserError(re.sub(r'config\.data\.(\w+)', r'--\1', message)) from error
     except (OSError, UnicodeError) as error:
-        raise UserError(f'{fields["dir"]} cannot be listed ({error}): repair or remove that file') from error
+        raise UserError(
+            f'{fields["dir"]} cannot be listed ({error}): repair that file, or move it out of the data set'
+        ) from error
 
 
 def table(listing: Listing, report: dict[str, list[Finding]]) -> Table:

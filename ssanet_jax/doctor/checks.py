@@ -44,7 +44,7 @@ class Finding:
     cure: str
     """How the user can fix it."""
     files: tuple[str, ...] = ()
-    """Files to replace or remove, relative to the data set's root."""
+    """Files to replace or move away, relative to the data set's root."""
 
 
 def run_checks(listing: Listing, images: Iterable[ImageSummary]) -> dict[str, list[Finding]]:
@@ -131,7 +131,7 @@ def check_files(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterato
             'error',
             'unreadable images',
             tuple(f'{image.path}: {image.problem}' for image in broken),
-            extract_again(listing) if listing.origin else 'replace these files or remove them',
+            extract_again(listing) if listing.origin else 'replace these files or move them out of the data set',
             tuple(image.path for image in broken),
         )
     if listing.left_out:
@@ -192,7 +192,7 @@ def check_duplicates(listing: Listing, images: Mapping[str, ImageSummary]) -> It
             'error',
             'images in both train and test',
             as_text(leaked),
-            'the accuracy would count memorized images: remove the copy in train',
+            'the accuracy would count memorized images: move the copy in train out of the data set',
             # The test split stays the one that others report on.
             tuple(record.path for group in leaked for record in group if record.split == 'train'),
         )
@@ -205,7 +205,9 @@ def check_duplicates(listing: Listing, images: Mapping[str, ImageSummary]) -> It
             tuple(record.path for group in ambiguous for record in group),
         )
     if harmless:
-        yield Finding('warning', 'duplicates within a class', as_text(harmless), 'remove all copies but one')
+        yield Finding(
+            'warning', 'duplicates within a class', as_text(harmless), 'keep one of the copies in the data set'
+        )
 
 
 def check_near_duplicates(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
@@ -224,7 +226,7 @@ def check_near_duplicates(listing: Listing, images: Mapping[str, ImageSummary]) 
             'warning',
             'test images that look like a training image',
             tuple(f'{train_image.path} ~ {test_image.path}' for train_image, test_image in pairs),
-            'compare the pairs; if they show the same photograph, remove the copy in train',
+            'compare the pairs; if they show the same photograph, move the copy in train out of the data set',
         )
 
 

@@ -53,7 +53,7 @@ def fetch(archive: Archive, folder: Path, progress: Progress = lambda done, tota
     path, part = folder / archive.name, folder / f'{archive.name}.part'
     if path.exists():
         if not _is_right(path, archive):
-            raise UserError(f'{path} is not the published file (its checksum differs): remove it, or put the right one')
+            raise UserError(f'{path} is not the published file (its checksum differs): rename it, or put the right one')
         return path
     reasons = []
     for url in archive.urls:

@@ -50,7 +50,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(data, out)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError) as error:
         reason = ' '.join(str(error).split())[:80]
-        raise UserError(f'{archive} is damaged ({reason}): remove it and run the same command again') from error
+        raise UserError(f'{archive} is damaged ({reason}): rename it and run the same command again') from error
 
 
 def _refused(archive: Path, reason: str) -> UserError:

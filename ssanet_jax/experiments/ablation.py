@@ -312,4 +312,4 @@ def _read(metric: Metric, content: dict[str, Any], workdir: Path) -> float:
         raise UserError(f'{workdir / metric.file} is damaged: {_CURE}') from error
 
 
-_CURE = 'remove it and give the same command again'
+_CURE = 'move it away and give the same command again'

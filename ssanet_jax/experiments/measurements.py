@@ -47,7 +47,7 @@ class Measurement:
     name: str
     measure: Callable[[Run, Dataset, Options], Measured]
     check: Callable[[Run, Dataset], None]  # raises `UserError` if the run or its data cannot be measured so
-    unreadable: str  # how images that cannot be read are treated
+    unreadable: str  # what it makes of images that cannot be read, as in `unreadable_line`
     accuracy: bool  # whether it evaluates accuracies on the test images, which is counted
 
 
@@ -105,14 +105,14 @@ MEASUREMENTS: dict[str, Measurement] = {
             'robustness',
             lambda run, dataset, options: measure_robustness(run, dataset, options.seed),
             lambda run, dataset: None,
-            'counted as wrong',
+            'count as wrong',
             True,
         ),
         Measurement(
             'keypoints',
             lambda run, dataset, options: measure_keypoints(run, dataset),
             check_parts,
-            'left out',
+            'are left out',
             False,
         ),
         Measurement(
@@ -121,7 +121,7 @@ MEASUREMENTS: dict[str, Measurement] = {
                 measure_sharing(run, dataset, options.rounds, options.batch_size).to_json()
             ),
             lambda run, dataset: check_proposals(run),
-            'counted as wrong',
+            'count as wrong',
             True,
         ),
     )

@@ -69,7 +69,7 @@ def download_config(repository: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read ({error}): delete it, to download it again') from error
+        raise UserError(f'{path} cannot be read ({error}): rename it, to download it again') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a JSON object: choose another checkpoint')
     return content

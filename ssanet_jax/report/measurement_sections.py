@@ -9,6 +9,7 @@ from typing import Any
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.keypoints import CENTER
 from ssanet_jax.evaluation.robustness import ORIGINAL
+from ssanet_jax.experiments.unreadable_images import measurement_line
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.rendering import Bar, Table
 from ssanet_jax.report.result_files import MEASURE_AGAIN
@@ -32,12 +33,14 @@ class MeasurementSection:
       table: None without a measurement.
       details: further tables.
       warning: empty if the measurement is of this stage and data set.
+      unreadable: which images could not be read; empty if all could.
     """
 
     command: str = ''
     table: Table | None = None
     details: tuple[FoldedTable, ...] = ()
     warning: str = ''
+    unreadable: str = ''
 
 
 def read_measurements(workdir: Path) -> dict[str, dict[str, Any]]:
@@ -88,7 +91,7 @@ def _measurement_section(inputs: ReportInputs, name: str) -> MeasurementSection:
     if content is None:
         workdir = shlex.quote(str(inputs.workdir))
         return MeasurementSection(command=f'python -m ssanet_jax.measure --workdir={workdir} --only={name}')
-    section = _SECTIONS[name](content)
+    section = replace(_SECTIONS[name](content), unreadable=measurement_line(name, content))
     if (content['stage'], content['dataset']) != (inputs.run.stage, inputs.dataset.name):
         return replace(section, warning=f'Measured after stage {content["stage"]}, on {content["dataset"]}.')
     return section

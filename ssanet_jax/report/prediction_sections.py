@@ -9,7 +9,6 @@ import numpy as np
 from markupsafe import Markup
 
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.data.pipeline import list_unreadable
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.attention import attention_sheet
@@ -264,11 +263,9 @@ def mistakes_section(inputs: ReportInputs) -> MistakesSection:
             inputs.dataset.test, test_predictions.hardest_examples(predictions, NUM_EXAMPLES)
         )
     ]
-    missing = np.flatnonzero(predictions.predicted == test_predictions.UNREADABLE).tolist()
-    summary = f'{len(missing)} of {len(predictions.labels):,} test images, which count as wrong:'
-    return MistakesSection(
-        _worst_classes(inputs), examples, summary, list_unreadable(inputs.dataset.test, missing) if missing else []
-    )
+    unreadable = test_predictions.unreadable_images(inputs.dataset, predictions)
+    summary = f'{len(unreadable)} of {len(predictions.labels):,} test images, which count as wrong:'
+    return MistakesSection(_worst_classes(inputs), examples, summary, unreadable)
 
 
 def _worst_classes(inputs: ReportInputs) -> Table:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.pipeline import eval_batches, num_steps
+from ssanet_jax.data.pipeline import eval_batches, list_unreadable, num_steps
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
@@ -98,6 +98,11 @@ def predict_test_set(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -
         for array, column in zip((predicted, confidence, label_probability), scores):
             array[positions] = column[readable]
     return TestPredictions(labels, predicted, confidence, label_probability, timed.seconds, timed.file_names)
+
+
+def unreadable_images(dataset: Dataset, predictions: TestPredictions) -> list[str]:
+    """One error message per test image that could not be read."""
+    return list_unreadable(dataset.test, np.flatnonzero(predictions.predicted == UNREADABLE).tolist())
 
 
 class _TimedSource:

@@ -14,7 +14,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import TRAIN_AGAIN, read_json
 from ssanet_jax.runs.history import HISTORY_FILE, read_history
 
-MEASURE_AGAIN = 'delete it, or measure again'
+MEASURE_AGAIN = 'move it away, or measure again'
 
 
 class FieldCheck(NamedTuple):
@@ -38,6 +38,7 @@ _COUNT = FieldCheck('a positive integer', lambda value: _is_number(value) and va
 _INTEGER = FieldCheck('an integer', lambda value: _is_number(value) and value == int(value))
 _TEXT = FieldCheck('a string', lambda value: isinstance(value, str))
 _ACCURACIES = FieldCheck('an accuracy for each head', _dict_of(_SHARE))
+_PROBLEMS = FieldCheck('a list of messages', lambda value: isinstance(value, list) and all(map(_TEXT.is_valid, value)))
 _VERSIONS = FieldCheck('a version for each package', _dict_of(_TEXT))
 
 _CHECKS = {
@@ -50,6 +51,7 @@ _CHECKS = {
     'seed': _INTEGER,
     'device': _TEXT,
     'split': _TEXT,
+    'unreadable': _PROBLEMS,
     'versions': _VERSIONS,
 }
 
@@ -64,6 +66,7 @@ class StageSummary:
     steps: int
     wall_seconds: float
     split: str = 'test'  # 'test' or 'validation'; files written before validation existed lack it
+    unreadable: Sequence[str] = ()  # one message per image that could not be read; files of early versions lack it
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class RunSummary:
     wall_seconds: float
     seed: int
     device: str
+    unreadable: Sequence[str] = ()  # one message per image that could not be read
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # files of early versions lack it
 
 

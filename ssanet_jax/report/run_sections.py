@@ -13,9 +13,10 @@ from ssanet_jax.evaluation.accuracy import HEADS
 from ssanet_jax.report.charts import CurveStyle, curve_style, learning_curves_chart
 from ssanet_jax.report.curves import TRAINING_BATCHES, TRAINING_LOSS, Line
 from ssanet_jax.report.inputs import ReportInputs
-from ssanet_jax.report.predictions import class_accuracy
+from ssanet_jax.report.predictions import class_accuracy, unreadable_images
 from ssanet_jax.report.rendering import Bar, Table
 from ssanet_jax.runs.history import PREDICTION
+from ssanet_jax.runs.results import unreadable_line
 
 FEW_CLASSES = 20  # up to this number, the table of all classes is open from the start
 
@@ -31,12 +32,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Header:
-    """The head of the page; `warning` is empty for a finished run."""
+    """The head of the page.
+
+    Attributes:
+      title: its title.
+      subtitle: the network and the run.
+      warning: empty for a finished run.
+      figures: the key figures.
+      unreadable: `unreadable_line` of the accuracy; empty if every image could be read.
+    """
 
     title: str
     subtitle: str
     warning: str
     figures: list[Figure]
+    unreadable: str = ''
 
 
 def header(inputs: ReportInputs) -> Header:
@@ -44,8 +54,9 @@ def header(inputs: ReportInputs) -> Header:
     run, result, predictions = inputs.run, inputs.result, inputs.predictions
     config = run.config
     if result:
-        accuracy, images = result.accuracy, result.examples
+        accuracy, images, problems = result.accuracy, result.examples, result.unreadable
     else:
+        problems = unreadable_images(inputs.dataset, predictions)
         accuracy, images = float((predictions.predicted == predictions.labels).mean()), len(predictions.labels)
     low, high = confidence_interval(accuracy, images)
     figures = [
@@ -64,7 +75,8 @@ def header(inputs: ReportInputs) -> Header:
         f'{config.model.backbone} at {config.data.image_size} pixels, the network after stage {run.stage}; '
         f'run {inputs.workdir.resolve().name}'
     )
-    return Header(inputs.dataset.name, subtitle, '' if result else _unfinished_warning(inputs), figures)
+    warning = '' if result else _unfinished_warning(inputs)
+    return Header(inputs.dataset.name, subtitle, warning, figures, unreadable_line(problems, images))
 
 
 def confidence_interval(accuracy: float, images: int) -> tuple[float, float]:
@@ -89,9 +101,10 @@ def _unfinished_warning(inputs: ReportInputs) -> str:
 
 @dataclass(frozen=True)
 class ResultsSection:
-    """Results; `warning` and `provenance` may be empty."""
+    """Results; `unreadable`, `warning` and `provenance` may be empty."""
 
     table: Table
+    unreadable: str
     warning: str
     provenance: str
 
@@ -120,7 +133,9 @@ def results_section(inputs: ReportInputs) -> ResultsSection:
     split = 'validation' if 'validation' in splits else 'test'
     headings = ['after stage', 'epochs', 'steps', *map(_head_name, heads), PREDICTION, 'time']
     caption = f'Accuracy on the {split} images. The prediction is the sum of the fused heads.'
-    return ResultsSection(Table(headings, rows, caption), _deviation_warning(inputs), _provenance(inputs))
+    lines = {unreadable_line(result.unreadable, result.examples) for result in results.values()}
+    unreadable = '; '.join(sorted(filter(None, lines)))
+    return ResultsSection(Table(headings, rows, caption), unreadable, _deviation_warning(inputs), _provenance(inputs))
 
 
 def _deviation_warning(inputs: ReportInputs) -> str:

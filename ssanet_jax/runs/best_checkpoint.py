@@ -8,7 +8,7 @@ from ssanet_jax.runs.files import write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
 from ssanet_jax.runs.results import BestResult, EvaluationResult, read_result
 
-_CURE = 'restore it from a copy, or delete the folder of this stage and train it again'
+_CURE = 'restore it from a copy, or rename the folder of this stage and train it again'
 
 
 class BestCheckpoint:

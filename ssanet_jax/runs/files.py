@@ -16,7 +16,7 @@ from ssanet_jax.runs.config_fields import find_damage
 
 CONFIG_FILE = 'config.json'
 RESULTS_FILE = 'results.json'
-TRAIN_AGAIN = 'restore it from a copy, or delete it and run the training command again'
+TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
 
 
 def write_atomically(path: Path, content: str | bytes, errors: str = 'strict') -> None:

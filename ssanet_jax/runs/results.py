@@ -1,6 +1,7 @@
 """The results of a run: what its evaluations found, as objects and as JSON files."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -90,20 +91,26 @@ class RunResults(_JsonObject):
     versions: dict[str, str]
 
 
-def unreadable_line(result: EvaluationResult | RunResults) -> str:
-    """One line that must accompany the accuracy: how many images could not be read, and the first three of them.
+def unreadable_line(
+    problems: Sequence[str], examples: int, *, count: int | None = None, treatment: str = 'count as wrong'
+) -> str:
+    """One line that must accompany every accuracy: how many images could not be read, and the first three of them.
+
+    Args:
+      problems: one message per unreadable image; may be empty where only their number is known.
+      examples: number of all images.
+      count: number of unreadable images; by default that of the messages.
+      treatment: what the metric makes of such images: 'count as wrong' or 'are left out'.
 
     Returns:
       The line; '' if every image could be read.
     """
-    count = len(result.unreadable)
+    count = len(problems) if count is None else count
     if not count:
         return ''
-    more = '; ...' if count > _LISTED else ''
-    return (
-        f'{count} of {result.examples} images cannot be read and count as wrong: '
-        f'{"; ".join(result.unreadable[:_LISTED])}{more}'
-    )
+    listed = [*problems[:_LISTED], *['...'] * (len(problems) > _LISTED)]
+    named = f': {"; ".join(listed)}' if listed else ''
+    return f'{count} of {examples} images cannot be read and {treatment}{named}'
 
 
 Result = TypeVar('Result', bound=EvaluationResult)

@@ -157,6 +157,6 @@ def _evaluate_test_set(
         _, params, stats = split_model(model)
         params, stats = sharding.replicate((params, stats), evaluator.mesh)
         result, predictions = evaluator(params, stats, dataset, 'test')
-    if result.unreadable:
-        console.print(unreadable_line(result), style='yellow', markup=False, highlight=False, soft_wrap=True)
+    if line := unreadable_line(result.unreadable, result.examples):
+        console.print(line, style='yellow', markup=False, highlight=False, soft_wrap=True)
     return RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name), predictions

@@ -93,7 +93,7 @@ class StageLogger:
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
         self._print(f'{self._split} accuracy: {listed}')
         if result.unreadable:
-            self._print(unreadable_line(result), style='yellow')
+            self._print(unreadable_line(result.unreadable, result.examples), style='yellow')
 
     def log_unreadable(self, problems: Sequence[str]) -> None:
         """Lists the images that could not be read."""

@@ -112,7 +112,7 @@ def test_a_damaged_copy_is_reported(config, tmp_path):
     load_dataset(config)
     (info,) = (tmp_path / 'prepared').glob('cub-*/records/*/dataset_info.json')
     info.unlink()
-    with pytest.raises(UserError, match='damaged: delete that folder'):
+    with pytest.raises(UserError, match='damaged: move that folder away'):
         load_dataset(config)
 
 

@@ -193,7 +193,7 @@ def test_predictions_of_other_heads_end_with_one_line(study):
     for row in TABLE[:2]:
         write_json(study.workdir(row, 0) / 'robustness.json', {'accuracy': {'reduced': 1.0}})
         write_predictions(study.workdir(row, 0) / 'robustness.npz', predictions)
-    with pytest.raises(UserError, match=r"robustness.npz is damaged, it has no predictions of 'reduced': remove it"):
+    with pytest.raises(UserError, match=r"robustness.npz is damaged, it has no predictions of 'reduced': move it away"):
         ablation.collect(study, TABLE, (0, 1), metric)
 
 

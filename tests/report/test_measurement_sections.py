@@ -4,23 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from measurement_files import OLD_KEYPOINTS
 
 from ssanet_jax.evaluation.keypoint_layout import keypoint_layout
 from ssanet_jax.evaluation.keypoints import KeypointResult
 from ssanet_jax.evaluation.part_statistics import Annotations, LocatedParts, part_statistics
 from ssanet_jax.report.measurement_sections import _keypoints, read_measurements
-
-OLD = {
-    'dataset': 'birds', 'stage': 'joint', 'keypoint_names': ['beak', 'left eye', 'right eye'], 'image_size': 32,
-    'images': 1234, 'without_keypoints': 0, 'unreadable': [],
-    'boxes': {
-        name: {
-            'distance': distance, 'distance_of_part': [1, 2], 'distance_share': 0.1, 'inside': 0.5,
-            'nearest': [[0.25, 0.25, 0.5], [0, 1, 0]], 'consistency': 0.5, 'consistency_shuffled': 0.375,
-        }
-        for name, distance in (('before scale mining', 3.0), ('centre of the image', 4.0))
-    },
-}  # fmt: skip
 
 
 def new_content():
@@ -41,7 +30,7 @@ def new_content():
 
 
 def test_a_file_of_version_0_1_0():
-    section = _keypoints(OLD)
+    section = _keypoints(OLD_KEYPOINTS)
     rows = {row[0]: row[1:] for row in section.table.rows}
     assert rows['distance, pixels'] == ['3.00', '4.00']
     assert rows['consistency, excess over shuffled'] == ['0.1250', '0.1250']
@@ -70,7 +59,7 @@ def test_a_file_of_this_version():
     ]
 
 
-@pytest.mark.parametrize('content', [OLD, new_content()])
+@pytest.mark.parametrize('content', [OLD_KEYPOINTS, new_content()])
 def test_both_are_read(tmp_path, content):
     (tmp_path / 'keypoints.json').write_text(json.dumps(content))
     assert read_measurements(tmp_path) == {'keypoints': content}

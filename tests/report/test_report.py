@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from commands import MOVED_DATA_WITHOUT_PARTS, changed, run_each, run_python
+from measurement_files import OLD_KEYPOINTS
 from page_checks import check_page
 
 from ssanet_jax.report.run_sections import confidence_interval
@@ -21,6 +22,7 @@ from ssanet_jax.runs import run as runs
 load, load_run = runs.load_dataset, module.load_run
 """
 HOSTILE = '<script>alert(1)</script>'
+TREATMENTS = ('count as wrong', 'are left out')
 
 
 def make(*arguments, changes=''):
@@ -118,6 +120,14 @@ runs.load_dataset = hostile
     with (workdir / 'scale_mining/history.jsonl').open('a') as file:
         file.write('{"kind": "epoch", "step"\n[3]\n')
     (workdir / 'part_tuning/history.jsonl').write_text('')
+    problem = f'cannot read {HOSTILE}.jpg'
+    for name in ('results.json', 'part_tuning/evaluation.json'):
+        (workdir / name).write_text(json.dumps(read(workdir / name) | {'unreadable': [problem]}))
+    measured = {'dataset': 'toy_birds', 'stage': 'part_tuning', 'unreadable': [problem]}
+    robustness = measured | {'examples': 30, 'accuracy': {'original': 0.5}, 'drop': {}}
+    (workdir / 'robustness.json').write_text(json.dumps(robustness))
+    keypoints = OLD_KEYPOINTS | measured | {'images': 28, 'without_keypoints': 1}
+    (workdir / 'keypoints.json').write_text(json.dumps(keypoints))
     out = workdir.parent / 'new' / 'folder' / 'page.html'
     done = make(f'--workdir={workdir}', f'--out={out}', changes=changes)
     assert done.returncode == 0, done.stderr
@@ -128,6 +138,8 @@ runs.load_dataset = hostile
     lacking = 'Damaged and left out: 2 lines of scale_mining/history.jsonl, all of part_tuning/history.jsonl.'
     assert lacking in page.text and out.read_text().count('<title>prediction, epoch ') == 2
     assert f'1 of 30 test images, which count as wrong: cannot read {HOSTILE}.jpg' in page.text
+    lines = [f'1 of 30 images cannot be read and {treated}: cannot read {HOSTILE}.jpg' for treated in TREATMENTS]
+    assert [page.text.count(line) for line in lines] == [3, 1], 'header, results and robustness; key points'
 
 
 @pytest.mark.slow
@@ -188,9 +200,9 @@ def test_damaged_files_are_named_before_any_work(workdir, tmp_path):
     damages = {
         'results.json is damaged, it is not JSON: restore it': ('results.json', whole[: len(whole) // 2]),
         'part_tuning/evaluation.json is damaged, it is not JSON': ('part_tuning/evaluation.json', b''),
-        'robustness.json is damaged or of another version: delete it': ('robustness.json', b'{"accuracy": 3}'),
-        'keypoints.json is damaged, it is not JSON: delete it, or measure': ('keypoints.json', b'{"boxes": {'),
-        'sharing.json is damaged or of another version: delete it': ('sharing.json', b'{"ways": [3]}'),
+        'robustness.json is damaged or of another version: move it away': ('robustness.json', b'{"accuracy": 3}'),
+        'keypoints.json is damaged, it is not JSON: move it away, or measure': ('keypoints.json', b'{"boxes": {'),
+        'sharing.json is damaged or of another version: move it away': ('sharing.json', b'{"ways": [3]}'),
     }
     cases = {}
     for number, (message, (file, content)) in enumerate(damages.items()):

@@ -25,9 +25,13 @@ WHOLE = {
     'seed': 0,
     'device': '1 x cpu',
     'split': 'validation',
+    'unreadable': ['cannot read a.jpg'],
     'versions': {'jax': '0.10'},
     'later': None,
 }
+
+
+EARLY = {'split': 'test', 'unreadable': (), 'versions': {}}  # fields that files of early versions lack
 
 
 def read(path, content, kind):
@@ -49,8 +53,8 @@ def test_valid_files(tmp_path, kind):
     assert read_summary(path, kind) is None
     expected = {name: WHOLE[name] for name in fields(kind)}
     assert dataclasses.asdict(read(path, WHOLE, kind)) == expected
-    old = {name: value for name, value in WHOLE.items() if name not in ('split', 'versions')}
-    defaults = {name: value for name, value in {'split': 'test', 'versions': {}}.items() if name in expected}
+    old = {name: value for name, value in WHOLE.items() if name not in EARLY}
+    defaults = {name: value for name, value in EARLY.items() if name in expected}
     assert dataclasses.asdict(read(path, old, kind)) == expected | defaults
 
 
@@ -60,9 +64,11 @@ def test_best_step(tmp_path):
         read(tmp_path / 'best.json', {'step': 0}, BestStep)
 
 
-@pytest.mark.parametrize('name', [name for name in WHOLE if name not in ('split', 'versions', 'later')])
+@pytest.mark.parametrize('name', [name for name in WHOLE if name not in {*EARLY, 'later'}])
 def test_a_field_that_is_missing(tmp_path, name):
-    with pytest.raises(UserError, match=f"results.json is damaged, '{name}' is missing: restore it from a copy, or de"):
+    with pytest.raises(
+        UserError, match=f"results.json is damaged, '{name}' is missing: restore it from a copy, or rename it"
+    ):
         read(
             tmp_path / 'results.json',
             {field: value for field, value in WHOLE.items() if field != name},

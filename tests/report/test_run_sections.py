@@ -1,11 +1,13 @@
 """The header of a report names the network of the run it is about."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.report import run_sections
 from ssanet_jax.report.result_files import RunSummary
 
@@ -41,6 +43,24 @@ def test_the_warning_of_an_unfinished_run_names_the_network(best_step, network):
     header = make_header(best_step=best_step)
     assert f'stage 2 of 3, two, is at step 30 of 50. This report is about {network}.' in header.warning
     assert (header.figures[0].name, header.figures[0].value) == ('accuracy so far', '0.7500')
+
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_the_header_names_unreadable_images_beside_the_accuracy(finished):
+    class Broken:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise UnreadableImage(f'cannot read the image {index}.jpg')
+
+    header = make_header(
+        result=replace(RESULT, unreadable=['cannot read the image 1.jpg']) if finished else None,
+        dataset=SimpleNamespace(name='birds', train=range(80), test=Broken()),
+        predictions=SimpleNamespace(predicted=np.array([0, -1, 1, 0]), labels=np.array([0, 1, 1, 1])),
+    )
+    assert header.unreadable == '1 of 4 images cannot be read and count as wrong: cannot read the image 1.jpg'
+    assert not make_header(result=RESULT if finished else None).unreadable
 
 
 def test_a_finished_run_has_no_warning():
