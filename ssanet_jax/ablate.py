@@ -39,7 +39,7 @@ from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
-from ssanet_jax.runs.workdir import WorkdirLocked, lock_workdir
+from ssanet_jax.runs.workdir import WorkdirLocked, check_workdir, lock_workdir
 
 SIGNIFICANCE = 0.05
 
@@ -55,6 +55,8 @@ def main() -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
     ablation = Ablation(_CONFIG.value, _WORKDIR.value or Path(f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
+    runs = [f'seed{seed}/{row.name}' for seed in seeds for row in table.rows]
+    check_workdir(ablation.root, [stage.get('name', '') for stage in ablation.config.stages], runs)
     notes = PlainConsole(stderr=True, soft_wrap=True)
     for seed in seeds:
         try:

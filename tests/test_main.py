@@ -98,7 +98,14 @@ CASES = {
         ['has no images', 'config.data.dir'],
     ),
     'evaluation of nothing': ([TINY, '--mode=evaluate'], ['holds no run', '--workdir']),
-    'workdir is a file': ([TINY, '--workdir={tmp}/file'], ['cannot write in', 'another --workdir']),
+    'workdir is a file': ([TINY, '--workdir={tmp}/file'], ['/file is not a folder', 'another --workdir']),
+    'workdir below a file': ([TINY, '--workdir={tmp}/file/run'], ['/file is not a folder', 'lies below it']),
+    'evaluation of a file': ([TINY, '--workdir={tmp}/file', '--mode=evaluate'], ['/file is not a folder']),
+    'workdir is a dangling link': ([TINY, '--workdir={tmp}/dangling'], ['/dangling is a link to nowhere', 'another']),
+    'workdir too long with its checkpoints': (
+        [TINY, '--workdir={tmp}' + 20 * ('/' + 198 * 'd')],
+        ['--workdir=', 'is too long for the paths of its files', 'give a shorter one'],
+    ),
     'workdir of another configuration': (
         [TINY, '--workdir={tmp}/other'],
         ['other holds a run with another seed', '--workdir'],
@@ -130,6 +137,7 @@ def make_folders(tmp: Path) -> None:
 
     (tmp / 'empty' / 'one-class').mkdir(parents=True)
     (tmp / 'file').write_text('in the way')
+    (tmp / 'dangling').symlink_to('nowhere')
     (tmp / 'syntax.py').write_text('def get_config(:\n')
     (tmp / 'import.py').write_text('import sys\nimport nowhere\n')
     (tmp / 'raises.py').write_text('def get_config():\n    raise ValueError("no")\n')

@@ -7,6 +7,7 @@ from ssanet_jax.errors import UserError
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX of Linux
 _LONGEST_NAME = 255  # bytes, on every file system in common use
+_MOST_FOLDERS = 500  # below each other; `Path.mkdir` makes each in a call of its own, and Python limits nested calls
 
 
 def user_path(path: str | os.PathLike[str], setting: str) -> Path:
@@ -26,11 +27,62 @@ def user_path(path: str | os.PathLike[str], setting: str) -> Path:
     if '\0' in text:
         raise UserError(f'{setting}={text!r} contains a zero byte: give a path without it')
     expanded = _expand_home(text, setting)
-    names = os.fsencode(expanded.absolute()).split(b'/')
-    if max(map(len, names)) > _LONGEST_NAME or sum(map(len, names)) + len(names) - 1 > LONGEST_PATH:
-        shown = text if len(text) <= 80 else f'{text[:40]}...{text[-37:]}'
-        raise UserError(f'{setting}={shown} is too long for a path: give a shorter one')
+    _check_length(expanded.absolute(), f'{setting}={_shortened(text)} is too long for a path: give a shorter one')
     return expanded
+
+
+def check_folder(folder: Path, setting: str) -> None:
+    """Checks that a path is a folder, or that one may be created there.
+
+    Args:
+      folder: the path.
+      setting: the flag or field that holds it, for the message, such as '--workdir'.
+
+    Raises:
+      UserError: the path, or a folder above it, is a file or a link that leads nowhere.
+    """
+    place = _existing(folder.absolute())
+    if not os.path.isdir(place):
+        kind = f'a link to {os.readlink(place)}, where there is no folder' if place.is_symlink() else 'not a folder'
+        below = '' if place == folder.absolute() else f'{setting}={_shortened(str(folder))} lies below it, '
+        raise UserError(f'{place} is {kind}: {below}give another {setting}')
+
+
+def check_writable_folder(folder: Path, setting: str, longest_file: str) -> None:
+    """Checks that files can be written in a folder, which need not exist yet; it creates nothing.
+
+    Args:
+      folder: the path.
+      setting: the flag or field that holds it, for the message, such as '--workdir'.
+      longest_file: the longest path of a file in the folder.
+
+    Raises:
+      UserError: as `check_folder`; the folder cannot be written; or the path of the longest file is too long.
+    """
+    check_folder(folder, setting)
+    place = _existing(folder.absolute())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f'cannot write in {_shortened(str(place))}: allow it, or give another {setting}')
+    shown = f'{setting}={_shortened(str(folder))}'
+    for path in (folder.absolute(), os.path.realpath(folder)):  # libraries may follow links
+        _check_length(Path(path) / longest_file, f'{shown} is too long for the paths of its files: give a shorter one')
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or the nearest folder above it that exists, also as a link that leads nowhere."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _check_length(path: Path, message: str) -> None:
+    """Raises `UserError` if a path, or a name in it, is longer than the file system allows."""
+    names = os.fsencode(path).split(b'/')
+    too_deep = len(names) > _MOST_FOLDERS
+    if too_deep or max(map(len, names)) > _LONGEST_NAME or sum(map(len, names)) + len(names) - 1 > LONGEST_PATH:
+        raise UserError(message)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f'{text[:40]}...{text[-37:]}'
 
 
 def _expand_home(text: str, setting: str) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.paths import check_folder
 from ssanet_jax.runs.aliases import upgrade_config
 from ssanet_jax.runs.config_fields import find_damage
 
@@ -137,6 +138,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: the directory holds no run, or a damaged one.
     """
+    check_folder(workdir, '--workdir')
     path = workdir / CONFIG_FILE
     cure = 'restore it from a copy, or train in another --workdir'
     content = read_json(path, cure)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from ml_collections import ConfigDict
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.locks import lock_file
+from ssanet_jax.filesystem.paths import check_writable_folder
 from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
 
 LOCK_FILE = '.lock'
+# The longest path of a file of a stage: an array of a checkpoint that Orbax is writing, with room for other versions.
+_LONGEST_FILE = f'checkpoints/{10**9}.orbax-checkpoint-tmp-{10**20}/position/ocdbt.process_0/d/{"0" * 32}.__lock'
 
 
 class WorkdirLocked(UserError):
@@ -52,6 +56,22 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
         if no_lock:
             logging.warning('%s cannot be locked (%s): make sure that no other run trains there', workdir, no_lock)
         yield
+
+
+def check_workdir(workdir: Path, stages: Sequence[str], rows: Sequence[str] = ()) -> None:
+    """Checks the place of a work directory before anything is read or computed; it creates nothing.
+
+    Args:
+      workdir: the work directory, which need not exist.
+      stages: names of the stages.
+      rows: paths of the work directories of several runs below it.
+
+    Raises:
+      UserError: no folder can be there, it cannot be written, or its path is too long with the names of its files.
+    """
+    if processes.is_primary_process():
+        longest = lambda names: max(names, key=lambda name: len(os.fsencode(name)), default='')
+        check_writable_folder(workdir, '--workdir', os.path.join(longest(rows), longest(stages), _LONGEST_FILE))
 
 
 def is_claimed(workdir: Path) -> bool:

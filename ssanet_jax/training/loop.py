@@ -42,7 +42,7 @@ from ssanet_jax.runs.preprocessing import (
 )
 from ssanet_jax.runs.results import RunResults, StageResult, read_result
 from ssanet_jax.runs.run import build_model, load_run
-from ssanet_jax.runs.workdir import claim_workdir, is_claimed, lock_workdir
+from ssanet_jax.runs.workdir import check_workdir, claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
@@ -80,6 +80,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     # Settings that cannot work are refused before the work directory is claimed.
     mesh = _training_mesh(config)
     check_settings(config)
+    check_workdir(workdir, [stage.name for stage in config.stages])
     run = read_run(workdir)['config'] if is_claimed(workdir) else None
     config = absolute_locations(resolve_pretrained(config, run))
     config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)

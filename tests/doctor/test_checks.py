@@ -13,7 +13,7 @@ from data_samples import make_config, write_image
 from PIL import Image
 
 from ssanet_jax.data.listing import Listing, Record
-from ssanet_jax.data.registry import read_listing
+from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.doctor.checks import files_to_fix, run_checks
 from ssanet_jax.doctor.near_duplicates import near_duplicates
 from ssanet_jax.doctor.scan import scan_image, scan_images
@@ -344,3 +344,30 @@ def test_sizes(tmp_path):
     assert found['tiny images'].examples == ('train_0.png: 200 x 31',)
     assert found['huge images'].examples == ('test_0.png: 7200 x 7000',)
     assert of_level(found, 'error') == set()
+
+
+def test_images_of_16_bits(tmp_path):
+    """The note names the depth that training uses, and the warning those that it makes dark."""
+    for number, largest in enumerate((4000, 3000, 900, 200)):
+        values = np.random.default_rng(number).integers(0, largest, (80, 80)).astype(np.uint16)
+        values[0, 0] = largest
+        path = tmp_path / ('test' if number == 1 else 'train') / 'ab'[number % 2] / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), values)
+    for split, name in (('train', 'b'), ('test', 'a'), ('train', 'a')):
+        write_photograph(tmp_path / split / name / 'plain.png', seed=len(split) * 7 + ord(name))
+    config = make_config(name='folder', dir=str(tmp_path), prepared_dir=str(tmp_path / 'copies'))
+    found = findings(read_listing(config))
+    note = found['images of 16 bits per channel']
+    uses = {'train/a/0.png': 12, 'test/b/1.png': 12, 'train/a/2.png': 10, 'train/b/3.png': 8}
+    assert sorted(note.examples) == sorted(f'{file}: uses {bits} bits' for file, bits in uses.items())
+    assert note.level == 'note'
+    assert note.cure == 'no action needed: the highest 8 of 12 bits are kept (config.data.bit_depth)'
+    assert load_dataset(config).bit_depth == 12, 'as in training'
+    dark = found['images of 16 bits that are much darker than others']
+    assert dark.level == 'warning' and dark.examples == ('train/b/3.png: uses 8 bits',)
+    assert dark.cure == ('all are read as 12 bits: if these come from another camera, scale their values to 12 bits')
+
+
+def test_images_of_8_bits_have_no_depth(birds):
+    assert not any('16 bits' in title for title in birds())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.filesystem.paths import check_folder, check_writable_folder, user_path
 
 
 @pytest.fixture
@@ -76,3 +76,69 @@ def test_what_no_file_system_takes_is_one_short_line(text, problem):
         user_path(text, '--out')
     assert len(str(error.value)) < 250
     assert user_path('鸟' * 85, '--out') == Path('鸟' * 85)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A file, a dangling link, a loop of links, a link to a file, and folders."""
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'folder').mkdir()
+    for name, target in {'dangling': 'nowhere', 'loop': 'loop', 'to_file': 'file', 'to_folder': 'folder'}.items():
+        (tmp_path / name).symlink_to(target)
+    return tmp_path
+
+
+@pytest.mark.parametrize('check', [check_folder, lambda *given: check_writable_folder(*given, 'config.json')])
+@pytest.mark.parametrize(
+    'name, message',
+    {
+        'file': 'file is not a folder: give another --workdir',
+        'file/run': 'file is not a folder: --workdir={}/file/run lies below it, give another --workdir',
+        'dangling': 'dangling is a link to nowhere, where there is no folder: give another --workdir',
+        'dangling/run': 'dangling is a link to nowhere, where there is no folder: --workdir={}/dangling/run lies below',
+        'loop': 'loop is a link to loop, where there is no folder: give another --workdir',
+        'to_file': 'to_file is a link to file, where there is no folder: give another --workdir',
+    }.items(),
+)
+def test_places_where_no_folder_can_be(places, check, name, message):
+    with pytest.raises(UserError) as error:
+        check(places / name, '--workdir')
+    shortened = str(error.value).replace('...', '')
+    assert shortened.startswith(f'{places}/{message.partition("{}")[0]}'), error.value
+    assert '\n' not in shortened
+
+
+@pytest.mark.parametrize('name', ['folder', 'to_folder', 'folder/new/run', 'to_folder/run', 'new'])
+def test_places_where_a_folder_can_be(places, name):
+    before = set(places.rglob('*'))
+    check_writable_folder(places / name, '--workdir', 'config.json')
+    assert set(places.rglob('*')) == before
+
+
+def test_a_place_that_cannot_be_written(places, monkeypatch):
+    monkeypatch.setattr('os.access', lambda path, mode: False)  # also for root
+    with pytest.raises(UserError, match=r'^cannot write in .*: allow it, or give another --workdir$'):
+        check_writable_folder(places / 'folder/new', '--workdir', 'config.json')
+
+
+def test_paths_that_are_too_long_only_with_their_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    room = 4095 - len(os.fsencode(tmp_path)) - 1
+    longest = 'a' * 200
+    fits = Path(*['d' * 199] * ((room - 201) // 200)) / ('e' * ((room - 201) % 200 or 1))
+    check_writable_folder(tmp_path / fits, '--workdir', longest)
+    message = r'^--workdir=.* is too long for the paths of its files: give a shorter one$'
+    with pytest.raises(UserError, match=message):
+        check_writable_folder(tmp_path / fits, '--workdir', f'bb/{longest}')
+    with pytest.raises(UserError, match='is too long for a path'):
+        user_path('d/' * 600, '--workdir')  # too many for `Path.mkdir`
+    with pytest.raises(UserError, match=message):
+        check_writable_folder(tmp_path, '--workdir', 'b' * 256)  # such as the name of a stage
+    # What a relative path and a link hide.
+    with pytest.raises(UserError, match=message):
+        check_writable_folder(fits, '--workdir', f'bb/{longest}')
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'deep')
+    monkeypatch.setattr('os.path.realpath', lambda path: str(tmp_path / fits))
+    with pytest.raises(UserError, match=message):
+        check_writable_folder(tmp_path / 'link', '--workdir', f'bb/{longest}')
