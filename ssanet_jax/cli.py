@@ -24,6 +24,18 @@ from ssanet_jax.plain_text import one_line
 from ssanet_jax.runs.aliases import upgrade_arguments
 from ssanet_jax.runs.files import write_atomically
 
+# Errors of file operations that have nothing to do with this program, and what to do about them.
+_FILE_ERRORS = {
+    errno.ENOSPC: ('the disk is full', 'free some space'),
+    errno.EDQUOT: ('the disk quota is used up', 'free some space'),
+    errno.EFBIG: ('a file is larger than the system permits', 'raise the limit (ulimit -f)'),
+    errno.EROFS: ('the file system is read-only', 'mount it for writing, or give another folder,'),
+    errno.EACCES: ('no permission', 'allow it'),
+    errno.EPERM: ('no permission', 'allow it'),
+    errno.EIO: ('the disk failed (input/output error)', 'check the disk'),
+    errno.ESTALE: ('the network file system lost a file', 'check the mount'),
+    errno.EMFILE: ('too many files are open', 'raise the limit (ulimit -n)'),
+}
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}  # as XLA abbreviates bytes
 
 
@@ -67,10 +79,9 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
                     'of them again; training resumes from the last checkpoint',
                     1,
                 )
-            if not _disk_is_full(error):
-                raise
-            print(f'error: the disk is full: free some space and run the same command again{resumes}', file=sys.stderr)
-            sys.exit(2)
+            if message := _failed_file(error):
+                _exit(f'error: {message} and run the same command again{resumes}', 2)
+            raise
         except KeyboardInterrupt as error:
             terminated = isinstance(error, terminal.Terminated)
             signal = 'terminated' if terminated else 'interrupted'
@@ -116,15 +127,20 @@ def _out_of_memory(error: BaseException | None) -> str | None:
     return None
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk caused the error. Checkpoints are written by C++ code, which gives only the message."""
+def _failed_file(error: BaseException | None) -> str | None:
+    """What is wrong and what to do, if an operation on a file failed for a reason that the user can remove.
+
+    Checkpoints are written by C++ code, which gives only a message.
+    """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
-            return True
+        number = error.errno if isinstance(error, OSError) else None
+        named = re.search(r'["\'](/[^"\']+)["\']', str(error))
+        place = error.filename if isinstance(error, OSError) and error.filename else named and named[1]
+        for failure, (problem, cure) in _FILE_ERRORS.items():
+            if number == failure or os.strerror(failure) in str(error):
+                return f'{problem}{f" ({place})" if place else ""}: {cure}'
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -42,9 +42,12 @@ class SourceFiles:
     def write(self, path: Path) -> None:
         """Writes the state to a file, atomically."""
         partial = path.with_name(f'{path.name}.{os.getpid()}')
-        with open(partial, 'wb') as file:
-            np.savez(file, status=self.status, digests=self.digests, bit_depths=self.bit_depths)
-        os.replace(partial, path)
+        try:
+            with open(partial, 'wb') as file:
+                np.savez(file, status=self.status, digests=self.digests, bit_depths=self.bit_depths)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path, count: int) -> SourceFiles | None:

@@ -10,12 +10,12 @@ from typing import Self
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
-from tensorboardX import SummaryWriter
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.plain_text import text_column
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
 from ssanet_jax.runs.results import EvaluationResult, unreadable_line
+from ssanet_jax.training.event_file import EventFile
 from ssanet_jax.training.triggers import Triggers
 
 
@@ -33,7 +33,7 @@ class StageLogger:
     def __init__(self, console: Console, directory: Path, stage: str, triggers: Triggers, split: str):
         self._console, self._stage, self._triggers, self._split = console, stage, triggers, split
         first = triggers.first_step
-        self._events = SummaryWriter(str(directory), purge_step=first, write_to_disk=processes.is_primary_process())
+        self._events = EventFile(directory, first) if processes.is_primary_process() else None
         self._history = History(directory / HISTORY_FILE, first)
         self._progress = Progress(
             text_column('{task.description}', 'bold'),
@@ -57,13 +57,13 @@ class StageLogger:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._events.close()
         self._history.close()
+        if self._events is not None:
+            self._events.close()
 
     def log_metrics(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Logs the metrics of a step. At the end of an epoch, prints their means and the time left."""
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        self._add_scalars(metrics, step)
         self._epoch_metrics.append(metrics)
         seconds_per_step = (time.monotonic() - self._clock_started) / (step - self._clock_step)
         left = timedelta(seconds=round(seconds_per_step * (self._triggers.num_steps - step)))
@@ -77,7 +77,7 @@ class StageLogger:
                 f'epoch {epoch}/{self._triggers.epochs}  loss {means["loss/total"]:.3f}  '
                 f'batch accuracy {means["accuracy"]:.3f}  {pace}'
             )
-            self._events.add_scalar('images_per_second', images_per_second, step)
+            self._add_scalars({'images_per_second': images_per_second}, step)
             means['images_per_second'] = images_per_second
             # After a resume within the epoch, the means are over fewer steps than an epoch has.
             self._history.add(EPOCH, step, epoch, means, steps=len(self._epoch_metrics))
@@ -86,8 +86,7 @@ class StageLogger:
     def log_evaluation(self, step: int, result: EvaluationResult) -> None:
         """Logs the accuracy of every head."""
         heads = {**result.heads, PREDICTION: result.accuracy}
-        for name, value in heads.items():
-            self._events.add_scalar(f'{self._split}_accuracy/{name}', value, step)
+        self._add_scalars({f'{self._split}_accuracy/{name}': value for name, value in heads.items()}, step)
         epoch = self._triggers.epochs_done(step)
         self._history.add(EVALUATION, step, epoch, heads, split=self._split, examples=result.examples)
         listed = '  '.join(f'{name} {value:.4f}' for name, value in heads.items())
@@ -103,6 +102,11 @@ class StageLogger:
     def restart_clock(self, step: int) -> None:
         """Measures images per second from `step` on: compilation, evaluations and saves before it do not count."""
         self._clock_started, self._clock_step = time.monotonic(), step
+
+    def _add_scalars(self, values: Mapping[str, float | np.ndarray], step: int) -> None:
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, float(value), step)
 
     def _print(self, message: str, style: str | None = None) -> None:
         self._console.print(f'{self._stage}  {message}', style=style, highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ IMAGES, BATCH, EPOCHS = 10, 4, 4  # 10 steps; epochs end after steps 3, 5, 8 and
 
 
 class NoEvents:
-    """A `SummaryWriter` that writes nothing."""
+    """An `EventFile` that writes nothing."""
 
     def __init__(self, *arguments, **options):
         pass
@@ -100,7 +100,7 @@ def test_a_stage_that_ends_within_an_epoch(tmp_path):
 
 @pytest.mark.parametrize('checkpoint', [0, 3, 5, 8, 10])  # ends of epochs
 def test_killed_at_any_byte_it_goes_on_to_the_same_lines(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage_logger, 'SummaryWriter', NoEvents)  # it would take most of the time
+    monkeypatch.setattr(stage_logger, 'EventFile', NoEvents)  # it would take most of the time
     run(tmp_path / 'whole')
     expected = lines(tmp_path / 'whole')
     path = tmp_path / 'killed' / 'history.jsonl'
