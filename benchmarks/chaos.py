@@ -351,7 +351,7 @@ def show(settings: Settings, found: Findings) -> None:
     outcome = f'{len(found.problems)} problems' if found.problems else 'no problem, all bit-identical'
     console.print(
         f'seed {settings.seed}: {found.kills.total()} kills and {found.errors.total()} errors '
-        f'({found.tolerated} of them harmless) in {found.runs} runs and {found.starts} starts, {found.seconds / 60:.0f} '
+        f'({found.tolerated} harmless) in {found.runs} runs and {found.starts} starts, {found.seconds / 60:.0f} '
         f'minutes; at most {found.slowest_end:.1f} s from SIGTERM or SIGINT to the end: {outcome}',
         highlight=False,
         soft_wrap=True,
