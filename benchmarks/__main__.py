@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks import backbones, memory, pipeline, roofline, runner, solvers, startup, torch_nts, training
+from benchmarks import backbones, memory, pipeline, recipes, roofline, runner, solvers, startup, torch_nts, training
 from benchmarks.comparisons import Comparison, Findings
 from benchmarks.runner import setting
 from ssanet_jax import cli
@@ -70,6 +70,7 @@ def benchmarks(quick: bool, data_dir: str) -> list[Benchmark]:
     if_quick = lambda **settings: settings if quick else {}
     return [
         Benchmark('roofline', roofline.measure, roofline.Settings(**small, **if_quick(batch=(1, 2), rounds=5))),
+        Benchmark('recipes', recipes.measure, recipes.Settings(**small, **if_quick(batch=(1,), rounds=3))),
         Benchmark('solvers', solvers.measure, solvers.Settings(**if_quick(num_classes=(200,), rounds=5))),
         Benchmark('training', training.measure, training.Settings(**small)),
         Benchmark('memory', memory.measure, memory.Settings(**small, **if_quick(batch=(1,), train_batch=(4,)))),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import backbones, memory, pipeline, roofline, runner, solvers, torch_nts, training
+from benchmarks import backbones, memory, pipeline, recipes, roofline, runner, solvers, torch_nts, training
 from benchmarks.comparisons import Comparison, Findings
 from benchmarks.networks import NETWORKS
 from ssanet_jax.errors import UserError
@@ -70,6 +70,7 @@ def test_data_dir_is_passed_to_the_pipeline():
 def test_all_benchmarks_at_their_smallest(tmp_path):
     selected = [
         Benchmark('roofline', roofline.measure, roofline.Settings(**NETWORK, batch=(2,), rounds=1, side=64, copied=1)),
+        Benchmark('recipes', recipes.measure, recipes.Settings(**NETWORK, batch=(2,), rounds=1)),
         Benchmark('solvers', solvers.measure, solvers.Settings((3,), (4,), (2,), 8, 1)),
         Benchmark('training', training.measure, training.Settings(**NETWORK, batch=2, rounds=1)),
         Benchmark('memory', memory.measure, memory.Settings((2,), (2,), ('image',), **NETWORK)),
@@ -91,6 +92,9 @@ def test_all_benchmarks_at_their_smallest(tmp_path):
     assert unmeasured == ({'pipeline / '} if TORCH else {'pipeline / ', 'this / PyTorch', 'torch_nts / '})
     assert all(row['ratio'] > 0 for name, row in rows.items() if name not in unmeasured)
     assert not any(row['target'] for row in rows.values())  # targets are for other sizes
+
+    fast, prototypes = (rows[f'{name} / backbone'] for name in ('fast', 'prototypes'))
+    assert 'times the FLOPs' in fast['remark'] and fast['remark'] != prototypes['remark']
 
     (figures,) = content['roofline']
     flops = [figures[name]['flops'] for name in NETWORKS]

@@ -235,7 +235,29 @@ def test_crop_equals_jax_antialiased_scaling(y, x, side):
     expected = jax.image.scale_and_translate(
         image, (size, size, 2), (0, 1), scale, -box[:2] * scale, method='linear', antialias=True
     )
-    chex.assert_trees_all_close(regions.crop(image, box[None], size)[0], expected, atol=2e-3)
+    for cut in (regions.crop, regions.crop_by_products, regions.crop_by_gathers):
+        chex.assert_trees_all_close(cut(image, box[None], size=size)[0], expected, atol=2e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(-30, 60, width=32), st.floats(-30, 60, width=32), st.floats(2, 150, width=32))
+def test_both_ways_to_crop_agree(y, x, side):
+    """For boxes anywhere, also larger than the image, of an image that is no square."""
+    image, boxes = normal(0, 40, 70, 2), np.float32([[y, x, y + side, x + 0.7 * side], [0, 0, 40, 70]])
+    products, gathers = (cut(image, boxes, size=16) for cut in (regions.crop_by_products, regions.crop_by_gathers))
+    chex.assert_trees_all_close(products, gathers, atol=1e-5)
+
+
+def test_all_pixels_that_a_crop_averages_are_gathered():
+    """A loop over the triangle filter of the whole image, shrunk by a factor that is no integer."""
+    image = normal(0, 50, 50, 1)
+    found = regions.crop(image, np.float32([[0, 0, 50, 50]]), 16)[0, ..., 0]
+    weights = np.zeros((16, 50))
+    for i in range(16):
+        for pixel in range(50):
+            weights[i, pixel] = max(0, 1 - abs((i + 0.5) * 50 / 16 - 0.5 - pixel) / (50 / 16))
+    weights /= weights.sum(1, keepdims=True)
+    np.testing.assert_allclose(found, weights @ image[..., 0] @ weights.T, atol=1e-5)
 
 
 def test_crop_of_the_whole_image_at_its_size_is_the_image():
