@@ -35,7 +35,7 @@ from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
 from ssanet_jax.experiments.unreadable_images import result_lines
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole, print_table, printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
@@ -94,7 +94,7 @@ def print_tables(title: str, found: dict[str, list[RowResult]]) -> None:
     console = PlainConsole(width=None if sys.stdout.isatty() else 120)
     metrics = {metric.name: metric for metric in METRICS}
     for name, results in found.items():
-        console.print(_table(title, metrics[name], results))
+        print_table(_table(title, metrics[name], results), console)
     comparisons = [result.comparison for results in found.values() for result in results if result.comparison]
     explanations = ['±: standard deviation over runs.']
     if comparisons:

@@ -51,7 +51,9 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
         argument is an error.
       trains: the command trains, and resumes when it is run again.
     """
-    logging.basicConfig(format='warning: %(message)s', level=logging.WARNING)
+    # Some libraries set a format of their own when they are imported.
+    logging.basicConfig(format='warning: %(message)s', level=logging.WARNING, force=True)
+    logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where its cache cannot be kept
     # Orbax leaves the reads of a damaged checkpoint unfinished; an error says that it is damaged.
     warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
     warnings.filterwarnings('ignore', category=UserWarning, module='PIL')  # damaged images are reported by name

@@ -29,7 +29,7 @@ from ssanet_jax.experiments.measurements import MEASUREMENTS, Options, write_mea
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
 from ssanet_jax.experiments.unreadable_images import measurement_line
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole, print_table, printable
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 
@@ -58,7 +58,7 @@ def main() -> None:
     for name in _measurable(names, run, dataset, notes):
         result = write_measurement(workdir, name, run, dataset, MEASUREMENTS[name].measure(run, dataset, options))
         table, line = _FORMATS[name]
-        PlainConsole(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table(result))
+        print_table(table(result), PlainConsole(width=None if sys.stdout.isatty() else TABLE_WIDTH))
         if unreadable := measurement_line(name, result):
             print(printable(unreadable))
         lines.append(line(result))

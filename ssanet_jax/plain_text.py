@@ -4,11 +4,15 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 _Item = TypeVar('_Item')
+
+_NARROW = 72  # characters; tables that need more appear as lists on narrower terminals
+_NARROWEST = 20  # rich prints nothing on terminals that claim to have none
 
 # Terminals obey control characters, bidirectional marks reorder a line, and lone surrogates (bytes of a file name that
 # are not UTF-8) cannot be written.
@@ -41,11 +45,42 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+        if self.width < _NARROWEST:
+            self.width = _NARROWEST
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Converts every string that is printed, in tables too."""
         options.update(markup=False, emoji=False)
         return super().render_str(printable(text, keep='\n\t'), **options)
+
+
+def print_table(table: Table | Group, console: Console) -> None:
+    """Prints a table; a list with a line per cell where the terminal is so narrow that cells would be cut or broken.
+
+    Args:
+      table: a table or several, whose cells are strings or `Text`.
+      console: where to.
+    """
+    if isinstance(table, Group):
+        for part in table.renderables:
+            assert isinstance(part, Table)
+            print_table(part, console)
+        return
+    unlimited = console.options.update(width=1000)
+    if console.width >= min(_NARROW, table.__rich_measure__(console, unlimited).maximum):
+        console.print(table)
+        return
+    lines = [str(table.title or '')]
+    names = [' '.join(str(column.header).split()) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns)):
+        first, *others = (str(cell) for cell in cells)
+        lines.append(first)
+        for name, text in zip(names[1:], others):
+            if text.strip():
+                separator = '\n    ' if '\n' in text else ' '
+                lines.append(f'  {name}:{separator}' + text.strip().replace('\n', '\n    '))
+    lines.append(str(table.caption or ''))
+    console.print('\n'.join(filter(None, lines)), soft_wrap=True)
 
 
 def text_column(template: str, style: str = 'none') -> TextColumn:

@@ -9,10 +9,11 @@ import pytest
 from commands import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ssanet_jax.plain_text import PlainConsole, one_line, printable, text_column, track
+from ssanet_jax.plain_text import PlainConsole, one_line, print_table, printable, text_column, track
 
 NAMES = [
     'birds [v2]',
@@ -115,3 +116,43 @@ def test_an_error_with_any_name_is_one_line_of_a_command():
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == f'error: {printable(name)} does not exist: give images or folders of images\n'
+
+
+def _table():
+    table = Table(title='birds: 3 images', caption='in percent')
+    for heading in ('', 'accuracy', 'image\nclassifier', 'names of the files that were skipped'):
+        table.add_column(heading)
+    table.add_row('counts', '81.25', Text('ok', 'green'), '')
+    table.add_row('[files]', '', '3', Text('skipped\n  a long name [1] of a file.HEIC'))
+    return table
+
+
+@pytest.mark.parametrize('columns', ['40', '71', '12', '1', '0'])
+def test_a_table_is_a_list_on_a_narrow_terminal(columns, monkeypatch):
+    monkeypatch.setenv('COLUMNS', columns)
+    file = io.StringIO()
+    print_table(Group(_table(), _table()), PlainConsole(file=file))
+    assert file.getvalue().splitlines() == 2 * [
+        'birds: 3 images',
+        'counts',
+        '  accuracy: 81.25',
+        '  image classifier: ok',
+        '[files]',
+        '  image classifier: 3',
+        '  names of the files that were skipped:',
+        '    skipped',
+        '      a long name [1] of a file.HEIC',
+        'in percent',
+    ]
+
+
+def test_a_table_that_fits_stays_a_table(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '40')
+    table, file = Table(), io.StringIO()
+    table.add_column('bird')
+    table.add_row('wren')
+    print_table(table, PlainConsole(file=file))
+    assert '│ wren │' in file.getvalue() and '\x1b' not in file.getvalue()
+    monkeypatch.setenv('COLUMNS', '80')
+    print_table(_table(), PlainConsole(file=file))
+    assert '│ counts' in file.getvalue()

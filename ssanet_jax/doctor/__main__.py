@@ -35,7 +35,7 @@ from ssanet_jax.doctor import checks, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable, track
+from ssanet_jax.plain_text import PlainConsole, print_table, printable, track
 from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
@@ -79,7 +79,7 @@ def main() -> None:
         prefix = Path(os.path.relpath(listing.root, folder))
         files = [(prefix / file).as_posix() for file in checks.files_to_fix(findings)]
         write_fix_list(_FIX_LIST.value, files)
-    PlainConsole().print(table(listing, report))
+    print_table(table(listing, report), PlainConsole())
     print(printable(f'understood as {listing.summary}'))
     print(verdict(listing, findings))
     if any(finding.level == 'error' for finding in findings):

@@ -26,7 +26,7 @@ from ssanet_jax.data.registry import published_num_classes
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, text_column
+from ssanet_jax.plain_text import PlainConsole, print_table, text_column
 from ssanet_jax.preflight import compilation, formatting
 from ssanet_jax.preflight.analysis import Report, analyze
 from ssanet_jax.preflight.chips import Topology, parse_topology
@@ -67,7 +67,9 @@ def main() -> None:
         write_json(file, {'config': path, 'classes': num_classes} | formatting.to_json(report))
     console = PlainConsole()
     title = f'{path} with {num_classes} classes on {formatting.device_title(topology)}'
-    console.print(title, '', formatting.table(report), '', sep='\n', highlight=False, soft_wrap=True)
+    console.print(title, '', sep='\n', highlight=False, soft_wrap=True)
+    print_table(formatting.table(report), console)
+    console.print()
     for line in formatting.notes(report):
         console.print(line, highlight=False, soft_wrap=True, style='dim')
     print(formatting.verdict(report))
