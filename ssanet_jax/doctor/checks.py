@@ -246,11 +246,14 @@ def check_sizes(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterato
 
 
 def check_color(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:
-    """Finds grayscale images."""
+    """Finds grayscale images, and images whose color tags are ignored."""
     del listing
     gray = tuple(image.path for image in images.values() if image.gray)
     if gray:
         yield Finding('note', 'grayscale images', gray, 'no action needed: they are converted to RGB')
+    if tagged := tuple(f'{image.path}: {image.color_tags}' for image in images.values() if image.color_tags):
+        cure = 'only ICC profiles are applied: if these look too dark, pale or dull in pictures, convert them to sRGB'
+        yield Finding('warning', 'images with color tags that are ignored', tagged, cure)
 
 
 def check_depth(listing: Listing, images: Mapping[str, ImageSummary]) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ssanet_jax.cpu_limit import available_cpus
+from ssanet_jax.data.color_tags import ignored_color_tags
 from ssanet_jax.data.file_kinds import may_be_deep
 from ssanet_jax.data.image_files import read_file
 from ssanet_jax.data.image_formats import explain_content
@@ -41,6 +42,8 @@ class ImageSummary:
     gray: bool = False
     bits: int = 0
     """The bits that the values of an image of 16 bits per channel use; 0 for other images."""
+    color_tags: str = ''
+    """What its color tags say that reading it ignores; '' if nothing."""
     digest: bytes = b''
     """SHA-256 of the decoded pixels, so that the file format does not matter."""
     hash: int = 0
@@ -88,7 +91,7 @@ def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0, bit_depth: i
         data = read_file(root / path)
         with _decoding_slot(data):
             summary = _summarize(path, decode_image(data, path, bit_depth), crop_bottom)
-            return dataclasses.replace(summary, bits=measure_bit_depth(data))
+            return dataclasses.replace(summary, bits=measure_bit_depth(data), color_tags=ignored_color_tags(data))
     except (FileNotFoundError, NotADirectoryError):
         return ImageSummary(path, problem='missing', missing=True)
     except UserError as error:  # its cause is the reason, without the name of the file

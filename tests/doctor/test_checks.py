@@ -371,3 +371,16 @@ def test_images_of_16_bits(tmp_path):
 
 def test_images_of_8_bits_have_no_depth(birds):
     assert not any('16 bits' in title for title in birds())
+
+
+def test_color_tags_that_are_ignored(tmp_path):
+    for number, (split, name) in enumerate((split, name) for split in ('train', 'test') for name in ('a', 'b')):
+        write_photograph(tmp_path / split / name / f'{number}.png', seed=number)
+    path = tmp_path / 'train/b/1.png'
+    gamma = b'gAMA' + (100_000).to_bytes(4)
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + (4).to_bytes(4) + gamma + zlib.crc32(gamma).to_bytes(4) + data[33:])
+    finding = findings(read_listing(make_config(name='folder', dir=str(tmp_path))))[
+        'images with color tags that are ignored'
+    ]
+    assert finding.level == 'warning' and finding.examples == ('train/b/1.png: gamma 1',)
