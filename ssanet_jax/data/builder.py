@@ -192,7 +192,11 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
     for path in paths:
         if not path.is_file():
             cure = 'extract the archive again' if listing.origin else 'restore the file or take it off the list'
-            raise UserError(f'{path} is listed but missing: {cure}')
+            problem = 'listed but missing'
+            if path.is_symlink():
+                problem = f'a link to {path.readlink()}, which is missing'
+                cure = 'mount or restore what it points to, or move the link out of the data set'
+            raise UserError(f'{path} is {problem}: {cure}')
     folder.mkdir(parents=True, exist_ok=True)
     with lock_file(folder / 'lock', wait=True) as no_lock:
         builder = make()

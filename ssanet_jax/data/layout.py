@@ -31,8 +31,10 @@ SPLIT_WORDS = {
     'training': 'train',
     'trainval': 'train',
     'testing': 'test',
+    'dev': 'val',
     'eval': 'test',
     'evaluation': 'test',
+    'holdout': 'test',
 }
 """Names of splits, in folders and in CSV files, in lower case -> 'train', 'val' or 'test'."""
 # Words beside that of the split which say nothing: train_images, TestSet.

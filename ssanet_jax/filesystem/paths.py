@@ -1,11 +1,13 @@
 """Paths as users write them, in flags, configuration fields and function arguments."""
 
 import os
+import re
 from pathlib import Path
 
 from ssanet_jax.errors import UserError
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX of Linux
+_URL = re.compile('[A-Za-z][A-Za-z0-9+.-]+://')
 _LONGEST_NAME = 255  # bytes, on every file system in common use
 _MOST_FOLDERS = 500  # below each other; `Path.mkdir` makes each in a call of its own, and Python limits nested calls
 
@@ -18,7 +20,7 @@ def user_path(path: str | os.PathLike[str], setting: str) -> Path:
       setting: the flag or field that holds it, for the message, such as '--workdir' or 'config.data.dir'.
 
     Raises:
-      UserError: the path is empty or too long, or there is no such home folder; or it has a `~` that an earlier
+      UserError: the path is empty, a URL, or too long, or there is no such home folder; or it has a `~` that an earlier
         version took for the name of a folder, which is still there.
     """
     text = os.fspath(path)
@@ -26,6 +28,8 @@ def user_path(path: str | os.PathLike[str], setting: str) -> Path:
         raise UserError(f'{setting} is empty: give a path, and check the variable that it comes from, if any')
     if '\0' in text:
         raise UserError(f'{setting}={text!r} contains a zero byte: give a path without it')
+    if _URL.match(text) and not os.path.lexists(text):
+        raise UserError(f'{setting}={_shortened(text)} is a URL, not a path: mount it, or copy it to this machine')
     expanded = _expand_home(text, setting)
     _check_length(expanded.absolute(), f'{setting}={_shortened(text)} is too long for a path: give a shorter one')
     return expanded

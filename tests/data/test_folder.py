@@ -197,7 +197,7 @@ def test_a_broken_link_is_listed_and_then_reported(root, config):
         write_image(root / f'emu/{number}.jpg')
     (root / 'owl/9.jpg').symlink_to('/nowhere/9.jpg')
     assert len(folder.read_folder(root).records) == 9  # for the doctor
-    with pytest.raises(UserError, match='9.jpg is listed but missing: restore the file'):
+    with pytest.raises(UserError, match='9.jpg is a link to /nowhere/9.jpg, which is missing: mount or restore'):
         load_dataset(config)
 
 

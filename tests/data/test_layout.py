@@ -36,6 +36,7 @@ THREE = {**BOTH, 'val': ['emu', 'owl']}
         (['train,test/owl,emu'], BOTH),
         (['TRAIN,Testing/owl,emu'], BOTH),
         (['training,evaluation,validation/owl,emu'], THREE),
+        (['train,dev,holdout/owl,emu'], THREE),
         (['birds-train,birds-test/owl,emu'], BOTH),
         (['TrainingSet,TestSet/owl,emu'], BOTH),
         (['train_images,eval images/owl,emu'], BOTH),

@@ -142,3 +142,18 @@ def test_paths_that_are_too_long_only_with_their_files(tmp_path, monkeypatch):
     monkeypatch.setattr('os.path.realpath', lambda path: str(tmp_path / fits))
     with pytest.raises(UserError, match=message):
         check_writable_folder(tmp_path / 'link', '--workdir', f'bb/{longest}')
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/run', 's3://b', 'file:///tmp/x', 'https://x.org/a.pth', 'hf+x://y'])
+def test_a_url_is_no_path(url, tmp_path, monkeypatch):
+    """It would be a folder 'gs:' in the working directory, which is lost with the machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r'^--workdir=.* is a URL, not a path: mount it, or copy it to this machine$'):
+        user_path(url, '--workdir')
+    (tmp_path / url).mkdir(parents=True)  # as an earlier version made it
+    assert user_path(url, '--workdir') == Path(url)
+
+
+@pytest.mark.parametrize('name', ['a:b', 'gs:', 'c:/x', '//x//y', './gs://x'])
+def test_colons_and_slashes_are_no_url(name):
+    assert user_path(name, '--workdir') == Path(name)
