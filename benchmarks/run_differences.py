@@ -12,7 +12,15 @@ from ssanet_jax.runs.checkpoints import KEEP, Checkpoints
 from ssanet_jax.runs.history import EVALUATION, HISTORY_FILE, read_history
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
 
-_REMAINS = ('.partial', 'tmp', 'incomplete.', '__lock', '/features', '/downloads')  # in names of unfinished files
+_REMAINS = (
+    '.partial',
+    '.deleted',
+    'tmp',
+    'incomplete.',
+    '__lock',
+    '/features',
+    '/downloads',
+)  # in names of unfinished files
 _ITEMS = ('params', 'stats', 'opt')
 
 
@@ -23,7 +31,11 @@ def differences(expected: Path, found: Path) -> Iterator[str]:
     """
     for path in sorted(expected.rglob('*.json')):
         name = path.relative_to(expected)
-        if not _is_in_checkpoint(name) and name.name != 'config.json' and _timeless(path) != _timeless(found / name):
+        if (
+            not _is_in_checkpoint(name)
+            and name.name not in ('config.json', 'config_backup.json')
+            and _timeless(path) != _timeless(found / name)
+        ):
             yield f'{name} differs'
     for path in sorted(expected.rglob(PREDICTIONS_FILE)):
         name = path.relative_to(expected)
@@ -46,7 +58,12 @@ def copy_differences(expected: Path, found: Path) -> Iterator[str]:
     """Compares two prepared copies of the same images."""
     for path in sorted(expected.rglob('*')):
         name = path.relative_to(expected)
-        if path.is_file() and path.suffix != '.npz' and path.read_bytes() != _bytes(found / name):
+        if (
+            path.is_file()
+            and path.suffix != '.npz'
+            and path.name != 'checksums.json'
+            and path.read_bytes() != _bytes(found / name)
+        ):
             yield f'prepared {name} differs'
     yield from remains(found)
     extra = {path.relative_to(found) for path in found.rglob('*')} - {
@@ -83,7 +100,7 @@ def _timeless(path: Path) -> Any:
     def strip(tree: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
-        return {name: strip(value) for name, value in tree.items() if name != 'wall_seconds'}
+        return {name: strip(value) for name, value in tree.items() if name not in ('wall_seconds', 'checksum')}
 
     return strip(json.loads(path.read_text())) if path.exists() else None
 

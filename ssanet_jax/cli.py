@@ -19,10 +19,10 @@ from ml_collections.config_flags import config_flags
 
 from ssanet_jax import config_files, startup, terminal
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.caches import is_writable
 from ssanet_jax.plain_text import one_line
 from ssanet_jax.runs.aliases import upgrade_arguments
-from ssanet_jax.runs.files import write_atomically
 
 # Errors of file operations that have nothing to do with this program, and what to do about them.
 _FILE_ERRORS = {

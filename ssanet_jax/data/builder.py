@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ssanet_jax.data import copy_checksums
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.left_out import first_names
 from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.record_builder import RecordBuilder
+from ssanet_jax.data.record_source import RecordSource
 from ssanet_jax.data.source_files import NO_DATA, Comparison, SourceFiles, compare, file_status
 from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.filesystem.atomic_files import set_aside
 from ssanet_jax.filesystem.caches import writable_cache
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
@@ -60,30 +63,17 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
     prepared_dir = config.get('prepared_dir') or DEFAULT_PREPARED_DIR
     folder = _folder_of_copies(prepared_dir) / f'{listing.slug}-{_fingerprint(listing, side)}'
     try:
-        builder, state = _open_or_write(folder, listing, side)
+        opened, state = _open_copy(folder, listing, side)
     except OSError as error:
         raise UserError(
             f'cannot copy {name} to {folder} ({error}): set config.data.prepared_dir to a writable'
             ' folder with space for a copy of the images'
         ) from error
-    counts = {split: count for split, count in listing.counts.items() if count}
-    if {split: info.num_examples for split, info in builder.info.splits.items()} != counts:
-        raise UserError(
-            f'the copy {folder} is damaged: move that folder away and run again, which copies the images again'
-        )
-    try:
-        opened: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
-        for split, info in builder.info.splits.items():
-            # Opens every shard now, so that reading goes on if a later start replaces the copy.
-            for start in np.cumsum([0, *info.shard_lengths[:-1]]).tolist():
-                opened[split][start]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'the copy {folder} cannot be opened: move that folder away and run again, which copies the images again'
-        ) from error
     measured = int(state.current.bit_depths.max(initial=0))
     bit_depth = config.get('bit_depth') or measured
-    sources = {split: _ArrayRecordSource(opened.get(split, ()), _labels(records, split), bit_depth) for split in SPLITS}
+    sources = {
+        split: RecordSource(folder, opened.get(split, ()), _labels(records, split), bit_depth) for split in SPLITS
+    }
     for split, source in sources.items():
         _require_readable(source, f'{split} images of {name}')
     return Dataset(
@@ -97,6 +87,45 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         messages=(*listing.messages, *_copy_messages(listing, state, folder, bit_depth)),
         bit_depth=bit_depth,
     )
+
+
+def _open_copy(folder: pathlib.Path, listing: Listing, side: int | None) -> tuple[dict[str, Any], Comparison]:
+    """Opens the copy, after writing it if there is none, or setting it aside and writing it again if it is damaged.
+
+    Returns:
+      `({split: records}, state of the image files)`.
+    """
+    builder, state = _open_or_write(folder, listing, side)
+    try:
+        return _open_records(builder, listing), state
+    except Exception as error:  # TFDS raises many types for damaged files
+        problem = f'its records cannot be opened ({type(error).__name__})'
+        with lock_file(folder / 'lock', wait=True):
+            _set_copy_aside(folder, problem)
+    builder, state = _open_or_write(folder, listing, side)
+    return _open_records(builder, listing), state
+
+
+def _open_records(builder: RecordBuilder, listing: Listing) -> dict[str, Any]:
+    counts = {split: count for split, count in listing.counts.items() if count}
+    if {split: info.num_examples for split, info in builder.info.splits.items()} != counts:
+        raise ValueError('another number of images')
+    opened: Any = builder.as_data_source(decoders={'image': tfds.decode.SkipDecoding()})
+    for split, info in builder.info.splits.items():
+        # Opens every shard now, so that reading goes on if a later start replaces the copy.
+        for start in np.cumsum([0, *info.shard_lengths[:-1]]).tolist():
+            opened[split][start]
+    return opened
+
+
+def _set_copy_aside(folder: pathlib.Path, problem: str) -> None:
+    """Renames a damaged copy; the next reader writes it again."""
+    records = folder / RecordBuilder.name
+    if records.exists():  # another process may have renamed it by now
+        aside = set_aside(records)
+        logging.warning(
+            'the copy %s is damaged (%s), set aside as %s: it is written again', folder, problem, aside.name
+        )
 
 
 def _folder_of_copies(prepared_dir: str) -> pathlib.Path:
@@ -154,37 +183,14 @@ def _labels(records: Sequence[Record], split: str) -> np.ndarray:
     return np.array([record.label for record in records if record.split == split], np.int32)
 
 
-class _ArrayRecordSource:
-    """One split of the copy, as a `Source`."""
-
-    def __init__(self, records: Any, labels: np.ndarray, bit_depth: int):
-        self._records = records
-        self._bit_depth = bit_depth
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = dict(self._records[index])
-        example['file'] = example['file'].decode(errors='surrogateescape')
-        example['label'] = np.int32(example['label'])
-        image = decode_image(example['image'], example['file'], self._bit_depth)
-        example['image'] = image[: max(image.shape[0] - example.pop('cut_bottom'), 0)]
-        if not example['image'].size:
-            raise UnreadableImage(
-                f'{example["file"]} is empty after cropping its bottom rows: move it out of the data set'
-            )
-        if 'box' in example:  # a few published boxes extend beyond their image
-            height, width = example['image'].shape[:2]
-            example['box'] = example['box'].clip(0, np.array([height, width, height, width], np.float32))
-        return example
-
-
 def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> tuple[RecordBuilder, Comparison]:
-    make = functools.partial(RecordBuilder, folder, listing, side)
-    builder = make()
+    make = functools.partial(_make_builder, folder, listing, side)
     paths = [listing.root / record.path for record in listing.records]
+    if (folder / RecordBuilder.name).exists() and (problem := copy_checksums.find_damage(folder, RecordBuilder.name)):
+        with lock_file(folder / 'lock', wait=True):
+            if copy_checksums.find_damage(folder, RecordBuilder.name):  # another process may have written it by now
+                _set_copy_aside(folder, problem)
+    builder = make()
     state = _compare_with_disk(builder, folder, paths)
     # The images of a published set may have been deleted since. A missing image of the user's own is a broken link.
     if state and (listing.origin or not state.missing):
@@ -203,8 +209,8 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
         state = _compare_with_disk(builder, folder, paths)  # another process may have written it by now
         if not state:
             # An outdated copy, or remains of a killed run. Without a lock, the latter may be another process at work.
-            outdated = builder.data_path if no_lock else folder / builder.name
-            shutil.rmtree(outdated, ignore_errors=True)
+            (folder / copy_checksums.FILE).unlink(missing_ok=True)
+            _remove_records(builder.data_path if no_lock else folder / builder.name)
             builder = make()
             try:
                 builder.write()
@@ -214,6 +220,7 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
                     raise
             files = builder.source_files()
             builder = make()
+            copy_checksums.write_checksums(folder, builder.name)
             files.write(folder / _SOURCE_FILES)
             (folder / _REQUEST).write_text(_request(listing, side))
             state = Comparison([], [], files)
@@ -221,6 +228,25 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
                 shutil.rmtree(folder / 'downloads', ignore_errors=True)
                 _remove_outdated(folder, listing, side)
     return builder, state
+
+
+def _remove_records(records: pathlib.Path) -> None:
+    """Removes records such that a killed process leaves no half of them under their name."""
+    shutil.rmtree(partial := records.with_name(f'{records.name}.deleted'), ignore_errors=True)
+    if records.exists():
+        records.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_builder(folder: pathlib.Path, listing: Listing, side: int | None) -> RecordBuilder:
+    try:
+        return RecordBuilder(folder, listing, side)
+    except Exception as error:  # TFDS reads the descriptions of the records, if there are any
+        if not (folder / RecordBuilder.name).exists():
+            raise
+        with lock_file(folder / 'lock', wait=True):
+            _set_copy_aside(folder, f'its description cannot be read ({type(error).__name__})')
+        return RecordBuilder(folder, listing, side)
 
 
 def _compare_with_disk(
@@ -231,6 +257,8 @@ def _compare_with_disk(
         return None
     before = SourceFiles.read(folder / _SOURCE_FILES, len(paths))
     if before is None:
+        if (folder / _SOURCE_FILES).exists():  # else a process was killed before it had written it
+            logging.warning('%s is damaged: the copy is written again', folder / _SOURCE_FILES)
         return None
     state = compare(before, paths)
     if state.changed:
@@ -250,7 +278,7 @@ def _remove_outdated(folder: pathlib.Path, listing: Listing, side: int | None) -
     """Removes the copies of earlier records for the same request, and that of version 0.1.0."""
     old = {folder.with_name(f'{listing.slug}-{_fingerprint_0_1_0(listing, side)}')}
     for other in folder.parent.glob(f'{listing.slug}-*'):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if other != folder and (other / _REQUEST).read_text() == _request(listing, side):
                 old.add(other)
     for other in old:

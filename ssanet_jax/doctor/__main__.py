@@ -34,9 +34,9 @@ from ssanet_jax.data.registry import READERS, read_listing
 from ssanet_jax.doctor import checks, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, print_table, printable, track
-from ssanet_jax.runs.files import write_atomically
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
 _DATA_DIR = define_path(

@@ -17,7 +17,7 @@ from ssanet_jax.download.fetch import fetch
 from ssanet_jax.download.sources import Archive, PublishedSet
 from ssanet_jax.download.unpack import unpack
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_atomically
+from ssanet_jax.filesystem.atomic_files import write_atomically
 
 ProgressOf = Callable[[Archive], Callable[[int, int | None], None]]
 

@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.models.groups import PART_HEAD, UPRIGHT, active_groups
 from ssanet_jax.runs.compatibility import MAY_CHANGE_ON_RESUME
-from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.files import CONFIG_BACKUP, CONFIG_FILE, read_run
 from ssanet_jax.runs.preprocessing import complete_preprocessing
+from ssanet_jax.runs.workdir import check_config_is_there
 from ssanet_jax.training.step import stage_losses
 
 # Fields of config.model that have an effect only if one of these groups is active.
@@ -70,8 +71,9 @@ def reuse_stages(config: ConfigDict, workdir: Path, others: Iterable[Path], dige
     Returns:
       The names of the reused stages.
     """
-    if (workdir / CONFIG_FILE).exists():
+    if any((workdir / name).exists() for name in (CONFIG_FILE, CONFIG_BACKUP)):
         return []
+    check_config_is_there(workdir)
     for stage in config.stages:
         shutil.rmtree(workdir / stage.name, ignore_errors=True)
     runs = [(path, read_run(path)) for path in others if path != workdir]

@@ -130,16 +130,20 @@ def damaged_histories(workdir: Path, finished: Sequence[str]) -> list[str]:
       workdir: the run's work directory.
       finished: names of the finished stages. The history of a stage in progress may end in half a line.
     """
-    damaged = []
+    damaged: list[str] = []
     for stage in finished:
         name, path = f'{stage}/{HISTORY_FILE}', workdir / stage / HISTORY_FILE
         if not path.exists():  # as in runs of earlier versions
             continue
         lines = sum(bool(line.strip()) for line in path.read_bytes().split(b'\n'))
-        valid = len(read_history(path))
+        lines_read = read_history(path)
+        valid = len(lines_read)
+        steps = (read_json(workdir / stage / 'evaluation.json', TRAIN_AGAIN) or {}).get('steps', 0)
         if not valid:
             damaged.append(f'all of {name}')
         elif lines > valid:
             count = lines - valid
             damaged.append(f'{count} line{"s" if count > 1 else ""} of {name}')
+        elif lines_read[-1]['step'] < steps:
+            damaged.append(f'the end of {name}')
     return damaged

@@ -2,7 +2,7 @@
 
 import io
 import json
-import os
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -11,40 +11,33 @@ import numpy as np
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
 from ssanet_jax.filesystem.paths import check_folder
 from ssanet_jax.runs.aliases import upgrade_config
 from ssanet_jax.runs.config_fields import find_damage
+from ssanet_jax.runs.json_checksums import ChecksumError, add_checksum, remove_checksum
 
 CONFIG_FILE = 'config.json'
+CONFIG_BACKUP = 'config.backup.json'
 RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
 
 
-def write_atomically(path: Path, content: str | bytes, errors: str = 'strict') -> None:
-    """Writes a file atomically: readers see the old content or the new one, also if the process is killed.
+class DamagedFile(UserError):
+    """The content of a file is damaged.
 
     Args:
-      path: the file. Its folder is created if it does not exist.
-      content: text is written as UTF-8.
-      errors: what to do with characters that cannot be encoded, as in `str.encode`.
-
-    Raises:
-      OSError: the file cannot be written. An existing file is then unchanged.
+      problem: names the file and what is wrong with it.
+      cure: what to do about it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        if isinstance(content, str):
-            partial.write_text(content, encoding='utf-8', errors=errors)
-        else:
-            partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    def __init__(self, problem: str, cure: str):
+        super().__init__(f'{problem}: {cure}')
+        self.problem = problem
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file atomically.
+    """Writes a JSON file atomically; an object gets a checksum.
 
     Call it in all processes: the primary one writes, and the others wait until the file is there.
 
@@ -55,6 +48,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
       UserError: the file cannot be written. An existing file is then unchanged.
     """
+    content = add_checksum(content) if isinstance(content, dict) else content
     _write_in_primary_process(path, lambda: json.dumps(content, indent=2) + '\n')
 
 
@@ -102,19 +96,23 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
       The object, or None if the file does not exist.
 
     Raises:
-      UserError: the file cannot be read, or holds something else.
+      DamagedFile: the file holds something else, or its content differs from its checksum.
+      UserError: the file cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged, it is not JSON: {cure}') from error
+        raise DamagedFile(f'{path} is damaged, it is not JSON', cure) from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} is damaged, it is not a JSON object: {cure}')
-    return content
+        raise DamagedFile(f'{path} is damaged, it is not a JSON object', cure)
+    try:
+        return remove_checksum(content)
+    except ChecksumError as error:
+        raise DamagedFile(f'{path} is damaged, {error}', cure) from error
 
 
 def _is_config(tree: Any) -> TypeGuard[dict[str, Any]]:
@@ -139,20 +137,57 @@ def read_run(workdir: Path) -> dict[str, Any]:
       UserError: the directory holds no run, or a damaged one.
     """
     check_folder(workdir, '--workdir')
-    path = workdir / CONFIG_FILE
+    path, backup = workdir / CONFIG_FILE, workdir / CONFIG_BACKUP
+    try:
+        content, problem = _read_run(path), f'{path} is missing'
+    except DamagedFile as error:
+        if not backup.exists():
+            raise
+        content, problem = None, error.problem
+    if content is None and (content := _read_run(backup)):
+        logging.warning('%s: its copy %s is used', problem, backup.name)
+    if content is None:
+        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir')
+    return content
+
+
+def write_run(workdir: Path, content: dict[str, Any]) -> None:
+    """Writes what a work directory is claimed with, and a copy of it. Call it in all processes."""
+    write_json(workdir / CONFIG_BACKUP, content)  # first: a killed process must not leave an older copy beside it
+    write_json(workdir / CONFIG_FILE, content)
+
+
+def restore_run(workdir: Path) -> None:
+    """Replaces a damaged or lost `config.json` by its copy, if there is one. Call it in all processes."""
+    path, backup = workdir / CONFIG_FILE, workdir / CONFIG_BACKUP
+    try:
+        whole = _read_run(path) is not None or not backup.exists()
+    except DamagedFile:
+        whole = not backup.exists()
+    processes.barrier(f'read {path}')
+    if whole:
+        return
+    if processes.is_primary_process():
+        if path.exists():
+            set_aside(path)
+        write_atomically(path, backup.read_bytes())
+    processes.barrier(f'restored {path}')
+
+
+def _read_run(path: Path) -> dict[str, Any] | None:
     cure = 'restore it from a copy, or train in another --workdir'
     content = read_json(path, cure)
     if content is None:
-        raise UserError(f'{workdir} holds no run ({path.name} is missing): check --workdir')
+        return None
     config, names = content.get('config'), content.get('class_names')
     if not _is_config(config) or len(content) < 3:
-        raise UserError(f'{path} is damaged, it holds no configuration: {cure}')
+        raise DamagedFile(f'{path} is damaged, it holds no configuration', cure)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f'{path} is damaged, it holds no class names: {cure}')
+        raise DamagedFile(f'{path} is damaged, it holds no class names', cure)
     try:
         content['config'] = upgrade_config(config)
     except (KeyError, TypeError) as error:  # an old field that cannot be converted
-        raise UserError(f'{path} is damaged, it holds no configuration: {cure}') from error
+        raise DamagedFile(f'{path} is damaged, it holds no configuration', cure) from error
     if damage := find_damage(content['config']):
-        raise UserError(f'{path} is damaged ({damage}): {cure}')
+        raise DamagedFile(f'{path} is damaged ({damage})', cure)
     return {name: content.get(name) for name in ('config', 'class_names', 'images')}

@@ -1,6 +1,7 @@
 """`history.jsonl` of a stage: its epochs and evaluations, one JSON object per line."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_atomically
+from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
+from ssanet_jax.runs.json_checksums import add_checksum, remove_checksum
 
 HISTORY_FILE = 'history.jsonl'
 EPOCH, EVALUATION = 'epoch', 'evaluation'  # kinds of lines
@@ -42,12 +44,31 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 def _parse(text: bytes) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        line = remove_checksum(json.loads(text))
         numbers = [line['step'], line['epoch'], *line['values'].values()]
         whole = line['kind'] in (EPOCH, EVALUATION) and isinstance(line['step'], int)
         return line if whole and all(math.isfinite(number) for number in numbers) else None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
+
+
+def num_damaged_lines(path: Path) -> int:
+    """The number of malformed lines, without a last one that a killed process left unfinished.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b'\n')[:-1]
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise UserError(f'cannot read {path} ({error.strerror}): check its permissions') from error
+    return sum(bool(line.strip()) and _parse(line) is None for line in lines)
+
+
+def _line(content: dict[str, Any]) -> str:
+    return json.dumps(add_checksum(content)) + '\n'
 
 
 class History:
@@ -67,8 +88,15 @@ class History:
             return
         kept = [line for line in read_history(path) if line['step'] <= first_step]
         self._written = {(line['kind'], line['step']) for line in kept}
-        write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        self._keep_damaged(path)
+        write_atomically(path, ''.join(_line(line) for line in kept))
         self._file = path.open('a')
+
+    def _keep_damaged(self, path: Path) -> None:
+        """Sets a file with damaged lines aside, before it is written without them."""
+        if count := num_damaged_lines(path):
+            aside = set_aside(path)
+            logging.warning(f'{path} is damaged ({count} of its lines), set aside as {aside.name}: they are left out')
 
     def add(self, kind: str, step: int, epoch: float, values: Mapping[str, float], **fields: Any) -> None:
         """Appends a line, unless the file already has one of this kind and step: a resumed stage evaluates again.
@@ -84,7 +112,7 @@ class History:
             return
         self._written.add((kind, step))
         numbers = {name: float(value) for name, value in values.items()}
-        self._file.write(json.dumps({'kind': kind, 'step': step, 'epoch': epoch, **fields, 'values': numbers}) + '\n')
+        self._file.write(_line({'kind': kind, 'step': step, 'epoch': epoch, **fields, 'values': numbers}))
         self._file.flush()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import write_arrays
+from ssanet_jax.runs.files import DamagedFile, write_arrays
 
 PREDICTIONS_FILE = 'predictions.npz'
 SUM = 'sum'  # the name of the prediction, which sums the logits of all heads, among the heads
@@ -79,7 +79,8 @@ def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
       The predictions, or None if the file does not exist.
 
     Raises:
-      UserError: the file cannot be read or is damaged.
+      DamagedFile: the file is damaged.
+      UserError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -91,7 +92,7 @@ def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return _from_arrays(archive)
     except _DAMAGED as error:
-        raise UserError(f'{path} is damaged, it holds no predictions: {cure}') from error
+        raise DamagedFile(f'{path} is damaged, it holds no predictions', cure) from error
 
 
 def _from_arrays(arrays: Any) -> ImagePredictions:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import read_json
+from ssanet_jax.runs.files import DamagedFile, read_json
 
 _LISTED = 3  # unreadable images that a message names
 
@@ -128,7 +127,8 @@ def read_result(path: Path, kind: type[Result], cure: str) -> Result | None:
       The result, or None if the file does not exist.
 
     Raises:
-      UserError: the file cannot be read, lacks a field, or has one of another kind.
+      DamagedFile: the file lacks a field, or has one of another kind.
+      UserError: the file cannot be read.
     """
     content = read_json(path, cure)
     if content is None:
@@ -136,12 +136,12 @@ def read_result(path: Path, kind: type[Result], cure: str) -> Result | None:
     try:
         result = kind.from_dict(content)
     except TypeError as error:
-        raise UserError(f'{path} is damaged, a field is missing: {cure}') from error
+        raise DamagedFile(f'{path} is damaged, a field is missing', cure) from error
     for name, wanted in get_type_hints(kind).items():
         if not _fits(getattr(result, name), wanted):
-            raise UserError(f'{path} is damaged, {name} is not of its kind: {cure}')
+            raise DamagedFile(f'{path} is damaged, {name} is not of its kind', cure)
     if not 0 <= result.accuracy <= 1:
-        raise UserError(f'{path} is damaged, the accuracy is {result.accuracy}: {cure}')
+        raise DamagedFile(f'{path} is damaged, the accuracy is {result.accuracy}', cure)
     return result
 
 

@@ -16,7 +16,8 @@ from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
-from ssanet_jax.runs.checkpoints import restore_network, stage_steps
+from ssanet_jax.runs.best_checkpoint import restore_network
+from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
 from ssanet_jax.runs.locations import pretrained_workdir

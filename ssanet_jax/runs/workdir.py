@@ -15,7 +15,8 @@ from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import check_writable_folder
 from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.compatibility import changed_settings
-from ssanet_jax.runs.files import CONFIG_FILE, read_run, write_json
+from ssanet_jax.runs.evaluation_count import COUNT_FILE
+from ssanet_jax.runs.files import CONFIG_BACKUP, CONFIG_FILE, RESULTS_FILE, read_run, restore_run, write_run
 
 LOCK_FILE = '.lock'
 # The longest path of a file of a stage: an array of a checkpoint that Orbax is writing, with room for other versions.
@@ -76,7 +77,28 @@ def check_workdir(workdir: Path, stages: Sequence[str], rows: Sequence[str] = ()
 
 def is_claimed(workdir: Path) -> bool:
     """Whether the directory holds a run with a checkpoint, which a new start continues."""
-    return (workdir / CONFIG_FILE).exists() and any(workdir.glob('*/checkpoints/[0-9]*'))
+    return _has_config(workdir) and _has_checkpoints(workdir)
+
+
+def check_config_is_there(workdir: Path) -> None:
+    """Raises `UserError` if the configuration of a run is lost, so that no other one takes its place.
+
+    Stages that were copied from other runs (`experiments.stage_reuse`) are no run yet. Call it before taking the lock.
+    """
+    started = any((workdir / name).exists() for name in (LOCK_FILE, COUNT_FILE, RESULTS_FILE))
+    if processes.is_primary_process() and started and _has_checkpoints(workdir) and not _has_config(workdir):
+        raise UserError(
+            f'{workdir / CONFIG_FILE} is missing, though the folder holds checkpoints of a run: restore it from a '
+            'copy, or give another --workdir'
+        )
+
+
+def _has_config(workdir: Path) -> bool:
+    return any((workdir / name).exists() for name in (CONFIG_FILE, CONFIG_BACKUP))
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+    return any(workdir.glob('*/checkpoints/[0-9]*'))
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str], images: str = '') -> None:
@@ -99,11 +121,12 @@ def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str],
         'class_names': list(class_names),
         'images': images,
     }
-    path = workdir / CONFIG_FILE
     claimed = is_claimed(workdir)
     processes.barrier('looked for a run')  # before any of them writes
-    if not claimed:
-        write_json(path, content)
+    if claimed:
+        restore_run(workdir)
+    else:
+        write_run(workdir, content)
     before = read_run(workdir)
     processes.barrier('read the settings')  # before any of them changes one
     if before['class_names'] != content['class_names']:
@@ -116,7 +139,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str],
     # The cache of a stage that has not started may still change, such as when the disk is too small for it.
     free = {f'stages[{i}].cache' for i, stage in enumerate(config.stages) if not stage_steps(workdir, stage.name)}
     if changed and free >= set(changed):
-        write_json(path, content)
+        write_run(workdir, content)
     elif changed:
         raise UserError(
             f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'

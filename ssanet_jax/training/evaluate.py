@@ -19,8 +19,8 @@ from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.runs.compatibility import evaluation_config
 from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_count_line
-from ssanet_jax.runs.files import TRAIN_AGAIN, read_run, write_json
-from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
+from ssanet_jax.runs.files import TRAIN_AGAIN, DamagedFile, read_run, write_json
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, read_predictions, write_predictions
 from ssanet_jax.runs.results import EvaluationResult, RunEvaluation, read_result, unreadable_line
 from ssanet_jax.runs.run import Run, load_run
 
@@ -139,7 +139,13 @@ def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: 
     only once.
     """
     path = workdir / 'test.json'
-    result = read_result(path, RunEvaluation, TRAIN_AGAIN)
+    try:
+        result = read_result(path, RunEvaluation, TRAIN_AGAIN)
+        read_predictions(workdir / PREDICTIONS_FILE, TRAIN_AGAIN)
+    except DamagedFile as error:
+        result = None
+        processes.barrier(f'read {path}')
+        console.print(f'{error.problem}: the run is evaluated again', style='yellow', markup=False, soft_wrap=True)
     if result is None:
         run = load_run(workdir)
         result, predictions = _evaluate_test_set(run, dataset, config, workdir, 'end of training', console)

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -11,8 +13,9 @@ import jax
 import numpy as np
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.atomic_files import write_atomically
+from ssanet_jax.filesystem.checksums import compute_checksum
 from ssanet_jax.models.outputs import PartFeatures
-from ssanet_jax.runs.files import write_atomically
 
 _BATCH_FIELDS = ('label', 'index', 'skipped')  # what is kept of a batch beside the features of its images
 
@@ -76,7 +79,7 @@ class FeatureFile:
     Args:
       directory: created if it does not exist.
       process: index of the process.
-      key: what the features depend on. Features with another key are deleted.
+      key: what the features depend on. Features with another key are deleted, and so are damaged ones.
     """
 
     def __init__(self, directory: Path, process: int, key: dict[str, Any]):
@@ -89,11 +92,19 @@ class FeatureFile:
 
     def _read_note(self) -> int:
         try:
-            note = json.loads(self._note.read_text())
-            usable = note['made_for'] == self._key and self._path.stat().st_size >= note['bytes']
-            return int(note['bytes']) if usable else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
+            note = json.loads(self._note.read_bytes())
+            usable, written = note['made_for'] == self._key, int(note['bytes'])
+            if not usable or not written:
+                return 0
+            # Early versions noted no checksum.
+            size, checksum = compute_checksum(self._path, num_bytes=written)
+            if size == written and note.get('checksum', checksum) == checksum:
+                return written
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if not self._note.exists():  # as after a kill before the first one was written
+                return 0
+        logging.warning('the features in %s are damaged: they are computed again', self._path)
+        return 0
 
     @contextlib.contextmanager
     def writing(self, start: int) -> Iterator[None]:
@@ -104,19 +115,24 @@ class FeatureFile:
             with self._error_message():
                 self._file.truncate(start)
                 self._file.seek(start)
+                self._checksum = int(compute_checksum(self._path, num_bytes=start)[1], 16)
+            if start < self.written:  # the note must not promise more, if this process is killed
+                self.sync()
             yield
 
     def append(self, records: bytes) -> None:
         """Writes records at the end."""
         with self._error_message():
             self._file.write(records)
+            self._checksum = zlib.crc32(records, self._checksum)
 
     def sync(self) -> None:
         """Brings all records to the disk, then notes them as written."""
         with self._error_message():
             self._file.flush()
             os.fsync(self._file.fileno())
-            write_atomically(self._note, json.dumps({'made_for': self._key, 'bytes': self._file.tell()}))
+            note = {'made_for': self._key, 'bytes': self._file.tell(), 'checksum': f'{self._checksum:08x}'}
+            write_atomically(self._note, json.dumps(note))
 
     @contextlib.contextmanager
     def _error_message(self) -> Iterator[None]:

@@ -26,10 +26,11 @@ from ssanet_jax.evaluation.sheets import evenly, parts_sheet
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.predictor import Predictor
-from ssanet_jax.runs.best_checkpoint import BestCheckpoint
-from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network, restore_stage, stage_steps
+from ssanet_jax.runs.best_checkpoint import BestCheckpoint, restore_network
+from ssanet_jax.runs.checkpoints import Checkpoints, DamagedCheckpoints, checkpoint_dir, restore_stage, stage_steps
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, TRAIN_AGAIN, read_run, write_json
+from ssanet_jax.runs.finished_stages import EVALUATION_FILE, finished_result, has_whole_checkpoint, restart_stage
 from ssanet_jax.runs.geometry import resolve_geometry
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from ssanet_jax.runs.initial_weights import check_initial_weights, initial_weights, resolve_pretrained
@@ -40,9 +41,9 @@ from ssanet_jax.runs.preprocessing import (
     resolve_bit_depth,
     resolve_preprocessing,
 )
-from ssanet_jax.runs.results import RunResults, StageResult, read_result
+from ssanet_jax.runs.results import RunResults, StageResult
 from ssanet_jax.runs.run import build_model, load_run
-from ssanet_jax.runs.workdir import check_workdir, claim_workdir, is_claimed, lock_workdir
+from ssanet_jax.runs.workdir import check_config_is_there, check_workdir, claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
@@ -81,6 +82,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     mesh = _training_mesh(config)
     check_settings(config)
     check_workdir(workdir, [stage.name for stage in config.stages])
+    check_config_is_there(workdir)
     run = read_run(workdir)['config'] if is_claimed(workdir) else None
     config = absolute_locations(resolve_pretrained(config, run))
     config.data.dir = config.data.dir or (run and run['data'].get('dir')) or find_data_dir(config.data)
@@ -108,12 +110,12 @@ def _train_stages(
     print_dataset(console, dataset, f'{place}: {dataset.summary}; {network} on {sharding.device_kind()}')
     stages: dict[str, StageResult] = {}
     for index, stage in enumerate(config.stages):
-        path = workdir / stage.name / 'evaluation.json'
-        result = read_result(path, StageResult, TRAIN_AGAIN)
+        is_last = index == len(config.stages) - 1
+        passes_on = is_last or not has_whole_checkpoint(workdir, config.stages[index + 1].name)
+        result = finished_result(workdir, stage.name, passes_on=passes_on, is_last=is_last)
         if result is None:
-            context = StageContext(config, index, model, dataset, workdir, mesh, console)
-            result = fit_stage(context) if stage.get('fit') else train_stage(context)
-            write_json(path, result.to_dict())
+            result = _finish_stage(StageContext(config, index, model, dataset, workdir, mesh, console))
+            write_json(workdir / stage.name / EVALUATION_FILE, result.to_dict())
         feature_cache.remove(workdir, stage.name)
         stages[stage.name] = result
 
@@ -146,6 +148,16 @@ def _train_stages(
     return results
 
 
+def _finish_stage(context: StageContext) -> StageResult:
+    """Trains one stage, from its beginning if the network that it had selected is damaged."""
+    run = fit_stage if context.stage.get('fit') else train_stage
+    try:
+        return run(context)
+    except DamagedCheckpoints as error:
+        restart_stage(context.workdir, context.stage.name, str(error))
+    return run(context)
+
+
 def train_stage(context: StageContext) -> StageResult:
     """Trains one stage, from its newest checkpoint if there is one, and evaluates the network after it.
 
@@ -173,6 +185,7 @@ def train_stage(context: StageContext) -> StageResult:
     seconds = lambda: position.seconds + time.monotonic() - started
     checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
+    best.repair(triggers.first_step, state.params, state.stats)
     batches = _stage_batches(context, state, triggers)
     pending: list[tuple[int, Metrics]] = []  # metrics that are still on the devices
     skipped: set[int] = set()  # unreadable images of this epoch
@@ -310,19 +323,23 @@ def _initial_state(context: StageContext, optimizer: optax.GradientTransformatio
     params, stats = (sharding.shard_state(tree, mesh, config.mesh.shard_heads) for tree in (params, stats))
     shardings = sharding.state_shardings(jax.eval_shape(optimizer.init, params), mesh, config.mesh.shard_heads)
     opt = jax.jit(optimizer.init, out_shardings=shardings)(params)
-    step, position = 0, Position()
-    if stage_steps(workdir, stage.name):
+    if saved := stage_steps(workdir, stage.name):
         like = {'params': params, 'stats': stats, 'opt': opt, 'position': None}
-        step, items = restore_stage(workdir, stage.name, like)
-        params, stats, opt = items['params'], items['stats'], items['opt']
-        position = Position(**items['position'])
-    elif context.index:
+        try:
+            step, items = restore_stage(workdir, stage.name, like)
+            position = Position(**items['position'])
+            return TrainState(
+                items['params'], items['stats'], items['opt'], sharding.replicate(np.int32(step), mesh)
+            ), position
+        except DamagedCheckpoints:  # they are reported, and set aside
+            context.print(f'starting again, since no checkpoint is whole: {saved[-1]} steps are lost')
+    if context.index:
         # The backbone may have been frozen so far. Heads that no stage has trained yet start as they were built: a
         # stage taken over from another run of an ablation may have other heads, or heads of another shape.
         groups = {'backbone'} | active_groups(config.stages, context.index - 1)
         previous = config.stages[context.index - 1].name
-        params, stats = restore_network(workdir, previous, params, stats, groups=groups)
-    return TrainState(params, stats, opt, sharding.replicate(np.int32(step), mesh)), position
+        params, stats = restore_network(workdir, previous, params, stats, groups=groups, writes=True)
+    return TrainState(params, stats, opt, sharding.replicate(np.int32(0), mesh)), Position()
 
 
 def check_finite(step: int, metrics: Mapping[str, np.ndarray], stage: str, saved_steps: list[int]) -> None:

@@ -6,9 +6,11 @@ import json
 import os
 import pathlib
 
+import chex
 import cv2
 import numpy as np
 import pytest
+from damages import DAMAGES
 from data_samples import make_config, write_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,3 +226,51 @@ def test_one_bit_depth_for_all_images_of_a_data_set(shrink, tmp_path):
 
 def test_data_sets_of_eight_bits_have_no_bit_depth(listing, config):
     assert builder.build_dataset(listing, config).bit_depth == 0
+
+
+def _copy(tmp_path):
+    [folder] = [path for path in (tmp_path / 'prepared').iterdir() if path.is_dir()]
+    return folder
+
+
+def _images(dataset):
+    return [dataset.train[0], dataset.train[1], dataset.test[0]]
+
+
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage', 'extended'])
+@pytest.mark.parametrize(
+    'pattern', ['*train.array_record*', '*test.array_record*', 'dataset_info.json', 'features.json']
+)
+def test_a_damaged_copy_is_written_again(listing, config, tmp_path, pattern, damage, caplog):
+    before = _images(builder.build_dataset(listing, config))
+    copy = _copy(tmp_path)
+    [path] = (copy / 'records').rglob(pattern)
+    DAMAGES[damage](path)
+    chex.assert_trees_all_equal(_images(builder.build_dataset(listing, config)), before)
+    said = [message for message in caplog.messages if 'set aside as records.damaged: it is written again' in message]
+    assert len(said) == 1 and path.name in said[0] and str(copy) in said[0]
+    assert (copy / 'records.damaged').is_dir()
+    caplog.clear()
+    chex.assert_trees_all_equal(_images(builder.build_dataset(listing, config)), before)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'garbage'])
+@pytest.mark.parametrize('name', ['source_files.npz', 'checksums.json', 'request.json'])
+def test_a_copy_whose_notes_are_damaged_serves_or_is_written_again(listing, config, tmp_path, name, damage):
+    before = _images(builder.build_dataset(listing, config))
+    DAMAGES[damage](_copy(tmp_path) / name)
+    chex.assert_trees_all_equal(_images(builder.build_dataset(listing, config)), before)
+
+
+def test_a_copy_that_is_damaged_while_it_is_read_is_one_line(listing, config, tmp_path):
+    dataset = builder.build_dataset(listing, config)
+
+    class Broken(list):
+        def __getitem__(self, index):
+            raise RuntimeError('CRC mismatch')
+
+    dataset.train._records = Broken([0, 1, 2])
+    with pytest.raises(UserError, match=r'records of the data set is damaged \(record 1 of 3\): rename') as error:
+        dataset.train[1]
+    assert not isinstance(error.value, UnreadableImage) and '\n' not in str(error.value)

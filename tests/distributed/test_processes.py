@@ -19,7 +19,7 @@ from commands import ROOT, train_command
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.runs.checkpoints import restore_network
+from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, read_predictions
 from ssanet_jax.runs.run import load_run

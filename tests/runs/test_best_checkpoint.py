@@ -3,21 +3,24 @@
 import io
 import itertools
 import json
+import shutil
 
 import chex
 import jax
 import numpy as np
 import pytest
+from damages import DAMAGES, flip, swap
 from data_samples import write_image
 from rich.console import Console
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation import accuracy
-from ssanet_jax.runs.best_checkpoint import BestCheckpoint
-from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
+from ssanet_jax.runs.best_checkpoint import BestCheckpoint, restore_network
+from ssanet_jax.runs.checkpoints import Checkpoints, DamagedCheckpoints, checkpoint_dir
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
+from ssanet_jax.runs.files import write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
-from ssanet_jax.runs.results import EvaluationResult
+from ssanet_jax.runs.results import EvaluationResult, StageResult
 from ssanet_jax.training import evaluate, loop
 from ssanet_jax.training.stages import stage
 
@@ -69,6 +72,84 @@ def test_without_a_choice_the_last_goes_on(tmp_path):
     assert (best.result.accuracy, best.result.step) == (0.1, 20)
     chex.assert_trees_all_equal(_passed_on(tmp_path), _items(20))
     assert _predicted(tmp_path) == 20
+
+
+@pytest.fixture
+def selected(tmp_path):
+    """A stage that selected step 20 of 10, 20 and 30, of which the checkpoints 20 and 30 are there."""
+    checkpoints = Checkpoints(checkpoint_dir(tmp_path, 'one'), writes=True)
+    best = BestCheckpoint(tmp_path, 'one', selects=True)
+    for step, value in ((10, 0.4), (20, 0.7), (30, 0.6)):
+        checkpoints.save(step, _items(step))
+        _update(best, step, value)
+    checkpoints.close()
+    return tmp_path
+
+
+def _bulk(checkpoint):
+    return next(path for path in sorted(checkpoint.glob('params/ocdbt.process_0/d/*')))
+
+
+def _repair(workdir, first_step=30):
+    best = BestCheckpoint(workdir, 'one', selects=True)
+    best.repair(first_step, **jax.device_put(_items(0)))
+
+
+@pytest.mark.parametrize(
+    'harm',
+    [
+        lambda folder: flip(_bulk(folder / 'best' / '20')),
+        lambda folder: shutil.rmtree(folder / 'best' / '20'),
+        lambda folder: shutil.rmtree(folder / 'best'),
+        lambda folder: swap(folder / 'best' / '20', folder / 'best' / '10'),
+    ],
+)
+def test_a_damaged_selection_is_replaced_by_the_checkpoint_with_the_same_network(selected, harm, caplog):
+    harm(selected / 'one')
+    chex.assert_trees_all_equal(_passed_on(selected), _items(20))  # for readers
+    assert f'{selected}/one/checkpoints/20, the same network, is used' in caplog.text
+    _repair(selected)  # in the run, before it deletes that checkpoint
+    shutil.rmtree(selected / 'one' / 'checkpoints')
+    caplog.clear()
+    chex.assert_trees_all_equal(_passed_on(selected), _items(20))
+    assert caplog.messages == []
+
+
+def test_a_selection_that_no_checkpoint_holds_is_refused(selected):
+    """The selection before it, of step 10, is another network."""
+    flip(_bulk(selected / 'one' / 'best' / '20'))
+    shutil.rmtree(selected / 'one' / 'checkpoints' / '20')
+    with pytest.raises(DamagedCheckpoints, match='stage one selected at step 20 is lost') as error:
+        _passed_on(selected)
+    assert '\n' not in str(error.value)
+    with pytest.raises(DamagedCheckpoints):
+        _repair(selected)
+
+
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'garbage'])
+def test_a_damaged_record_of_the_selection_is_noticed(selected, damage):
+    DAMAGES[damage](selected / 'one' / 'best.json')
+    with pytest.raises(UserError, match=r'best\.json is (damaged|missing)'):
+        _passed_on(selected)
+    with pytest.raises(DamagedCheckpoints, match=r'best\.json is (damaged|missing)'):
+        _repair(selected)
+
+
+def test_the_result_of_a_finished_stage_also_knows_the_selection(selected):
+    result = BestCheckpoint(selected, 'one', selects=True).result.to_dict()
+    finished = StageResult(**result, split='validation', epochs=1, steps=30, wall_seconds=1.0)
+    write_json(selected / 'one' / 'evaluation.json', finished.to_dict())
+    (selected / 'one' / 'best.json').unlink()
+    chex.assert_trees_all_equal(_passed_on(selected), _items(20))
+
+
+def test_a_run_that_was_killed_at_its_first_selection_goes_on(tmp_path):
+    """It had saved the network, and not yet its record."""
+    best = BestCheckpoint(tmp_path, 'one', selects=True)
+    _update(best, 10, 0.4)
+    (tmp_path / 'one' / 'best.json').unlink()
+    _repair(tmp_path, first_step=8)
+    chex.assert_trees_all_equal(_passed_on(tmp_path), _items(10))
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from commands import ROOT
 
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.runs import config_fields, run
 from ssanet_jax.runs.aliases import OLD_VALUES
 from ssanet_jax.runs.config_fields import find_damage
-from ssanet_jax.runs.files import read_run, write_arrays, write_atomically
+from ssanet_jax.runs.files import read_run, write_arrays
 from ssanet_jax.runs.preprocessing import recorded_preprocessing
 from ssanet_jax.runs.results import RunEvaluation, StageResult, read_result
 
@@ -24,7 +25,7 @@ from ssanet_jax.runs.results import RunEvaluation, StageResult, read_result
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from ssanet_jax.runs.files import write_atomically
+from ssanet_jax.filesystem.atomic_files import write_atomically
 for letter in itertools.cycle('ab'):
     write_atomically(Path(sys.argv[1]), letter * 2_000_000)
 """

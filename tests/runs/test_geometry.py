@@ -25,7 +25,7 @@ def recorded(tiny_config, tmp_path):
         claim_workdir(tmp_path, tiny_config, CLASS_NAMES)
         if geometry is None:
             content = json.loads((tmp_path / CONFIG_FILE).read_text())
-            del content['config']['model']['geometry']
+            del content['config']['model']['geometry'], content['checksum']
             (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
         tiny_config.model.geometry = ''
         return read_run(tmp_path)['config']

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_samples import forget_checksums
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.checkpoints import Checkpoints
@@ -33,6 +34,7 @@ def directory(tmp_path):
     checkpoints = Checkpoints(directory, writes=True)
     checkpoints.save(7, ITEMS)
     checkpoints.close()
+    forget_checksums(directory / '7')
     for item in ITEMS:
         (directory / '7' / item / 'manifest.ocdbt').unlink()
         shutil.rmtree(directory / '7' / item / 'd')

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import ROOT, train_command
+from damages import DAMAGES
 from flax import nnx
 from rich.console import Console
 
@@ -22,7 +23,8 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import merge_model, split_model
-from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir, restore_network
+from ssanet_jax.runs.best_checkpoint import restore_network
+from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
 from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.run import build_model, load_run
@@ -192,6 +194,21 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
     again = Counted(setting.dataset.train, 1000)
     chex.assert_trees_all_equal(list(setting.cached(again)), expected)
     assert again.read >= 2 * len(again)
+
+
+@pytest.mark.parametrize('name', ['features-0', '0.json'])
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage'])
+def test_damaged_features_are_computed_again(setting, name, damage, caplog):
+    """They would train the heads on noise, until the loss is no longer finite."""
+    expected = list(setting.cached())
+    folder = feature_cache.folder(setting.workdir, setting.stage.name)
+    DAMAGES[damage](folder / name)
+    again = Counted(setting.dataset.train, 1000)
+    chex.assert_trees_all_equal(list(setting.cached(again)), expected)
+    # A flipped bit in the note may turn it into that of another network, whose features are no damage.
+    assert again.read >= 2 * len(again)
+    if name == 'features-0':
+        assert 'features-0 are damaged: they are computed again' in caplog.text
 
 
 def test_what_processes_wrote_that_are_no_more_is_deleted(setting):
