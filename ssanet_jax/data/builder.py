@@ -36,6 +36,7 @@ from ssanet_jax.filesystem.paths import user_path
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
 _SOURCE_FILES = 'source_files.npz'  # beside the records, the state of the files that they were made of
 _REQUEST = 'request.json'
+_RECORDS = f'{RecordBuilder.name}/{RecordBuilder.VERSION}'  # where TFDS puts the records, in the folder of the copy
 
 
 def build_dataset(listing: Listing, config: Any) -> Dataset:
@@ -186,9 +187,9 @@ def _labels(records: Sequence[Record], split: str) -> np.ndarray:
 def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> tuple[RecordBuilder, Comparison]:
     make = functools.partial(_make_builder, folder, listing, side)
     paths = [listing.root / record.path for record in listing.records]
-    if (folder / RecordBuilder.name).exists() and (problem := copy_checksums.find_damage(folder, RecordBuilder.name)):
+    if (folder / _RECORDS).exists() and (problem := copy_checksums.find_damage(folder, _RECORDS)):
         with lock_file(folder / 'lock', wait=True):
-            if copy_checksums.find_damage(folder, RecordBuilder.name):  # another process may have written it by now
+            if copy_checksums.find_damage(folder, _RECORDS):  # another process may have written it by now
                 _set_copy_aside(folder, problem)
     builder = make()
     state = _compare_with_disk(builder, folder, paths)
@@ -220,7 +221,7 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
                     raise
             files = builder.source_files()
             builder = make()
-            copy_checksums.write_checksums(folder, builder.name)
+            copy_checksums.write_checksums(folder, _RECORDS)
             files.write(folder / _SOURCE_FILES)
             (folder / _REQUEST).write_text(_request(listing, side))
             state = Comparison([], [], files)

@@ -22,6 +22,7 @@ from ssanet_jax.runs.checksums import (
     is_checkpoint,
     write_checksums,
 )
+from ssanet_jax.runs.load_errors import reason_of_failure
 from ssanet_jax.runs.unmerged import merge_unmerged
 
 _PARTIAL = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
@@ -141,9 +142,8 @@ class Checkpoints:
                 continue
             try:
                 items = self._load(number, abstract)
-            except Exception as error:  # Orbax raises many types for a damaged file, and most of them mislead
-                cause = self._cause_of_damage(error)
-                unreadable[number] = self._shown(cause) if type(cause) is ValueError else type(cause).__name__
+            except Exception as error:
+                unreadable[number] = reason_of_failure(error, self.directory, self._path)
                 continue
             self._report(damaged | unreadable, number)
             return number, {**empty, **items}
@@ -237,21 +237,6 @@ class Checkpoints:
                 'this folder'
             ) from error
 
-    def _shown(self, cause: BaseException) -> str:
-        """The message of an error without TensorStore's specifications, which are longer than a page."""
-        message = str(cause).replace(str(self._path), str(self.directory))
-        return re.sub(r'\s*\[tensorstore_spec.*', '', message, flags=re.DOTALL)
-
-    def _cause_of_damage(self, error: Exception) -> BaseException:
-        """The first cause of a failed load; raises if it is not the file's fault."""
-        chain = _causes(error)
-        for cause in chain:
-            if isinstance(cause, MemoryError) or 'RESOURCE_EXHAUSTED' in str(cause):
-                raise cause from None
-        if any(isinstance(cause, PermissionError) or 'PERMISSION_DENIED' in str(cause) for cause in chain):
-            raise UserError(f'no permission to read {self.directory}: ask for it, or read a copy') from error
-        return chain[-1]
-
     def close(self) -> None:
         """Releases the path."""
         self._resources.close()
@@ -270,14 +255,6 @@ def _missing(items: dict[str, Any]) -> list[str]:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and its causes, the first cause last."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    return chain
 
 
 def checkpoint_dir(workdir: Path, stage: str) -> Path:

@@ -18,7 +18,7 @@ from ssanet_jax.runs.config_fields import find_damage
 from ssanet_jax.runs.json_checksums import ChecksumError, add_checksum, remove_checksum
 
 CONFIG_FILE = 'config.json'
-CONFIG_BACKUP = 'config.backup.json'
+CONFIG_BACKUP = 'config_backup.json'
 RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
 

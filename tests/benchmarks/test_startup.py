@@ -18,7 +18,7 @@ def test_a_start_is_timed_and_fills_the_cache(tmp_path):
     seconds = seconds_to_first_batch(config, tmp_path / 'run', cache)
     assert 0 < seconds < time.monotonic() - start
     assert any((cache / 'ssanet_jax/compiled').iterdir()), 'later starts find compiled programs'
-    for name in ('config.json', 'config.backup.json'):
+    for name in ('config.json', 'config_backup.json'):
         (tmp_path / 'run' / name).unlink()
     with pytest.raises(UserError, match='did not start: .*holds no run'):
         seconds_to_first_batch(config, tmp_path / 'run', cache)

@@ -271,6 +271,6 @@ def test_a_copy_that_is_damaged_while_it_is_read_is_one_line(listing, config, tm
             raise RuntimeError('CRC mismatch')
 
     dataset.train._records = Broken([0, 1, 2])
-    with pytest.raises(UserError, match=r'records of the data set is damaged \(record 1 of 3\): rename') as error:
+    with pytest.raises(UserError, match=r'of the data set is damaged \(record 1 of 3\): rename') as error:
         dataset.train[1]
     assert not isinstance(error.value, UnreadableImage) and '\n' not in str(error.value)

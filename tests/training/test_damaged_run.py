@@ -57,7 +57,7 @@ def foreign(workdir):
         (foreign, '999 of .* is damaged .it belongs to step 6., set aside as 999.damaged'),
         (lambda workdir: DAMAGES['truncate'](workdir / LAST / 'evaluation.json'), 'the stage is evaluated again'),
         (lambda workdir: DAMAGES['garbage'](workdir / LAST / 'predictions.npz'), 'the stage is evaluated again'),
-        (lambda workdir: DAMAGES['zeros'](workdir / 'config.json'), 'its copy config.backup.json is used'),
+        (lambda workdir: DAMAGES['zeros'](workdir / 'config.json'), 'its copy config_backup.json is used'),
     ],
 )
 def test_the_same_end(workdir, tiny_config, harm, said, caplog):
