@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,8 @@ def _replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def read(workdir: Path) -> dict[str, Any]:
-    """What the commands read from a run; an error message in the place of what they refuse."""
+def read(workdir: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """What the commands read from a run with these stages; an error message in the place of what they refuse."""
     found: dict[str, Any] = {}
 
     def put(name: str, reader: Callable[[], Any]) -> None:
@@ -152,11 +152,11 @@ def read(workdir: Path) -> dict[str, Any]:
     put('network', lambda: _digest(split_model(load_run(workdir).model)[1:]))
     put('results', lambda: read_result(workdir / 'results.json', RunResults, TRAIN_AGAIN))
     put('predictions', lambda: _arrays(workdir / 'predictions.npz'))
-    for name in ('one', 'two'):
+    for name in stages:
         put(f'{name} result', lambda name=name: read_result(workdir / name / 'evaluation.json', StageResult, ''))
         put(f'{name} best', lambda name=name: read_result(workdir / name / 'best.json', BestResult, ''))
         put(f'{name} history', lambda name=name: read_history(workdir / name / 'history.jsonl'))
-    put('damaged histories', lambda: damaged_histories(workdir, [n for n in ('one', 'two') if found[f'{n} result']]))
+    put('damaged histories', lambda: damaged_histories(workdir, [n for n in stages if found[f'{n} result']]))
     return found
 
 
@@ -230,14 +230,15 @@ def try_damages(config: Any, whole: Path, final: Path, count: int, trains: int, 
       seed: draws the damages.
       found: changed in place.
     """
-    expected, end = read(whole), read(final)
+    stages = [stage.name for stage in config.stages]
+    expected, end = read(whole, stages), read(final, stages)
     generator = random.Random(seed)
     for number in range(count):
         workdir = copy(whole, whole.with_name('copy'))
         done = damage(workdir, generator)
         with _warnings() as said:
             try:
-                outcome = judge(expected, read(workdir), said)
+                outcome = judge(expected, read(workdir, stages), said)
             except Exception as error:
                 outcome = f'TRACEBACK ({type(error).__name__}: {error})'
         found.outcomes[outcome.split(' (')[0]] += 1
@@ -249,7 +250,7 @@ def try_damages(config: Any, whole: Path, final: Path, count: int, trains: int, 
         with _warnings():
             try:
                 results = train(config, workdir)
-                again = read(workdir)
+                again = read(workdir, stages)
                 same = again['network'] == end['network'] and results.accuracy == end['results'].accuracy
                 outcome = outcome if same else 'OTHER END'
             except UserError:

@@ -35,7 +35,7 @@ def missing(path: Path, seed: int = 0) -> None:
 def zeros(path: Path, seed: int = 0) -> None:
     """Overwrites a block with zeros."""
     content = bytearray(path.read_bytes())
-    start = random.Random(seed).randrange(len(content))
+    start = random.Random(seed).choice([place for place, byte in enumerate(content) if byte] or [0])
     stop = min(start + 512, len(content))
     content[start:stop] = bytes(stop - start)
     path.write_bytes(content)
