@@ -21,13 +21,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssanet_jax.data import copy_checksums
-from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.left_out import first_names
 from ssanet_jax.data.listing import SPLITS, Listing, Record
 from ssanet_jax.data.record_builder import RecordBuilder
-from ssanet_jax.data.record_source import RecordSource
+from ssanet_jax.data.record_source import RecordSource, require_readable
 from ssanet_jax.data.source_files import NO_DATA, Comparison, SourceFiles, compare, file_status
-from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import set_aside
 from ssanet_jax.filesystem.caches import writable_cache
 from ssanet_jax.filesystem.locks import lock_file
@@ -76,7 +76,7 @@ def build_dataset(listing: Listing, config: Any) -> Dataset:
         split: RecordSource(folder, opened.get(split, ()), _labels(records, split), bit_depth) for split in SPLITS
     }
     for split, source in sources.items():
-        _require_readable(source, f'{split} images of {name}')
+        require_readable(source, f'{split} images of {name}')
     return Dataset(
         name=name,
         class_names=listing.class_names,
@@ -157,19 +157,6 @@ def _copy_messages(listing: Listing, state: Comparison, folder: pathlib.Path, bi
         yield f'images in both train and test, which raise the accuracy: {len(leaked)} ({as_text(leaked)}); {cure}'
     if ambiguous := [group for group in groups.values() if len({record.label for record in group}) > 1]:
         yield f'images in two classes: {len(ambiguous)} ({as_text(ambiguous)}); {cure}'
-
-
-def _require_readable(source: Source, images: str) -> None:
-    """Raises `UserError` if no image of a source can be read."""
-    problem: UnreadableImage | None = None
-    for index in range(len(source)):
-        try:
-            source[index]
-            return
-        except UnreadableImage as error:
-            problem = problem or error
-    if problem:
-        raise UserError(f'none of the {len(source)} {images} can be read, such as: {problem}') from problem
 
 
 def _digest(records: Sequence[Record]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.errors import UnreadableImage, UserError
 
@@ -55,3 +56,16 @@ class RecordSource:
             f'the copy {self._copy} of the data set is damaged ({place}): rename that folder and run the same command '
             'again, which writes it again'
         )
+
+
+def require_readable(source: Source, images: str) -> None:
+    """Raises `UserError` if no image of a source can be read."""
+    problem: UnreadableImage | None = None
+    for index in range(len(source)):
+        try:
+            source[index]
+            return
+        except UnreadableImage as error:
+            problem = problem or error
+    if problem:
+        raise UserError(f'none of the {len(source)} {images} can be read, such as: {problem}') from problem
