@@ -1,6 +1,7 @@
 """Differences between two runs of one configuration, bit for bit."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,8 @@ from ssanet_jax.runs.checkpoints import KEEP, Checkpoints
 from ssanet_jax.runs.history import EVALUATION, HISTORY_FILE, read_history
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE
 
-_REMAINS = (
-    '.partial',
-    '.deleted',
-    'tmp',
-    'incomplete.',
-    '__lock',
-    '/features',
-    '/downloads',
-)  # in names of unfinished files
+# In paths of unfinished files.
+_REMAINS = ('.partial', '.deleted', 'tmp', 'incomplete.', '__lock', '/features/', '/downloads/')
 _ITEMS = ('params', 'stats', 'opt')
 
 
@@ -45,9 +39,8 @@ def differences(expected: Path, found: Path) -> Iterator[str]:
         name = path.relative_to(expected)
         if _events(path) != _events(found / name):
             yield f'{name} differs'
-    for name in ('parts.png',):
-        if (expected / name).read_bytes() != _bytes(found / name):
-            yield f'{name} differs'
+    if _bytes(expected / 'parts.png') != _bytes(found / 'parts.png'):
+        yield 'parts.png differs'
     for kind in ('checkpoints', 'best'):
         for folder in sorted(expected.glob(f'*/{kind}')):
             yield from _checkpoint_differences(folder, found / folder.relative_to(expected))
@@ -75,7 +68,7 @@ def copy_differences(expected: Path, found: Path) -> Iterator[str]:
 def remains(folder: Path) -> Iterator[str]:
     """Names the files that an unfinished write has left, and folders with more checkpoints than are kept."""
     for path in sorted(folder.rglob('*')):
-        if any(word in f'/{path.relative_to(folder)}' for word in _REMAINS):
+        if any(word in f'/{path.relative_to(folder)}/' for word in _REMAINS):
             yield f'{path.relative_to(folder)} is left over'
     yield from surplus_checkpoints(folder, KEEP)
 
@@ -137,7 +130,9 @@ def _newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     newest = folder / str(max(steps))
     checkpoints = Checkpoints(folder)
     try:
-        step, items = checkpoints.restore({name: None for name in _ITEMS if (newest / name).is_dir()})
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # Orbax, about devices that are not named
+            step, items = checkpoints.restore({name: None for name in _ITEMS if (newest / name).is_dir()})
     finally:
         checkpoints.close()
     leaves = jax.tree_util.tree_leaves_with_path(items)

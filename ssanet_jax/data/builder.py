@@ -209,12 +209,15 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
             files = builder.source_files()
             builder = make()
             copy_checksums.write_checksums(folder, _RECORDS)
-            files.write(folder / _SOURCE_FILES)
             (folder / _REQUEST).write_text(_request(listing, side))
-            state = Comparison([], [], files)
             if not no_lock:
                 shutil.rmtree(folder / 'downloads', ignore_errors=True)
+                for partial in folder.glob(f'{_SOURCE_FILES}.*'):  # of killed processes
+                    partial.unlink(missing_ok=True)
                 _remove_outdated(folder, listing, side)
+            # At the end: until this file is there, a process that was killed is taken to have written nothing.
+            files.write(folder / _SOURCE_FILES)
+            state = Comparison([], [], files)
     return builder, state
 
 
