@@ -60,6 +60,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
     resumes = '; training resumes from the last complete checkpoint' if trains else ''
     with terminal.standard_streams():
         try:
+            _check_working_directory()
             arguments = _parse(sys.argv)
             if arguments and not accepts_arguments:
                 raise UserError(f'unexpected argument {arguments[0]!r}: see --help')
@@ -143,6 +144,14 @@ def _failed_file(error: BaseException | None) -> str | None:
                 return f'{problem}{f" ({place})" if place else ""}: {cure}'
         error = error.__cause__ or error.__context__
     return None
+
+
+def _check_working_directory() -> None:
+    """Raises `UserError` in a folder that another program has deleted: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f'the working directory cannot be read ({error.strerror}): cd to another folder') from error
 
 
 def _parse(argv: list[str]) -> list[str]:

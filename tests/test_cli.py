@@ -203,3 +203,22 @@ def test_train_and_evaluate_are_modes_of_main(tmp_path):
     assert done.returncode == 2 and "'vgg'" in done.stderr
     done = ssanet('train', tiny, 'more')
     assert done.returncode == 2 and done.stderr == "error: unexpected argument 'more': see --help\n"
+
+
+def test_a_working_directory_that_was_deleted(tmp_path):
+    program = (
+        'import os, sys\nfrom ssanet_jax import cli\n'
+        f'os.mkdir({str(tmp_path / "gone")!r})\nos.chdir({str(tmp_path / "gone")!r})\nos.rmdir(os.getcwd())\n'
+        'sys.argv = ["x"]\ncli.run(lambda: print("not reached"))'
+    )
+    done = run_python(('-c', program))
+    message = 'error: the working directory cannot be read (No such file or directory): cd to another folder\n'
+    assert (done.returncode, done.stdout, done.stderr) == (2, '', message)
+
+
+def test_warnings_have_one_form_whatever_libraries_configure():
+    program = (
+        'import logging, sys\nfrom ssanet_jax import cli\nlogging.basicConfig(format="[%(levelname)s] %(message)s")\n'
+        'sys.argv = ["x"]\ncli.run(lambda: logging.warning("late"))'
+    )
+    assert run_python(('-c', program)).stderr == 'warning: late\n'
