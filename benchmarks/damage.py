@@ -41,7 +41,7 @@ from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.report.result_files import damaged_histories
 from ssanet_jax.runs.files import TRAIN_AGAIN, read_run
 from ssanet_jax.runs.history import read_history
-from ssanet_jax.runs.image_predictions import read_predictions
+from ssanet_jax.runs.image_predictions import check_accuracy, read_predictions
 from ssanet_jax.runs.results import BestResult, RunResults, StageResult, read_result
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training import loop
@@ -162,6 +162,8 @@ def read(workdir: Path, stages: Sequence[str]) -> dict[str, Any]:
 
 def _arrays(path: Path) -> Any:
     predictions = read_predictions(path, TRAIN_AGAIN)
+    if predictions is not None:
+        check_accuracy(path, predictions, (path.with_name('results.json'), path.with_name('evaluation.json')), '')
     return predictions and _digest(predictions.to_arrays())
 
 

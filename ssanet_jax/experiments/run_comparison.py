@@ -9,7 +9,7 @@ import numpy as np
 from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.paired_comparison import Comparison, McNemar, compare_predictions, mcnemar
 from ssanet_jax.runs.files import RESULTS_FILE, read_run
-from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, check_accuracy, read_predictions
 
 EVALUATE_AGAIN = 'evaluate the run again (python -m ssanet_jax.main --mode=evaluate with its --config and --workdir)'
 
@@ -76,4 +76,6 @@ def load_predictions(workdir: Path, split: str) -> ImagePredictions:
     predictions = read_predictions(path, cure)
     if predictions is None:
         raise UserError(f'{path} is missing, an earlier version trained this run: {cure}')
+    if split == 'test':
+        check_accuracy(path, predictions, (workdir / RESULTS_FILE, workdir / 'evaluation.json'), cure)
     return predictions

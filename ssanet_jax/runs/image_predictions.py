@@ -5,13 +5,14 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.files import DamagedFile, write_arrays
+from ssanet_jax.runs.files import DamagedFile, read_json, write_arrays
 
 PREDICTIONS_FILE = 'predictions.npz'
 SUM = 'sum'  # the name of the prediction, which sums the logits of all heads, among the heads
@@ -93,6 +94,24 @@ def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
             return _from_arrays(archive)
     except _DAMAGED as error:
         raise DamagedFile(f'{path} is damaged, it holds no predictions', cure) from error
+
+
+def check_accuracy(path: Path, predictions: ImagePredictions, results: Iterable[Path], cure: str) -> None:
+    """Checks that predictions belong to a result, and not to another network, whose file would be whole as well.
+
+    Args:
+      path: the file of the predictions, for the message.
+      predictions: its content.
+      results: JSON files; those that exist and have an accuracy are compared.
+      cure: what to do about other predictions, for the message.
+
+    Raises:
+      DamagedFile: no result has the accuracy of the predictions.
+    """
+    recorded = [content['accuracy'] for each in results if 'accuracy' in (content := read_json(each, cure) or {})]
+    accuracy = float(predictions.correct().mean())
+    if recorded and all(abs(accuracy - other) > 1e-6 for other in recorded):
+        raise DamagedFile(f'{path} is damaged, its accuracy {accuracy:.4f} is not that of the results', cure)
 
 
 def _from_arrays(arrays: Any) -> ImagePredictions:

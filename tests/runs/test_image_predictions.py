@@ -4,9 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
+from run_samples import image_predictions
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.runs.image_predictions import SUM, ImagePredictions, read_predictions, write_predictions
+from ssanet_jax.runs.files import write_json
+from ssanet_jax.runs.image_predictions import (
+    SUM,
+    ImagePredictions,
+    check_accuracy,
+    read_predictions,
+    write_predictions,
+)
 
 CURE = 'evaluate again'
 
@@ -110,3 +118,15 @@ def test_damaged_bytes_are_refused_or_harmless(path):
         except UserError:
             continue
         assert all(len(classes) == len(found.labels) for classes in found.classes.values())
+
+
+def test_predictions_of_another_network_are_noticed(tmp_path):
+    """Their file is whole: only the accuracy tells."""
+    found = image_predictions([True, False])
+    results = [tmp_path / 'results.json', tmp_path / 'evaluation.json']
+    check_accuracy(tmp_path / 'x.npz', found, results, 'cure')  # nothing to compare with
+    write_json(results[0], {'accuracy': 0.75})
+    with pytest.raises(UserError, match='x.npz is damaged, its accuracy 0.5000 is not that of the results: cure'):
+        check_accuracy(tmp_path / 'x.npz', found, results, 'cure')
+    write_json(results[1], {'accuracy': 0.5})  # of a later evaluation
+    check_accuracy(tmp_path / 'x.npz', found, results, 'cure')
