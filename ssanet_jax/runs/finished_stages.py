@@ -14,7 +14,7 @@ from ssanet_jax.runs.results import StageResult, read_result
 EVALUATION_FILE = 'evaluation.json'
 
 
-def finished_result(workdir: Path, stage: str, *, passes_on: bool, is_last: bool) -> StageResult | None:
+def finished_result(workdir: Path, stage: str, *, passes_on: bool) -> StageResult | None:
     """Reads the result of a stage that an earlier start finished. Call it in all processes.
 
     A stage whose files are damaged is not finished: they are set aside, and the stage goes on from its newest whole
@@ -24,7 +24,6 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool, is_last: bool
       workdir: the run's work directory.
       stage: name of the stage.
       passes_on: something will still be computed from the network of the stage: check its checkpoint.
-      is_last: the predictions of the stage are those of the run: check them.
 
     Returns:
       The result; None if the stage must train, or be evaluated, again.
@@ -43,13 +42,13 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool, is_last: bool
             return _again([directory], f'{cause}: the stage is trained again, {result.steps} steps are lost')
         if result.split != 'validation' and (cause := _find_lost_steps(workdir, stage, result.steps)):
             return _again([path], cause)
-    if is_last and result.split != 'validation':
+    if result.split != 'validation':
         predictions = directory / PREDICTIONS_FILE
         try:
             found = read_predictions(predictions, TRAIN_AGAIN)
         except DamagedFile as error:
             return _again([predictions, path], f'{error.problem}: the stage is evaluated again')
-        # Those of another step are whole, too. Early versions wrote none.
+        # Those of another step or stage are whole, too. Early versions wrote none.
         if found is not None and not _agree(found, result):
             return _again([predictions, path], f'{predictions} and {path} disagree: the stage is evaluated again')
     return result

@@ -112,7 +112,7 @@ def _train_stages(
     for index, stage in enumerate(config.stages):
         is_last = index == len(config.stages) - 1
         passes_on = is_last or not has_whole_checkpoint(workdir, config.stages[index + 1].name)
-        result = finished_result(workdir, stage.name, passes_on=passes_on, is_last=is_last)
+        result = finished_result(workdir, stage.name, passes_on=passes_on)
         if result is None:
             result = _finish_stage(StageContext(config, index, model, dataset, workdir, mesh, console))
             write_json(workdir / stage.name / EVALUATION_FILE, result.to_dict())

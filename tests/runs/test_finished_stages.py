@@ -39,7 +39,7 @@ def workdir(tmp_path):
 
 
 def read(workdir, **kwargs):
-    return finished_result(workdir, 'one', **{'passes_on': True, 'is_last': True, **kwargs})
+    return finished_result(workdir, 'one', **{'passes_on': True, **kwargs})
 
 
 def bulk(workdir, step):
@@ -48,7 +48,7 @@ def bulk(workdir, step):
 
 def test_a_whole_stage_is_finished(workdir, caplog):
     assert read(workdir).accuracy == 0.5 and caplog.messages == []
-    assert finished_result(workdir, 'two', passes_on=True, is_last=False) is None and caplog.messages == []
+    assert finished_result(workdir, 'two', passes_on=True) is None and caplog.messages == []
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'empty', 'garbage', 'zeros'])
