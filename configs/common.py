@@ -283,5 +283,6 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()
     config.eval_epochs = 0  # epochs between evaluations, for the learning curve; 0: only after each stage
+    config.on_nonfinite = 'stop'  # at a NaN or an infinity in the loss or the gradients, or 'skip' the update
     config.checkpoint_steps = 0  # steps between checkpoints; 0: one per epoch
     return config

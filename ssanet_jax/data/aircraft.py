@@ -96,7 +96,7 @@ def read_records(root: pathlib.Path, level: str) -> tuple[tuple[str, ...], list[
 
 def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads lines of '<image> <x0> <y0> <x1> <y1>', in pixels counted from 1, the last one included."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     boxes = {}
     for number, line in _lines(path):
@@ -113,6 +113,5 @@ def _read_boxes(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """Reads the lines that are not empty, with their numbers."""
-    text = listing.require_file(path, _EXPECTED).read_text(encoding='utf-8', errors='replace')
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(listing.read_text(path, _EXPECTED).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

@@ -6,10 +6,13 @@ import csv
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import TextIO
 
 from ssanet_jax.data.layout import SPLIT_WORDS, Files
 from ssanet_jax.errors import UserError
 
+_MAX_ROW = 1_000_000  # characters
+_MAX_LABEL = 255  # characters, as of the name of a folder
 _HEADER = ['path', 'label', 'split']
 
 
@@ -47,6 +50,8 @@ def read_table(root: pathlib.Path, table: pathlib.Path) -> dict[str, Files]:
         path, label, split = (dict(zip(columns, row)).get(name, '') for name in _HEADER)
         if not label:
             raise UserError(f'{where}: the label is empty: fill it in or remove the line')
+        if len(label) > _MAX_LABEL:
+            raise UserError(f'{where}: a label of {len(label)} characters: use at most {_MAX_LABEL}')
         if 'split' in columns and split.lower() not in SPLIT_WORDS:
             raise UserError(f'{where}: unknown split {split[:80]!r}: write one of {", ".join(SPLIT_WORDS)}')
         path = _normalize_path(root, path, where)
@@ -63,15 +68,39 @@ def _rows(table: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     """Reads the lines of a CSV file that are not empty, with their numbers; strips blanks around fields."""
     # Spreadsheets put a byte order mark before the first field.
     with open(table, encoding='utf-8-sig', newline='') as file:
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        lines = _LimitedLines(file, table)
+        reader = csv.reader(lines, skipinitialspace=True, strict=True)
         try:
             for row in reader:
+                lines.start_row()
                 if any(field.strip() for field in row):
                     yield reader.line_num, [field.strip() for field in row]
         except UnicodeDecodeError as error:
             raise UserError(f'{table}, after line {reader.line_num}: not UTF-8: save the file as CSV UTF-8') from error
         except csv.Error as error:
             raise UserError(f'{table}, line {reader.line_num}: {error}: check the quotes of that line') from error
+
+
+class _LimitedLines:
+    """The lines of a file, where a row, which may have several, is not longer than any that a person writes."""
+
+    def __init__(self, file: TextIO, table: pathlib.Path):
+        self._file, self._table, self._left, self._number = file, table, _MAX_ROW, 0
+
+    def start_row(self) -> None:
+        """Starts to count the characters of the next row."""
+        self._left = _MAX_ROW
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(self._left + 1):
+            self._number += 1
+            self._left -= len(line)
+            if self._left < 0:
+                raise UserError(
+                    f'{self._table}, line {self._number}: more than {_MAX_ROW} characters in a row: check the quotes '
+                    'before it, and that the file is a CSV file'
+                )
+            yield line
 
 
 def _normalize_path(root: pathlib.Path, path: str, where: str) -> str:

@@ -19,6 +19,7 @@ from ssanet_jax.errors import UserError
 _EXPECTED = 'the extracted CUB_200_2011 folder (the one that holds images.txt)'
 NUM_CLASSES = 200
 _IMAGES = 11788
+_LINES = 10_000  # of a table that are converted together
 # In the order of parts/parts.txt. Left and right are from the bird's point of view.
 _PARTS = (
     *('back', 'beak', 'belly', 'breast', 'crown', 'forehead', 'left eye', 'left leg', 'left wing', 'nape'),
@@ -124,9 +125,9 @@ def _name(classes: int, images: int) -> str:
 
 def _column(root: pathlib.Path, file: str) -> dict[int, str]:
     """Reads lines of '<number> <text>' into a dict."""
-    path = listing.require_file(root / file, _EXPECTED)
+    path = root / file
     column = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), start=1):
+    for number, line in enumerate(listing.read_text(path, _EXPECTED).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -141,9 +142,13 @@ def _column(root: pathlib.Path, file: str) -> dict[int, str]:
 
 def _table(root: pathlib.Path, file: str, columns: int) -> np.ndarray:
     """Reads a table of numbers, float64 [rows, columns]."""
-    path = listing.require_file(root / file, _EXPECTED)
+    path = root / file
+    lines = listing.read_text(path, _EXPECTED).splitlines()
     try:
-        table = np.array(path.read_text(encoding='utf-8', errors='replace').split(), np.float64).reshape(-1, columns)
+        # In pieces, since each number takes 60 bytes before it is converted.
+        starts = range(0, len(lines), _LINES)
+        pieces = [np.array(' '.join(lines[i : i + _LINES]).split(), np.float64) for i in starts]
+        table = np.concatenate([np.zeros(0), *pieces]).reshape(-1, columns)
         if not (np.abs(table) < listing.MAX_COORDINATE).all():  # nan too
             raise ValueError('not a coordinate')
         return table

@@ -21,6 +21,10 @@ _SUBFILE, _OLD_SUBFILE, _BITS, _CHANNELS, _SAMPLE_FORMAT, _DNG_VERSION = 254, 25
 _REDUCED, _MASK = 1, 4  # bits of _SUBFILE
 _FLOAT = 3  # _SAMPLE_FORMAT
 
+# Directories of tags: each of many tags can be the same large piece of the file, which Pillow would copy.
+_MAX_TAGS = 2000
+_TAG_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # bytes per value, by the type of the tag
+
 _CONVERT = 'convert it to JPEG or PNG'
 
 
@@ -84,6 +88,47 @@ def choose_page(image: Image.Image, data: bytes) -> int:
     if full and _FLOAT in (tags := pages[full[0]]).get(_SAMPLE_FORMAT, ()):
         raise _floating(max(tags.get(_BITS, (32,))))
     return full[0] if full else 0
+
+
+def check_tags(data: bytes) -> None:
+    """Checks the directories of tags in a TIFF file or in EXIF data, before Pillow reads them.
+
+    Args:
+      data: a file or EXIF data of any kind.
+
+    Raises:
+      ValueError: the tags of all directories together are far larger than the data.
+    """
+    data = data.removeprefix(b'Exif\0\0')
+    if not data.startswith(_TIFF):
+        return
+    order = '<' if data[:1] == b'I' else '>'
+    big = b'+' in data[2:4]
+    pointer, head, entry = ('Q', 'Q', 'HHQQ') if big else ('I', 'H', 'HHII')
+    size, place = struct.calcsize(f'<{entry}'), struct.calcsize(f'<{head}')
+    (start,) = struct.unpack_from(f'{order}{pointer}', data.ljust(16, b'\0'), 8 if big else 4)
+    visited: set[int] = set()
+    tags, left = _MAX_TAGS * 8, 2 * len(data) + (1 << 16)
+    while 0 < start <= len(data) - place and start not in visited and len(visited) < _MAX_PAGES:
+        visited.add(start)
+        (count,) = struct.unpack_from(f'{order}{head}', data, start)
+        start += place
+        tags -= count
+        if count > _MAX_TAGS or tags < 0:
+            raise ValueError('a directory of too many tags')
+        for _, kind, number, _ in struct.iter_unpack(
+            f'{order}{entry}', _whole(data[start : start + count * size], size)
+        ):
+            left -= number * (_TAG_SIZES[kind] if kind < len(_TAG_SIZES) else 8)
+        if left < 0:
+            raise ValueError('tags that are larger than the file')
+        start += count * size
+        (start,) = struct.unpack_from(f'{order}{pointer}', data[start : start + 8].ljust(8, b'\0'))
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    """The part of the data that is a multiple of `size` bytes."""
+    return data[: len(data) // size * size]
 
 
 def is_deep(image: Image.Image, data: bytes) -> bool:

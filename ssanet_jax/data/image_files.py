@@ -2,7 +2,8 @@
 
 A file is an image if its name has the extension of a supported format, or if its content starts like one. Hidden files
 and folders are skipped, and so are those that systems and archives leave behind (``__MACOSX``, ``@eaDir``). Links to
-folders are followed once. Pipes, sockets and devices are never opened.
+folders are followed once, also out of the folder that is searched, which is reported. Pipes, sockets and devices are
+never opened.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ssanet_jax.data.image_formats import (
     readable_formats,
     unsupported,
 )
-from ssanet_jax.data.left_out import NOT_AN_IMAGE, LeftOut
+from ssanet_jax.data.left_out import NOT_AN_IMAGE, LeftOut, counted, first_names
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 # Copies that editors, downloads and exiftool leave beside an image.
 _REMAINS = ('~', '.bak', '.orig', '.old', '.tmp', '.part', '.partial', '.crdownload', '_original')
@@ -31,7 +33,7 @@ _SYSTEM_NAMES = {
     *('__macosx', '@eadir', '$recycle.bin', 'system volume information', 'lost+found'),
     *('thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r'),
 }
-_MAX_BYTES = 1 << 30  # of an image file; images that can be decoded are smaller
+_MAX_BYTES = 1 << 29  # of an image file; images that can be decoded are smaller
 
 _Path = TypeVar('_Path', str, Path)
 
@@ -95,6 +97,32 @@ def without_repeats(paths: Iterable[_Path], linked: Mapping[_Path, Path], root: 
             reached.add(linked[path])
         kept.append(path)
     return kept
+
+
+def links_outside_line(paths: Iterable[Path], folder: Path) -> str:
+    """One line about the images that links bring in from outside of a folder.
+
+    Args:
+      paths: the images, found in the folder.
+      folder: the folder.
+
+    Returns:
+      Such as '2 images are read from outside of birds, through links: birds/a/1.jpg, birds/a/2.jpg'; '' for none.
+    """
+    root, real_parents = folder.resolve(), {}
+    outside = []
+    for path in paths:
+        if path.parent not in real_parents:
+            real_parents[path.parent] = path.parent.resolve()
+        real = real_parents[path.parent] / path.name
+        if not (real.resolve() if real.is_symlink() else real).is_relative_to(root):
+            outside.append(str(path))
+    if not outside:
+        return ''
+    verb = 'is' if len(outside) == 1 else 'are'
+    return (
+        f'{counted(len(outside), "image")} {verb} read from outside of {folder}, through links: {first_names(outside)}'
+    )
 
 
 def _walk(folder: Path, found: FoundImages, visited: set[tuple[int, int]]) -> list[Path]:
@@ -167,11 +195,4 @@ def read_file(path: Path) -> bytes:
     Raises:
       OSError: it is missing, is not a regular file, or is too large for an image; `strerror` is the reason.
     """
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise OSError(None, 'a folder')
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(None, 'not a regular file')  # reading a pipe would block
-    if status.st_size > _MAX_BYTES:
-        raise OSError(None, f'{status.st_size / 1e9:.1f} GB are too large for an image')
-    return path.read_bytes()
+    return read_regular_file(path, _MAX_BYTES)

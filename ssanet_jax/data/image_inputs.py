@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssanet_jax.data.image_files import read_file, search_folder, without_repeats
+from ssanet_jax.data.image_files import links_outside_line, read_file, search_folder, without_repeats
 from ssanet_jax.data.image_formats import image_suffixes
 from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
 from ssanet_jax.data.left_out import LeftOut, left_out_line
 from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.plain_text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
             raise UserError(f'{path} does not exist: give images or folders of images')
         if path.is_dir():
             found = search_folder(path)
-            files += sorted(filter(outside, without_repeats(found.images, found.linked, path)))
+            chosen = sorted(filter(outside, without_repeats(found.images, found.linked, path)))
+            if line := links_outside_line(chosen, path):
+                _log.warning('%s', printable(line))
+            files += chosen
             left_out += [item for item in found.left_out if outside(Path(item.path))]
         else:
             files.append(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssanet_jax.data.color_profiles import srgb_transform, to_srgb
 from ssanet_jax.data.deep_pixels import bits_used, read_deep, reduce_to_8_bits
-from ssanet_jax.data.file_kinds import UnsupportedImage, choose_page, may_be_deep, split_png, unrecognized
+from ssanet_jax.data.file_kinds import UnsupportedImage, check_tags, choose_page, may_be_deep, split_png, unrecognized
 from ssanet_jax.data.image_formats import explain_content, readable_formats
 from ssanet_jax.errors import UnreadableImage
 
@@ -23,6 +24,13 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged f
 
 # A tiny file can declare any number of pixels. Pillow warns above this limit.
 _MAX_PIXELS = 89_478_485
+# Larger images are decoded one at a time and converted in strips, which bounds the memory: a decoder needs up to 4
+# bytes per pixel, and the result 3.
+_LARGE = 16_000_000
+_LARGE_IMAGES = threading.RLock()
+_STRIP = 256  # rows
+# Uncompressed bytes per byte of a large file. Photos have less than a hundred; a file that has more is a bomb.
+_MAX_COMPRESSION = 300
 # Each scan of a JPEG may decode all pixels again. A progressive JPEG has about ten scans.
 _MAX_SCANS = 100
 
@@ -54,8 +62,10 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
                     # If OpenCV fails, Pillow decides whether the file is readable.
                     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                     if pixels is not None:
-                        converts = profile and srgb_transform(profile, 'RGB') is not None
-                        return np.array(to_srgb(Image.fromarray(pixels), profile)) if converts else pixels
+                        if profile and srgb_transform(profile, 'RGB') is not None:
+                            for strip in _strips(pixels):
+                                strip[...] = np.array(to_srgb(Image.fromarray(strip), profile))
+                        return pixels
             return _to_array(image, profile, read_deep(image, data), bit_depth)
     # Decoders raise almost anything for damaged files: OSError, SyntaxError, struct.error, DecompressionBombError.
     except Exception as error:
@@ -87,6 +97,7 @@ def from_pillow(image: Image.Image, bit_depth: int = 16) -> np.ndarray:
 def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Opens an image file at the page that counts; also returns its color profile."""
     stripped, profile = split_png(data)
+    check_tags(data)
     with Image.open(io.BytesIO(stripped), formats=readable_formats()) as image:
         page = choose_page(image, data)
         if page:
@@ -94,10 +105,27 @@ def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
         width, height = image.size
         if not 0 < width * height <= _MAX_PIXELS:
             raise ValueError(f'{width} x {height} pixels exceed the limit of {_MAX_PIXELS // 10**6} million')
-        yield image, profile or image.info.get('icc_profile')
+        check_tags(image.info.get('exif') or b'')
+        with _decoding_slot(image):
+            if _is_large(image):
+                size = width * height * len(image.getbands()) // (8 if image.mode == '1' else 1)
+                if size > _MAX_COMPRESSION * len(data):
+                    raise ValueError(f'{width} x {height} pixels in {len(data)} bytes, which is no photo')
+            yield image, profile or image.info.get('icc_profile')
+
+
+def _decoding_slot(image: Image.Image) -> contextlib.AbstractContextManager:
+    """A context in which an opened image may be decoded: only one thread at a time is in that of a large image."""
+    return _LARGE_IMAGES if _is_large(image) else contextlib.nullcontext()
+
+
+def _is_large(image: Image.Image) -> bool:
+    return image.width * image.height > _LARGE
 
 
 def _to_array(image: Image.Image, profile: bytes | None, deep: np.ndarray | None, bit_depth: int) -> np.ndarray:
+    if _is_large(image):
+        return _to_array_in_strips(image, profile, deep, bit_depth)
     if deep is not None:
         # Of a TIFF, both Pillow and OpenCV apply the orientation when they read the pixels.
         orientation = None if image.format == 'TIFF' else image.getexif().get(ExifTags.Base.Orientation)
@@ -106,6 +134,43 @@ def _to_array(image: Image.Image, profile: bytes | None, deep: np.ndarray | None
             image.getexif()[ExifTags.Base.Orientation] = orientation
     return np.array(_to_rgb(ImageOps.exif_transpose(image), profile))
 
+
+def _to_array_in_strips(
+    image: Image.Image, profile: bytes | None, deep: np.ndarray | None, bit_depth: int
+) -> np.ndarray:
+    """As `_to_array`, with less memory."""
+    orientation = None
+    if deep is not None:
+        orientation = None if image.format == 'TIFF' else image.getexif().get(ExifTags.Base.Orientation)
+        bit_depth = bit_depth or bits_used(deep)
+    else:
+        image.load()  # applies the orientation of a TIFF
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    height, width = deep.shape[:2] if deep is not None else (image.height, image.width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, strip in zip(range(0, height, _STRIP), _strips(pixels)):
+        end = top + len(strip)
+        part = image.crop((0, top, width, end)) if deep is None else reduce_to_8_bits(deep[top:end], bit_depth)
+        strip[...] = np.asarray(_to_rgb(part, profile))
+    upright = _UPRIGHT.get(orientation)
+    return pixels if upright is None else np.ascontiguousarray(upright(pixels))
+
+
+def _strips(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of a few rows each."""
+    return (pixels[top : top + _STRIP] for top in range(0, len(pixels), _STRIP))
+
+
+# EXIF orientation -> the image as it is to be seen.
+_UPRIGHT: dict[object, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
 
 _JPEG_MARKER = re.compile(rb'\xff+([^\x00\xff])')
 

@@ -13,9 +13,11 @@ import numpy as np
 from ssanet_jax.data.left_out import LeftOut, first_names, left_out_line
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 SPLITS = ('train', 'test')
 MAX_COORDINATE = 1e6  # pixels; larger than any image
+MAX_ANNOTATIONS = 16 << 20  # bytes of an annotation file; the largest, of CUB-200-2011, has a quarter
 _ADJECTIVES = {'train': 'training'}
 
 
@@ -192,6 +194,27 @@ def coordinate(value: Any) -> float:
     if not abs(number) < MAX_COORDINATE:  # nan too
         raise ValueError(f'not a coordinate: {number}')
     return number
+
+
+def read_text(path: pathlib.Path, expected: str) -> str:
+    """Reads an annotation file.
+
+    Args:
+      path: a file of the data set.
+      expected: the contents of the data set's root, for the message.
+
+    Returns:
+      The text; bytes that are not UTF-8 are replaced.
+
+    Raises:
+      UserError: there is no such file, or it is not one of annotations.
+    """
+    try:
+        return read_regular_file(path, MAX_ANNOTATIONS).decode(errors='replace')
+    except FileNotFoundError as error:
+        raise UserError(f'{path} is missing: set config.data.dir to {expected}') from error
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): extract the archive again') from error
 
 
 def require_file(path: pathlib.Path, expected: str) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.data import aircraft, builder, cars, cub, folder, locations, toy_birds
 from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.data.image_files import links_outside_line
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.data.listing_checks import require_testable, require_trainable
 from ssanet_jax.data.splits import hold_out_validation
@@ -56,8 +58,11 @@ def read_listing(config: Any, class_names: Sequence[str] = ()) -> Listing:
         known = ', '.join(['toy_birds', *READERS])
         raise UserError(f'unknown data set {config.name!r}: set config.data.name to one of {known}')
     if config.name == 'folder':
-        return folder.read(config, class_names)
-    return READERS[config.name](ConfigDict({**config, 'dir': find_data_dir(config)}))
+        found = folder.read(config, class_names)
+    else:
+        found = READERS[config.name](ConfigDict({**config, 'dir': find_data_dir(config)}))
+    line = links_outside_line((found.root / record.path for record in found.records), found.root)
+    return dataclasses.replace(found, notes=(*found.notes, line)) if line else found
 
 
 def load_dataset(config: Any, class_names: Sequence[str] = ()) -> Dataset:

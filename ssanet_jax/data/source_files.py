@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from ssanet_jax.data.image_files import read_file
+from ssanet_jax.filesystem.archives import load_arrays
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 _NUM_THREADS = 16  # for network file systems, where each call waits
 # A file that is changed again within this time may keep its times, since they have a limited resolution.
 _UNSETTLED_NS = 2_000_000_000
+_MAX_STATE = 150 << 20  # bytes; three million images need as many
 _MAX_INT64 = 2**63 - 1
 
 FileStatus = tuple[int, int, int, int]
@@ -53,8 +56,8 @@ class SourceFiles:
     def read(cls, path: Path, count: int) -> SourceFiles | None:
         """Reads the state of `count` files; None if it is missing or damaged."""
         try:
-            with np.load(path) as arrays:
-                state = cls(arrays['status'], arrays['digests'], arrays['bit_depths'])
+            arrays = load_arrays(read_regular_file(path, _MAX_STATE), _MAX_STATE)
+            state = cls(arrays['status'], arrays['digests'], arrays['bit_depths'])
         except Exception:  # NumPy raises almost anything for a damaged file
             return None
         shapes = state.status.shape, state.digests.shape, state.bit_depths.shape

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
-import io
 import pathlib
-import threading
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data.color_tags import ignored_color_tags
@@ -23,9 +20,6 @@ from ssanet_jax.data.image_formats import explain_content
 from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing
 from ssanet_jax.errors import UserError
-
-_LARGE = 16e6  # pixels; larger images are decoded one at a time, which bounds the memory
-_LARGE_IMAGE_LOCK = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +83,8 @@ def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0, bit_depth: i
     """
     try:
         data = read_file(root / path)
-        with _decoding_slot(data):
-            summary = _summarize(path, decode_image(data, path, bit_depth), crop_bottom)
-            return dataclasses.replace(summary, bits=measure_bit_depth(data), color_tags=ignored_color_tags(data))
+        summary = _summarize(path, decode_image(data, path, bit_depth), crop_bottom)
+        return dataclasses.replace(summary, bits=measure_bit_depth(data), color_tags=ignored_color_tags(data))
     except (FileNotFoundError, NotADirectoryError):
         return ImageSummary(path, problem='missing', missing=True)
     except UserError as error:  # its cause is the reason, without the name of the file
@@ -100,16 +93,6 @@ def scan_image(root: pathlib.Path, path: str, crop_bottom: int = 0, bit_depth: i
         return ImageSummary(path, problem=problem)
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
         return ImageSummary(path, problem=_one_line(getattr(error, 'strerror', None) or error))
-
-
-def _decoding_slot(data: bytes) -> contextlib.AbstractContextManager:
-    """A context in which the image may be decoded: a lock for large images."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:  # reads only the header
-            large = image.width * image.height > _LARGE
-    except Exception:  # `decode_image` reports the problem
-        large = False
-    return _LARGE_IMAGE_LOCK if large else contextlib.nullcontext()
 
 
 def _summarize(path: str, image: np.ndarray, crop_bottom: int) -> ImageSummary:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssanet_jax.data.listing import MAX_ANNOTATIONS
 from ssanet_jax.data.matlab import load_matlab
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 
 class Line(NamedTuple):
@@ -47,7 +49,7 @@ def pets(folder: Path) -> Iterator[Line]:
     for name, split in (('trainval', 'train'), ('test', 'test')):
         path = folder / 'annotations' / f'{name}.txt'
         try:
-            lines = path.read_text(encoding='utf-8').splitlines()
+            lines = read_regular_file(path, MAX_ANNOTATIONS).decode().splitlines()
         except (OSError, UnicodeError) as error:
             raise _damaged(path, error) from error
         for line in lines:

@@ -50,6 +50,7 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
     for name in MAY_CHANGE_ON_RESUME:
         section, field = name.split('.')
         identity[section].pop(field, None)
+    identity.pop('on_nonfinite', None)  # it does not matter to a stage that was finished
     # Those of earlier versions, and of data sets without images of 16 bits: the images are the same.
     if identity['data'].get('bit_depth') in (0, 16):
         del identity['data']['bit_depth']

@@ -17,9 +17,10 @@ from ssanet_jax.plain_text import printable
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.prefixes import list_names, select_backbone
-from ssanet_jax.pretrained.state_dicts import StateDict
+from ssanet_jax.pretrained.state_dicts import StateDict, check_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
 
+_MAX_HEADER = 1 << 22  # bytes of the header of a safetensors file; that of a large network has a tenth
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 # How files begin that are often taken for weights, what they are, and what to do.
 _OTHER_FILES = (
@@ -116,8 +117,9 @@ def check_source(name: str, source: str) -> None:
         from ssanet_jax.pretrained.hub import require_hub
 
         require_hub()
-    elif not user_path(source, 'config.model.pretrained').is_file():
-        raise UserError(f'there is no weights file {source}; give a .pth, .pt or .safetensors file')
+    elif not (path := user_path(source, 'config.model.pretrained')).is_file():
+        what = 'is not a regular file' if path.exists() else 'does not exist'
+        raise UserError(f'the weights file {source} {what}; give a .pth, .pt or .safetensors file')
 
 
 def _check_backbone(name: str, source: str) -> None:
@@ -179,7 +181,8 @@ def read_tensors(path: str | Path) -> StateDict:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'there is no weights file {path}; give a torch or safetensors file')
+        what = 'is not a regular file' if path.exists() else 'does not exist'
+        raise UserError(f'the weights file {path} {what}; give a torch or safetensors file')
     try:
         size = path.stat().st_size
         with open(path, 'rb') as file:
@@ -204,12 +207,18 @@ def _is_safetensors(start: bytes, size: int) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
 
     try:
+        with open(path, 'rb') as file:
+            (length,) = struct.unpack('<Q', file.read(8))
+        if length > _MAX_HEADER:
+            raise ValueError(f'a header of {length} bytes')
+        with safe_open(path, 'numpy') as file:
+            check_names(file.keys(), path)
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, struct.error) as error:
         raise UserError(
             f'{path} is damaged or truncated ({" ".join(str(error).split())[:120]}); download it again'
         ) from error

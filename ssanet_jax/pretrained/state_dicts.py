@@ -1,6 +1,6 @@
 """Where a training checkpoint keeps the weights, among the optimizer's state, settings and scores."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,9 @@ _KEYS = (
 )
 _MAX_DEPTH = 4  # of nested dictionaries
 _SHOWN = 4  # keys listed in a message
+_MAX_TENSORS = 5000  # ten times as many as a large backbone has; each name is compared with those of all layers
+_MAX_LEVELS = 20  # of the name of a tensor
+_MAX_NAME = 500  # characters
 
 
 class StateDict(NamedTuple):
@@ -70,8 +73,22 @@ def find_state_dict(content: Any, tensor_type: type, path: Path) -> StateDict:
             f'{path} holds several sets of tensors ({_listed(found)}) and it is unclear which are the weights; save '
             'the state dict of the network alone with torch.save(model.state_dict(), path)'
         )
+    check_names(found[chosen], path)
     unused = tuple('.'.join(keys) or 'tensors outside of it' for keys in found if keys != chosen)
     return StateDict(found[chosen], '.'.join(chosen), unused)
+
+
+def check_names(names: Collection[str], path: Path) -> None:
+    """Checks that a file has no more tensors, and no longer names, than networks have.
+
+    Raises:
+      UserError: it has.
+    """
+    if len(names) > _MAX_TENSORS or any(name.count('.') > _MAX_LEVELS or len(name) > _MAX_NAME for name in names):
+        raise UserError(
+            f'{path} is refused: it has {len(names)} tensors, and at most {_MAX_TENSORS} with names of at most '
+            f'{_MAX_LEVELS} levels are read; save the state dict of the network alone'
+        )
 
 
 def _dictionaries(content: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:

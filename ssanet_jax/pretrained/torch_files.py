@@ -19,12 +19,16 @@ import ml_dtypes
 import numpy as np
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.pretrained.pickles import AllowedFunction, UnsafePickle, interpret
+from ssanet_jax.filesystem.archives import open_zip
+from ssanet_jax.pretrained.pickles import AllowedFunction, ExceedsLimit, UnsafePickle, check_key, interpret
 from ssanet_jax.pretrained.state_dicts import StateDict, find_state_dict
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _MAX_LINE = 4096  # bytes of a name in a pickle; a damaged file could otherwise claim all of its bytes
+# Limits, ten times above what training checkpoints of large networks have.
+_MAX_PICKLE = 1 << 24  # bytes
+_MAX_DIMENSIONS = 32
 
 _STORAGES = {
     'DoubleStorage': np.dtype('<f8'),
@@ -72,6 +76,11 @@ def read_torch_file(path: str | Path) -> StateDict:
             f'{path} is refused: it uses {_brief(error)}, which is neither a tensor nor a plain container; '
             'save a plain state dict with torch.save(model.state_dict(), path)'
         ) from error
+    except ExceedsLimit as error:
+        raise UserError(
+            f'{path} is refused: it has {_brief(error)}, more than weights need; save the state dict of the network '
+            'alone with torch.save(model.state_dict(), path)'
+        ) from error
     except Exception as error:  # Damaged files raise exceptions of almost any type.
         raise UserError(
             f'{path} is damaged or truncated ({_brief(error) or type(error).__name__}); download it again'
@@ -105,7 +114,7 @@ class _Tensor:
         """The tensor as a read-only array; raises ValueError if it does not fit its storage."""
         if not all(isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides)):
             raise ValueError('a tensor has a negative or fractional shape')
-        if len(self.shape) != len(self.strides) or len(self.shape) > 32:
+        if len(self.shape) != len(self.strides):
             raise ValueError('a tensor has a shape that does not match its strides')
         if 0 in self.shape:
             return np.empty(self.shape, self.storage.dtype)
@@ -124,6 +133,8 @@ def _rebuild_tensor(storage, offset, shape, strides, requires_grad=False, hooks=
     del requires_grad, hooks, metadata
     if not isinstance(storage, _Storage):
         raise ValueError('a tensor without a storage')
+    if max(len(shape), len(strides)) > _MAX_DIMENSIONS:
+        raise ExceedsLimit(f'a tensor of more than {_MAX_DIMENSIONS} dimensions')
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -135,6 +146,8 @@ def _rebuild_parameter(data, requires_grad=False, hooks=None):
 def _ordered_dict(items=()):
     if not all(isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items):
         raise ValueError('an ordered dict of something else than pairs')
+    for key, _ in items:
+        check_key(key)
     return dict(items)
 
 
@@ -181,7 +194,12 @@ class _Storages:
 
     def persistent(self, pid: Any) -> _Storage:
         """Maps a persistent id to its storage, always the same object."""
+        if not isinstance(pid, tuple) or not 5 <= len(pid) <= 6:
+            raise ValueError('an unknown kind of storage')
         kind, dtype, key, _, count, *view = pid
+        if not isinstance(key, str | int):
+            raise ValueError('a storage whose key is not a string')
+        check_key(key)
         if kind != 'storage' or not isinstance(dtype, np.dtype) or not isinstance(count, int) or count < 0:
             raise ValueError('an unknown kind of storage')
         if view not in ([], [None]):
@@ -190,7 +208,7 @@ class _Storages:
 
 
 def _read_zip(file: BinaryIO, path: Path) -> StateDict:
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         entries = {name.partition('/')[2]: archive.getinfo(name) for name in archive.namelist()}
         file_size = path.stat().st_size
 
@@ -214,6 +232,8 @@ def _read_zip(file: BinaryIO, path: Path) -> StateDict:
         if 'byteorder' in entries and read('byteorder').strip() != b'little':
             raise _big_endian(path)
         storages = _Storages()
+        if entries['data.pkl'].file_size > _MAX_PICKLE:
+            raise ExceedsLimit(f'a pickle of {entries["data.pkl"].file_size} bytes')
         content = interpret(io.BytesIO(read('data.pkl')), _KNOWN, storages.persistent)
         found = find_state_dict(content, _Tensor, path)
         needed = _needed(found.tensors, file_size)
@@ -249,6 +269,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> StateDict:
     found = find_state_dict(load(), _Tensor, path)
     needed = {storage.key for storage in _needed(found.tensors, file_size)}
     for key in load():
+        check_key(key)
         storage = storages.by_key[key]
         (count,) = struct.unpack('<q', bounded.exactly(8))
         if count != storage.count or storage.data is not None:

@@ -135,8 +135,8 @@ def damaged_histories(workdir: Path, finished: Sequence[str]) -> list[str]:
         name, path = f'{stage}/{HISTORY_FILE}', workdir / stage / HISTORY_FILE
         if not path.exists():  # as in runs of earlier versions
             continue
+        lines_read = read_history(path)  # which refuses what is no regular file
         lines = sum(bool(line.strip()) for line in path.read_bytes().split(b'\n'))
-        lines_read = read_history(path)
         valid = len(lines_read)
         steps = (read_json(workdir / stage / 'evaluation.json', TRAIN_AGAIN) or {}).get('steps', 0)
         if not valid:

@@ -1,7 +1,8 @@
 """Which settings of a run may change when it is resumed or evaluated."""
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from ssanet_jax.runs.preprocessing import (
 # reading of the data, the devices, and the use of their memory.
 MAY_CHANGE_ON_RESUME = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
 MAY_CHANGE_ON_RESUME |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
+# Settings of the optimizer that may change between two starts, for the stages that are not finished: a run whose loss
+# became NaN goes on from its last checkpoint at a lower rate. Changes are recorded.
+_RECORDED = re.compile(r'on_nonfinite|stages\[(\d+)\]\.(learning_rate|schedule|milestones|warmup_epochs)')
 SHARING_SETTINGS = {
     'model.sharing',
     'model.output_stride',
@@ -42,10 +46,35 @@ def changed_settings(before: dict[str, Any], config: ConfigDict) -> list[str]:
     left_open = [f'data.{name}' for name in (*Preprocessing._fields, 'bit_depth') if not config.data.get(name)]
     left_open += [f'model.{name}' for name in ('geometry', 'pretrained') if not config.model.get(name)]
     settings = [complete_preprocessing(before), json.loads(config.to_json_best_effort())]
+    for tree in settings:
+        tree.setdefault('on_nonfinite', 'stop')  # as runs of earlier versions did
     for tree in settings:  # two ways to write a path are no difference
         tree['model'] = {**tree['model'], 'pretrained': absolute_source(tree['model'].get('pretrained', 'none'))}
     changed = _differences(*settings)
     return sorted(changed.difference(MAY_CHANGE_ON_RESUME, left_open))
+
+
+def may_be_recorded(path: str, finished: Sequence[bool]) -> bool:
+    """Whether a changed setting may be changed on resume, if the change is recorded.
+
+    Args:
+      path: such as 'stages[1].learning_rate'.
+      finished: whether each stage is finished, and was so under the old setting.
+    """
+    match = _RECORDED.fullmatch(path)
+    return bool(match) and not (match[1] and finished[int(match[1])])
+
+
+def setting(config: Any, path: str) -> Any:
+    """The value of a setting in a JSON tree, None if it lacks it.
+
+    Args:
+      config: the tree.
+      path: as in `changed_settings`.
+    """
+    for key in re.findall(r'\w+', path):
+        config = config[int(key)] if isinstance(config, list) else config.get(key)
+    return config
 
 
 def evaluation_config(trained: ConfigDict, given: ConfigDict) -> ConfigDict:

@@ -13,6 +13,7 @@ from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
 from ssanet_jax.filesystem.paths import check_folder
+from ssanet_jax.filesystem.regular_files import read_regular_file
 from ssanet_jax.runs.aliases import upgrade_config
 from ssanet_jax.runs.config_fields import find_damage
 from ssanet_jax.runs.json_checksums import ChecksumError, add_checksum, remove_checksum
@@ -21,6 +22,8 @@ CONFIG_FILE = 'config.json'
 CONFIG_BACKUP = 'config_backup.json'
 RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
+_MAX_JSON = 8 << 20  # bytes
+_MAX_DEPTH = 20  # of nested values
 
 
 class DamagedFile(UserError):
@@ -100,7 +103,7 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
       UserError: the file cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular_file(path, _MAX_JSON))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -109,10 +112,25 @@ def read_json(path: Path, cure: str) -> dict[str, Any] | None:
         raise DamagedFile(f'{path} is damaged, it is not JSON', cure) from error
     if not isinstance(content, dict):
         raise DamagedFile(f'{path} is damaged, it is not a JSON object', cure)
+    if _is_deep(content):
+        raise DamagedFile(f'{path} is damaged, its values are nested more than {_MAX_DEPTH} times', cure)
     try:
         return remove_checksum(content)
     except ChecksumError as error:
         raise DamagedFile(f'{path} is damaged, {error}', cure) from error
+
+
+def _is_deep(content: Any) -> bool:
+    """Whether a JSON tree has more levels than recursive functions should have to deal with."""
+    level: list[Any] = [content]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list) and child
+        ]
+    return bool(level)
 
 
 def _is_config(tree: Any) -> TypeGuard[dict[str, Any]]:

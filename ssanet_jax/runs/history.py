@@ -10,9 +10,11 @@ from typing import Any
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
+from ssanet_jax.filesystem.regular_files import read_regular_file
 from ssanet_jax.runs.json_checksums import add_checksum, remove_checksum
 
 HISTORY_FILE = 'history.jsonl'
+_MAX_BYTES = 8 << 20
 EPOCH, EVALUATION = 'epoch', 'evaluation'  # kinds of lines
 PREDICTION = 'prediction'  # name of the prediction, which sums all heads, among the heads
 
@@ -33,7 +35,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
       UserError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path, _MAX_BYTES)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -48,7 +50,7 @@ def _parse(text: bytes) -> dict[str, Any] | None:
         numbers = [line['step'], line['epoch'], *line['values'].values()]
         whole = line['kind'] in (EPOCH, EVALUATION) and isinstance(line['step'], int)
         return line if whole and all(math.isfinite(number) for number in numbers) else None
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

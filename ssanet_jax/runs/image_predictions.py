@@ -1,7 +1,6 @@
 """`predictions.npz`: what a network predicted for every image of a set, so that runs can be compared image by image."""
 
 import dataclasses
-import io
 import lzma
 import zipfile
 import zlib
@@ -12,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.archives import load_arrays
+from ssanet_jax.filesystem.regular_files import read_regular_file
 from ssanet_jax.runs.files import DamagedFile, read_json, write_arrays
 
 PREDICTIONS_FILE = 'predictions.npz'
 SUM = 'sum'  # the name of the prediction, which sums the logits of all heads, among the heads
+_MAX_BYTES = 150 << 20  # of the file, and of its arrays: a million images with ten heads need as many
 NO_CLASS = -1  # the prediction for an image that could not be read
 
 # What NumPy and zipfile raise for files that are not archives of arrays, or damaged ones.
@@ -84,14 +86,13 @@ def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
       UserError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path, _MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return _from_arrays(archive)
+        return _from_arrays(load_arrays(content, _MAX_BYTES))
     except _DAMAGED as error:
         raise DamagedFile(f'{path} is damaged, it holds no predictions', cure) from error
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,9 +15,9 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import check_writable_folder
 from ssanet_jax.runs.checkpoints import stage_steps
-from ssanet_jax.runs.compatibility import changed_settings
+from ssanet_jax.runs.compatibility import changed_settings, may_be_recorded, setting
 from ssanet_jax.runs.evaluation_count import COUNT_FILE
-from ssanet_jax.runs.files import CONFIG_BACKUP, CONFIG_FILE, RESULTS_FILE, read_run, restore_run, write_run
+from ssanet_jax.runs.files import CONFIG_BACKUP, CONFIG_FILE, RESULTS_FILE, read_json, read_run, restore_run, write_run
 
 LOCK_FILE = '.lock'
 # The longest path of a file of a stage: an array of a checkpoint that Orbax is writing, with room for other versions.
@@ -138,9 +139,28 @@ def claim_workdir(workdir: Path, config: ConfigDict, class_names: Sequence[str],
     changed = changed_settings(before['config'], config)
     # The cache of a stage that has not started may still change, such as when the disk is too small for it.
     free = {f'stages[{i}].cache' for i, stage in enumerate(config.stages) if not stage_steps(workdir, stage.name)}
-    if changed and free >= set(changed):
-        write_run(workdir, content)
+    finished = [(workdir / stage.name / 'evaluation.json').exists() for stage in config.stages]
+    recorded = [name for name in changed if may_be_recorded(name, finished)]
+    if changed and set(changed) <= free.union(recorded):
+        changes = _recorded_changes(workdir / CONFIG_FILE)
+        if recorded:
+            values = {
+                name: [setting(tree, name) for tree in (before['config'], content['config'])] for name in recorded
+            }
+            steps = {stage.name: max(stage_steps(workdir, stage.name), default=0) for stage in config.stages}
+            changes = [*changes, {'steps': steps, 'settings': values}]
+            listed = ', '.join(f'config.{name} from {old} to {new}' for name, (old, new) in values.items())
+            logging.warning('%s goes on with changed settings, which %s records: %s', workdir, CONFIG_FILE, listed)
+        processes.barrier('compared the settings')  # before any of them is written
+        write_run(workdir, content | ({'changes': changes} if changes else {}))
     elif changed:
         raise UserError(
             f'{workdir} holds a run with another {", ".join(changed)}: give another --workdir, or the old settings'
         )
+
+
+def _recorded_changes(path: Path) -> list[Any]:
+    """The changes of settings that `config.json` has recorded so far."""
+    content = read_json(path, 'restore it from a copy')
+    changes = content.get('changes') if content else None
+    return changes if isinstance(changes, list) else []

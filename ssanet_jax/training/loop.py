@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import check_batch_fits, list_unreadable, train_batches
 from ssanet_jax.data.registry import find_data_dir, load_dataset
 from ssanet_jax.distributed import processes, sharding
-from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.drawing import save_picture
 from ssanet_jax.evaluation.sheets import evenly, parts_sheet
 from ssanet_jax.models.groups import active_groups
@@ -48,6 +48,8 @@ from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
 from ssanet_jax.training.fitting import fit_groups
+from ssanet_jax.training.nonfinite import FILE as NONFINITE_FILE
+from ssanet_jax.training.nonfinite import STOP, NonfiniteSteps
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageLogger
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
@@ -187,7 +189,10 @@ def train_stage(context: StageContext) -> StageResult:
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     best.repair(triggers.first_step, state.params, state.stats)
     batches = _stage_batches(context, state, triggers)
-    pending: list[tuple[int, Metrics]] = []  # metrics that are still on the devices
+    nonfinite = NonfiniteSteps(
+        context.directory, stage.name, context.dataset.train, config.get('on_nonfinite', STOP), triggers.first_step
+    )
+    pending: list[tuple[int, Metrics, np.ndarray]] = []  # metrics that are still on the devices, and images read
     skipped: set[int] = set()  # unreadable images of this epoch
     interrupts = terminal.interrupts()
 
@@ -211,14 +216,14 @@ def train_stage(context: StageContext) -> StageResult:
                     processes.compile_together(train_step, state, on_device)
                 with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
                     state, metrics = train_step(state, on_device)
-                pending.append((step, metrics))
+                pending.append((step, metrics, batch['index']))
                 skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
                 stop = _requested_stop(step, triggers)
 
                 if triggers.fetch_metrics(step) or stop:
-                    for number, values in jax.device_get(pending):
-                        check_finite(number, values, stage.name, checkpoints.steps)
-                        logger.log_metrics(number, values)
+                    for number, values, indices in jax.device_get(pending):
+                        skips = nonfinite.check(number, values, indices, checkpoints.steps)
+                        logger.log_metrics(number, values, skipped=skips)
                     pending.clear()
                 if triggers.evaluate(step):
                     # Before the save: a run that is killed in between evaluates again.
@@ -240,6 +245,11 @@ def train_stage(context: StageContext) -> StageResult:
         interrupts.raise_pending()
         evaluate(triggers.num_steps)
     checkpoints.close()
+    if nonfinite.count:
+        context.print(
+            f'{nonfinite.count} of {triggers.num_steps} updates were skipped, since the loss or the gradients were not '
+            f'finite; images of these batches: {context.directory / NONFINITE_FILE}'
+        )
     return StageResult(
         **best.result.to_dict(),
         split=context.split,
@@ -340,25 +350,6 @@ def _initial_state(context: StageContext, optimizer: optax.GradientTransformatio
         previous = config.stages[context.index - 1].name
         params, stats = restore_network(workdir, previous, params, stats, groups=groups, writes=True)
     return TrainState(params, stats, opt, sharding.replicate(np.int32(0), mesh)), Position()
-
-
-def check_finite(step: int, metrics: Mapping[str, np.ndarray], stage: str, saved_steps: list[int]) -> None:
-    """Raises `UserError` if a metric is not finite.
-
-    Args:
-      step: the step of the metrics.
-      metrics: scalars by name.
-      stage: name of the stage.
-      saved_steps: steps of the stage's checkpoints, for the message.
-    """
-    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-    if bad:
-        bad.sort(key=lambda name: not name.startswith('loss/'))  # the norms only follow the loss
-        kept = f'checkpoint {saved_steps[-1]} is kept' if saved_steps else 'no checkpoint had been written'
-        raise UserError(
-            f'{bad[0]} became {float(metrics[bad[0]])} at step {step} of stage {stage} ({kept}): '
-            f'lower the learning_rate of the stage or give it warmup_epochs, in another --workdir'
-        )
 
 
 def _draw_examples(workdir: Path, dataset: Dataset) -> None:

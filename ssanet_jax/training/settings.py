@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.groups import PART_HEAD, UPRIGHT
+from ssanet_jax.training.nonfinite import SKIP, STOP
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
 
@@ -20,6 +21,8 @@ def check_settings(config: ConfigDict) -> None:
     check_data_settings(config.data)
     if not 0 <= config.seed < 2**32:
         raise UserError(f'config.seed={config.seed}: give a number between 0 and 2**32 - 1')
+    if config.get('on_nonfinite', STOP) not in (STOP, SKIP):
+        raise UserError(f'config.on_nonfinite={config.on_nonfinite}: set it to {STOP} or {SKIP}')
     for name in ('eval_epochs', 'checkpoint_steps'):
         if config[name] < 0:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')

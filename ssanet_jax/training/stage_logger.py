@@ -48,6 +48,7 @@ class StageLogger:
         self._clock_started = time.monotonic()
         self._clock_step = first
         self._epoch_metrics: list[Mapping[str, np.ndarray]] = []
+        self._epoch_skipped = 0
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -61,10 +62,19 @@ class StageLogger:
         if self._events is not None:
             self._events.close()
 
-    def log_metrics(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Logs the metrics of a step. At the end of an epoch, prints their means and the time left."""
-        self._add_scalars(metrics, step)
-        self._epoch_metrics.append(metrics)
+    def log_metrics(self, step: int, metrics: Mapping[str, np.ndarray], *, skipped: bool = False) -> None:
+        """Logs the metrics of a step. At the end of an epoch, prints their means and the time left.
+
+        Args:
+          step: the step.
+          metrics: scalars by name.
+          skipped: the update was skipped, since a metric is not finite; the means are those of the other steps.
+        """
+        if skipped:
+            self._epoch_skipped += 1
+        else:
+            self._add_scalars(metrics, step)
+            self._epoch_metrics.append(metrics)
         seconds_per_step = (time.monotonic() - self._clock_started) / (step - self._clock_step)
         left = timedelta(seconds=round(seconds_per_step * (self._triggers.num_steps - step)))
         images_per_second = self._triggers.batch_size / seconds_per_step
@@ -72,16 +82,17 @@ class StageLogger:
         self._progress.update(self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {pace}')
         if self._triggers.epoch_ends(step):
             epoch = self._triggers.whole_epochs(step)
-            means = {name: float(np.mean([m[name] for m in self._epoch_metrics])) for name in metrics}
-            self._print(
-                f'epoch {epoch}/{self._triggers.epochs}  loss {means["loss/total"]:.3f}  '
-                f'batch accuracy {means["accuracy"]:.3f}  {pace}'
-            )
+            measured = self._epoch_metrics
+            means = {name: float(np.mean([m[name] for m in measured])) for name in metrics if measured}
+            losses = f'loss {means["loss/total"]:.3f}  batch accuracy {means["accuracy"]:.3f}  ' if measured else ''
+            skips = f'{self._epoch_skipped} updates skipped  ' if self._epoch_skipped else ''
+            self._print(f'epoch {epoch}/{self._triggers.epochs}  {losses}{skips}{pace}')
             self._add_scalars({'images_per_second': images_per_second}, step)
             means['images_per_second'] = images_per_second
             # After a resume within the epoch, the means are over fewer steps than an epoch has.
-            self._history.add(EPOCH, step, epoch, means, steps=len(self._epoch_metrics))
-            self._epoch_metrics = []
+            fields = {'skipped': self._epoch_skipped} if self._epoch_skipped else {}
+            self._history.add(EPOCH, step, epoch, means, steps=len(measured), **fields)
+            self._epoch_metrics, self._epoch_skipped = [], 0
 
     def log_evaluation(self, step: int, result: EvaluationResult) -> None:
         """Logs the accuracy of every head."""

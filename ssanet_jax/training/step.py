@@ -19,6 +19,7 @@ from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.training.nonfinite import SKIP
 from ssanet_jax.training.stages import learning_rate, make_optimizer, make_trains, merge_params, split_params
 
 
@@ -155,6 +156,7 @@ def make_train_step(
 
     Returns:
       The optimizer, and `(state, batch) -> (state, metrics)`, which donates its state. Metrics are scalars by name.
+      With `config.on_nonfinite='skip'`, a step whose metrics are not all finite changes nothing but the step count.
 
     Raises:
       UserError: the stage has no loss.
@@ -201,6 +203,13 @@ def make_train_step(
             metrics[f'parameter_norm/{group}'] = optax.tree.norm(trained[group])
             metrics[f'learning_rate/{group}'] = stage.train[group] * rate(state.step)
         changed: Any = optax.apply_updates(trained, updates)
+        if config.get('on_nonfinite') == SKIP:
+            # The norms are of whole trees over all devices, so every process decides alike.
+            finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+            # The barrier keeps the choice out of the kernels of the update, which therefore round as without it.
+            after = jax.lax.optimization_barrier((changed, stats, opt))
+            before = (trained, state.stats, state.opt)
+            changed, stats, opt = jax.tree.map(partial(jnp.where, finite), after, before)
         params = merge_params(changed, frozen)
         state = TrainState(params, stats, opt, state.step + 1)
         # With the shardings of the input, or the next step would compile again.

@@ -6,12 +6,15 @@ import socket
 
 import pytest
 from data_samples import write_image
+from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.data import image_files
+from ssanet_jax.data.image_files import links_outside_line
 from ssanet_jax.data.image_formats import explain_content, image_format, readable_formats
 from ssanet_jax.data.image_inputs import find_images, read_image
 from ssanet_jax.data.left_out import LeftOut, left_out_line
+from ssanet_jax.data.registry import read_listing
 from ssanet_jax.errors import UnreadableImage
 
 HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)
@@ -154,3 +157,28 @@ def test_the_line_about_files_that_are_left_out():
     line = 'left out 6 of 10 files: HEIC (5): 0.heic, 1.heic, 2.heic, ...; not an image (1): a\\x1b[31m.txt'
     assert left_out_line(left_out, used=4) == line
     assert left_out_line([], used=4) == ''
+
+
+def test_images_from_outside_of_the_folder_are_reported(tmp_path, caplog):
+    birds, elsewhere = tmp_path / 'birds', tmp_path / 'elsewhere'
+    for path in (birds / 'a/1.png', birds / 'b/1.png', elsewhere / 'x.png', elsewhere / 'y.png'):
+        write_image(path)
+    (birds / 'a/inside.png').symlink_to('1.png')
+    assert links_outside_line([birds / 'a/1.png', birds / 'a/inside.png'], birds) == ''
+    find_images([birds])
+    assert not caplog.records
+
+    (birds / 'a/file.png').symlink_to(elsewhere / 'x.png')
+    (birds / 'b/folder').symlink_to(elsewhere)
+    find_images([birds])
+    (record,) = caplog.records
+    line = f'3 images are read from outside of {birds}, through links: {birds / "a/file.png"}, '
+    assert record.getMessage().startswith(line)
+    listing = read_listing(ConfigDict(dict(name='folder', dir=str(birds), split_seed=0)))
+    assert sum('from outside of' in message for message in listing.messages) == 1
+    (birds / 'b/folder').unlink()
+    assert links_outside_line([birds / 'a/file.png'], birds).startswith('1 image is read from outside of')
+
+    link = tmp_path / 'link'  # to the whole folder: its images are inside
+    link.symlink_to(birds)
+    assert links_outside_line([link / 'a/1.png'], link) == ''

