@@ -206,9 +206,7 @@ def make_train_step(
         if config.get('on_nonfinite') == SKIP:
             # The norms are of whole trees over all devices, so every process decides alike.
             finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-            # The barrier keeps the choice out of the kernels of the update, which therefore round as without it.
-            after = jax.lax.optimization_barrier((changed, stats, opt))
-            before = (trained, state.stats, state.opt)
+            after, before = (changed, stats, opt), (trained, state.stats, state.opt)
             changed, stats, opt = jax.tree.map(partial(jnp.where, finite), after, before)
         params = merge_params(changed, frozen)
         state = TrainState(params, stats, opt, state.step + 1)

@@ -113,7 +113,7 @@ def one_stage_step(config, devices):
     return sharding.replicate(state, mesh), lambda state, first=0: run(state, batch | {'label': batch['label'] + first})
 
 
-def test_a_skipped_update_changes_nothing_and_others_are_bit_identical(tiny_config, monkeypatch):
+def test_a_skipped_update_changes_nothing_and_others_are_as_without_skipping(tiny_config, monkeypatch):
     spoil(monkeypatch, lambda labels: labels[0] == 4)
     states = {}
     for action in ('stop', 'skip'):
@@ -131,7 +131,8 @@ def test_a_skipped_update_changes_nothing_and_others_are_bit_identical(tiny_conf
             assert spoilt.step == 3
         else:
             assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(spoilt.params))
-    chex.assert_trees_all_equal(states['stop'], states['skip'])
+    # Another program, which the compiler may round in another way.
+    chex.assert_trees_all_close(states['stop'], states['skip'], rtol=1e-4, atol=1e-5)
 
 
 def steps_in(folder, action='stop', first_step=0):
