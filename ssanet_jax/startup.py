@@ -6,7 +6,8 @@ itself imports at its start. Before it is imported, Ctrl-C shows Python's traceb
 
 from __future__ import annotations
 
-import _signal  # `signal` imports `enum`, which takes as long as the rest of Python's start
+# `signal` imports `enum`, which takes as long as the rest of Python's start.
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 

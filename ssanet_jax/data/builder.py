@@ -198,7 +198,7 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
         if not state:
             # An outdated copy, or remains of a killed run. Without a lock, the latter may be another process at work.
             (folder / copy_checksums.FILE).unlink(missing_ok=True)
-            _remove_records(builder.data_path if no_lock else folder / builder.name)
+            _remove_records(pathlib.Path(builder.data_path) if no_lock else folder / builder.name)
             builder = make()
             try:
                 builder.write()

@@ -86,7 +86,12 @@ class Checkpoints:
         items = {name: tree for name, tree in items.items() if not _is_empty(tree)}
         partial = self._path / f'{step}.partial'
         try:
-            ocp.save_checkpointables(partial, items, overwrite=True, custom_metadata=CUSTOM_METADATA)
+            ocp.save_checkpointables(
+                partial,  # pyright: ignore[reportArgumentType]
+                items,
+                overwrite=True,
+                custom_metadata=CUSTOM_METADATA,  # pyright: ignore[reportArgumentType]
+            )
             if processes.is_primary_process():
                 write_checksums(partial, step)
                 self._commit(partial, step)
