@@ -11,8 +11,8 @@ depends on the images.
 The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jpg`. In the latter case
 `config.data.split_seed` draws a fifth of each class as test images. docs/datasets.md describes the CSV file.
 
-The settings and the variants `fast`, `upright`, `backbone`, `random` and `nts` are those of `configs/cub.py`; `lite0` is
-the method of the paper with this backbone at 224, trained.
+The settings and the variants `fast`, `upright`, `backbone`, `random` and `nts` are those of `configs/cub.py`; `lite0`
+is the method of the paper with this backbone at 224, trained.
 """
 
 from ml_collections import ConfigDict
