@@ -14,6 +14,7 @@ import pytest
 from commands import ROOT, run_each
 
 from ssanet_jax.runs.image_predictions import read_predictions
+from ssanet_jax.runs.json_checksums import remove_checksum
 from ssanet_jax.runs.workdir import lock_workdir
 
 CONFIG = Path(__file__).with_name('tiny_config.py')
@@ -146,7 +147,7 @@ def test_unreadable_images_are_named_beside_the_accuracies(table, tmp_path):
     shutil.copytree(table[0], root)
     workdir = root / 'seed1/op'
     for name in ('results', 'robustness', 'keypoints'):
-        content = json.loads((workdir / f'{name}.json').read_text())
+        content = remove_checksum(json.loads((workdir / f'{name}.json').read_text()))
         (workdir / f'{name}.json').write_text(json.dumps(content | {'unreadable': ['cannot read [a].jpg']}))
     arguments = [f'--workdir={root}', '--table=4', '--seeds=2', '--measure=robustness', '--measure=keypoints']
     done = ablate(*arguments)

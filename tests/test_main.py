@@ -71,7 +71,7 @@ CASES = {
     'unknown solver': ([TINY, '--config.model.solver=laplace'], ['solver', 'laplace']),
     'missing weights': (
         [TINY, '--config.model.backbone=resnet18', '--config.model.pretrained=weights.pth'],
-        ['no weights file', 'weights.pth', 'give a .pth'],
+        ['the weights file', 'weights.pth does not exist', 'give a .pth'],
     ),
     'unknown optimiser': ([TINY, '--config.optimizer.name=lion'], ['config.optimizer.name', "'lion'", 'sgd, adamw']),
     'unknown reduction': (

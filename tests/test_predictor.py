@@ -289,7 +289,7 @@ def test_create_model():
     assert model(np.zeros((1, SIDE, SIDE, 3), np.uint8)).logits.shape == (1, 3)
     with pytest.raises(UserError, match='resnet18'):
         ssanet_jax.create_model('vgg', num_classes=3)
-    with pytest.raises(UserError, match='no weights file'):
+    with pytest.raises(UserError, match='weights file nowhere.pth does not exist'):
         ssanet_jax.create_model('resnet18', num_classes=3, image_size=SIDE, pretrained='nowhere.pth')
     with pytest.raises(UserError, match='num_partz'):
         ssanet_jax.create_model('resnet_tiny', num_classes=3, num_partz=3)

@@ -1,5 +1,6 @@
 """The report command on the finished tiny run: complete, safe, and consistent with the files of the run."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,10 +12,13 @@ from measurement_files import OLD_KEYPOINTS
 from page_checks import check_page
 
 from ssanet_jax.report.run_sections import confidence_interval
+from ssanet_jax.runs.json_checksums import remove_checksum
+from ssanet_jax.runs.results import BestResult
 
 SECTIONS = 'results curves robustness keypoints sharing parts attention annotated responses confusion mistakes'.split()
 SECTIONS += ['reading', 'data', 'settings']
 MODULE = 'ssanet_jax.report'
+BEST_FIELDS = [field.name for field in dataclasses.fields(BestResult)]
 # Starts the code that replaces the data or the network of the command.
 ORIGINALS = """
 import dataclasses
@@ -123,7 +127,7 @@ runs.load_dataset = hostile
     (workdir / 'part_tuning/history.jsonl').write_text('')
     problem = f'cannot read {HOSTILE}.jpg'
     for name in ('results.json', 'part_tuning/evaluation.json'):
-        (workdir / name).write_text(json.dumps(read(workdir / name) | {'unreadable': [problem]}))
+        (workdir / name).write_text(json.dumps(remove_checksum(read(workdir / name)) | {'unreadable': [problem]}))
     measured = {'dataset': 'toy_birds', 'stage': 'part_tuning', 'unreadable': [problem]}
     robustness = measured | {'examples': 30, 'accuracy': {'original': 0.5}, 'drop': {}}
     (workdir / 'robustness.json').write_text(json.dumps(robustness))
@@ -146,16 +150,18 @@ runs.load_dataset = hostile
 @pytest.mark.slow
 def test_a_run_of_global_pooling_that_is_not_finished_and_data_that_moved(workdir):
     """No proposals, an unfinished last stage, and no history, as in a run of an early version."""
+    evaluation = read(workdir / 'part_tuning/evaluation.json')
+    best = {name: evaluation[name] for name in BEST_FIELDS} | {'accuracy': 0.5, 'step': 8}
     for name in ('results.json', 'part_tuning/evaluation.json'):
         (workdir / name).unlink()
     for path in workdir.glob('*/history.jsonl'):
         path.unlink()
-    (workdir / 'part_tuning/best.json').write_text('{"accuracy": 0.5, "step": 4}')  # with validation images
+    (workdir / 'part_tuning/best.json').write_text(json.dumps(best))  # as with validation images
     done = make(f'--workdir={workdir}', '--data_dir=elsewhere', changes=MOVED_DATA_WITHOUT_PARTS)
     assert done.returncode == 0, done.stderr
     page = check_page((workdir / 'report.html').read_text())
     assert 'The training of this run is not finished: stage 3 of 3, part_tuning, is at step 8 of 8.' in page.text
-    assert 'about the network at step 4, the best so far on the validation images.' in page.text
+    assert 'about the network at step 8, the best so far on the validation images.' in page.text
     assert 'accuracy so far' in page.text and 'recorded no history' in page.text
     assert 'This network does not locate parts.' in page.text
     assert 'This network does not use oriented pooling.' in page.text
