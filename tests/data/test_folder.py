@@ -71,7 +71,7 @@ def test_names_that_are_not_utf8(root, config):
     assert pipeline.list_unreadable(data.test, range(2))
     (root / 'train/owl' / latin).unlink()
     os.symlink(root / 'nowhere', root / 'train/owl' / latin)
-    with pytest.raises(UserError, match=f'train/owl/{latin} is listed but missing'):
+    with pytest.raises(UserError, match=f'train/owl/{latin} is a link to {root}/nowhere, which is missing'):
         load_dataset(config)
 
 
@@ -272,7 +272,7 @@ _FIRST = 'shots/1.jpg,owl,train'
         ([_HEADER, _FIRST, 'shots/2.jpg,owl'], r'line 3: 2 fields, but the header has 3'),
         ([_HEADER, _FIRST, 'shots/2.jpg,owl, barn,test'], r'line 3: 4 fields.*: quote fields'),
         ([_HEADER, 'shots/2.jpg,,test'], r'line 2: the label is empty'),
-        ([_HEADER, 'shots/2.jpg,owl,dev'], r"line 2: unknown split 'dev': .* train, test, val, valid, validation"),
+        ([_HEADER, 'shots/2.jpg,owl,fold'], r"line 2: unknown split 'fold': .* train, test, val, valid, validation"),
         ([_HEADER, 'shots/2.jpg,owl,'], r"line 2: unknown split ''"),
         ([_HEADER, '../my birds/shots/2.jpg,owl,test'], r'line 2: .* is not inside .*: write it relative'),
         ([_HEADER, '/shots/2.jpg,owl,test'], r'line 2: .* is not inside'),
