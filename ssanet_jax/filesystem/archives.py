@@ -47,12 +47,15 @@ class _LimitedReads:
     def __init__(self, file: BinaryIO):
         self.limit: int | None = _MAX_DIRECTORY
         self._file = file
+        self._size = file.seek(0, io.SEEK_END)
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, count: int = -1) -> bytes:
         if self.limit is None:
             return self._file.read(count)
-        data = self._file.read(self.limit + 1 if count < 0 else min(count, self.limit + 1))
+        # No more than there is left: a file allocates what it is asked for before it reads.
+        left = max(self._size - self._file.tell(), 0)
+        data = self._file.read(min(left if count < 0 else count, left, self.limit + 1))
         if len(data) > self.limit:
             raise ValueError(f'a list of entries of more than {self.limit} bytes')
         return data

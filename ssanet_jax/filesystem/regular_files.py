@@ -24,7 +24,10 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(None, _NEVER_ENDING)
     with open(path, 'rb') as file:
-        data = file.read(max_bytes + 1) if status.st_size <= max_bytes else b''
-    if status.st_size > max_bytes or len(data) > max_bytes:  # a file that grows, such as a log
+        # A file allocates what it is asked for before it reads: ask for the rest only of one that grows, such as a log.
+        data = file.read(min(status.st_size, max_bytes) + 1) if status.st_size <= max_bytes else b''
+        if len(data) > status.st_size:
+            data += file.read(max_bytes + 1 - len(data))
+    if status.st_size > max_bytes or len(data) > max_bytes:
         raise OSError(None, f'more than {max_bytes / 1e6:.0f} MB')
     return data
