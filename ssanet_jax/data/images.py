@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -29,6 +31,7 @@ _MAX_PIXELS = 89_478_485
 _LARGE = 16_000_000
 _LARGE_IMAGES = threading.RLock()
 _STRIP = 256  # rows
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), 'malloc_trim', None) if sys.platform == 'linux' else None  # glibc has it
 # Uncompressed bytes per byte of a large file. Photos have less than a hundred; a file that has more is a bomb.
 _MAX_COMPRESSION = 300
 # Each scan of a JPEG may decode all pixels again. A progressive JPEG has about ten scans.
@@ -114,9 +117,23 @@ def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
             yield image, profile or image.info.get('icc_profile')
 
 
-def _decoding_slot(image: Image.Image) -> contextlib.AbstractContextManager:
-    """A context in which an opened image may be decoded: only one thread at a time is in that of a large image."""
-    return _LARGE_IMAGES if _is_large(image) else contextlib.nullcontext()
+@contextlib.contextmanager
+def _decoding_slot(image: Image.Image) -> Iterator[None]:
+    """A context in which an opened image may be decoded: only one thread at a time is in that of a large image.
+
+    At its end, the memory of a large image is returned to the system: glibc would keep it for the thread, and as much
+    again for each other thread that decodes such an image.
+    """
+    if not _is_large(image):
+        yield
+        return
+    with _LARGE_IMAGES:
+        try:
+            yield
+        finally:
+            image.close()
+            if _MALLOC_TRIM:
+                _MALLOC_TRIM(0)
 
 
 def _is_large(image: Image.Image) -> bool:
