@@ -184,10 +184,10 @@ def _open_or_write(folder: pathlib.Path, listing: Listing, side: int | None) -> 
     if state and (listing.origin or not state.missing):
         return builder, state
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):  # `Path.is_file` raises OSError for a very long name
             cure = 'extract the archive again' if listing.origin else 'restore the file or take it off the list'
             problem = 'listed but missing'
-            if path.is_symlink():
+            if os.path.islink(path):
                 problem = f'a link to {path.readlink()}, which is missing'
                 cure = 'mount or restore what it points to, or move the link out of the data set'
             raise UserError(f'{path} is {problem}: {cure}')

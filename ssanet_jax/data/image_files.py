@@ -71,7 +71,7 @@ def search_folder(folder: Path) -> FoundImages:
                 continue
             before = len(found.images)
             pending += _walk(folder_link, found, visited)
-            found.linked.update((path, path.resolve()) for path in found.images[before:])
+            found.linked.update((path, _real_path(path)) for path in found.images[before:])
     found.images.sort(key=str)
     found.left_out.sort(key=lambda item: item.path)
     return found
@@ -88,7 +88,7 @@ def without_repeats(paths: Iterable[_Path], linked: Mapping[_Path, Path], root: 
     paths = list(paths)
     if not any(path in linked for path in paths):
         return paths
-    reached = {(root / path).resolve() for path in paths if path not in linked}
+    reached = {_real_path(root / path) for path in paths if path not in linked}
     kept = []
     for path in paths:
         if path in linked:
@@ -113,9 +113,9 @@ def links_outside_line(paths: Iterable[Path], folder: Path) -> str:
     outside = []
     for path in paths:
         if path.parent not in real_parents:
-            real_parents[path.parent] = path.parent.resolve()
+            real_parents[path.parent] = _real_path(path.parent)
         real = real_parents[path.parent] / path.name
-        if not (real.resolve() if real.is_symlink() else real).is_relative_to(root):
+        if not (_real_path(real) if os.path.islink(real) else real).is_relative_to(root):
             outside.append(str(path))
     if not outside:
         return ''
@@ -123,6 +123,14 @@ def links_outside_line(paths: Iterable[Path], folder: Path) -> str:
     return (
         f'{counted(len(outside), "image")} {verb} read from outside of {folder}, through links: {first_names(outside)}'
     )
+
+
+def _real_path(path: Path) -> Path:
+    """As `Path.resolve`, also for links to themselves and for names that no file can have."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a null byte
+        return path
 
 
 def _walk(folder: Path, found: FoundImages, visited: set[tuple[int, int]]) -> list[Path]:
@@ -141,9 +149,10 @@ def _walk(folder: Path, found: FoundImages, visited: set[tuple[int, int]]) -> li
             path = Path(entry.path)
             if is_skipped(entry.name):
                 continue
-            if entry.is_symlink() and entry.is_dir():
+            # `DirEntry.is_dir` raises OSError for a link to itself.
+            if entry.is_symlink() and os.path.isdir(path):
                 links.append(path)
-            elif entry.is_dir():
+            elif entry.is_dir(follow_symlinks=False):
                 if _identity(path) not in visited:
                     pending.append(path)
             elif reason := why_left_out(path):

@@ -108,12 +108,17 @@ load_dataset(ConfigDict(dict(name="cub", dir=sys.argv[1], prepared_dir=sys.argv[
     assert not left[0].exists()
 
 
-def test_a_damaged_copy_is_reported(config, tmp_path):
-    load_dataset(config)
+def test_a_damaged_copy_is_reported_and_written_again(config, tmp_path, caplog):
+    train = load_dataset(config).train
+    images = [train[i]['image'] for i in range(4)]
     (info,) = (tmp_path / 'prepared').glob('cub-*/records/*/dataset_info.json')
     info.unlink()
-    with pytest.raises(UserError, match='damaged: move that folder away'):
-        load_dataset(config)
+    again = load_dataset(config).train
+    (said,) = [message for message in caplog.messages if 'is damaged' in message]
+    assert 'dataset_info.json is missing' in said and 'set aside as records.damaged: it is written again' in said
+    assert len(list((tmp_path / 'prepared').glob('cub-*/records.damaged'))) == 1 and info.is_file()
+    for i in range(4):
+        np.testing.assert_array_equal(again[i]['image'], images[i])
 
 
 @pytest.mark.parametrize(
@@ -193,6 +198,15 @@ def test_missing_image_leaves_nothing_behind(config, cub_folder, tmp_path):
     with pytest.raises(UserError, match='bird_9.jpg is listed but missing'):
         load_dataset(config)
     assert not (tmp_path / 'prepared').exists()
+
+
+@pytest.mark.parametrize('name', ['x' * 5000 + '.jpg', 'x' * 5000 + '/y.jpg'])
+def test_a_name_that_no_file_can_have(name, config, cub_folder):
+    images = cub_folder / 'images.txt'
+    first, *others = images.read_text().splitlines()
+    images.write_text('\n'.join([f'{first.split()[0]} {name}', *others]))
+    with pytest.raises(UserError, match='jpg is listed but missing'):
+        load_dataset(config)
 
 
 def test_malformed_lines(config, cub_folder):

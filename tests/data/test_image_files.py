@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ssanet_jax.data import image_files
-from ssanet_jax.data.image_files import links_outside_line
+from ssanet_jax.data.image_files import links_outside_line, search_folder
 from ssanet_jax.data.image_formats import explain_content, image_format, readable_formats
 from ssanet_jax.data.image_inputs import find_images, read_image
 from ssanet_jax.data.left_out import LeftOut, left_out_line
@@ -182,3 +182,17 @@ def test_images_from_outside_of_the_folder_are_reported(tmp_path, caplog):
     link = tmp_path / 'link'  # to the whole folder: its images are inside
     link.symlink_to(birds)
     assert links_outside_line([link / 'a/1.png'], link) == ''
+
+
+def test_links_to_themselves_and_names_that_no_file_has(tmp_path):
+    birds, elsewhere = tmp_path / 'birds', tmp_path / 'elsewhere'
+    for path in (birds / 'a/1.png', elsewhere / 'x.png'):
+        write_image(path)
+    for loop in (birds / 'a/loop.png', birds / 'b', elsewhere / 'loop.png'):
+        loop.symlink_to(loop.name)
+    (birds / 'a/folder').symlink_to(elsewhere)
+    found = search_folder(birds)
+    names = ['a/1.png', 'a/folder/loop.png', 'a/folder/x.png', 'a/loop.png']
+    assert [path.relative_to(birds).as_posix() for path in found.images] == names
+    names = [f'{"x" * 5000}.png', f'{"x" * 5000}/1.png', 'a\0.png', 'a\0/1.png', 'a/loop.png/1.png']
+    assert links_outside_line([birds / name for name in names], birds) == ''
