@@ -24,9 +24,8 @@ def test_the_limit(more, tmp_path):
     path = tmp_path / 'file'
     path.write_bytes(bytes(2_000_000 + more))
     if more:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match='more than 2 MB'):
             read_regular_file(path, 2_000_000)
-        assert caught.value.strerror == 'more than 2 MB'
     else:
         assert len(read_regular_file(path, 2_000_000)) == 2_000_000
 
@@ -36,6 +35,5 @@ def test_a_file_with_more_than_its_size_says():
     if not path.exists():
         pytest.skip('no /proc')
     assert read_regular_file(path, 1 << 20).startswith(b'Name:')
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match='more than'):
         read_regular_file(path, 100)
-    assert caught.value.strerror.startswith('more than')
