@@ -32,6 +32,7 @@ from ssanet_jax.training import loop
 
 _SAMPLES = 40  # per program
 _BATCH = 8
+_METRIC_KEYS = {'value', 'count'}
 _SIDE = 64  # pixels of an image
 _IMAGES = 64  # of an epoch; there are as many evaluations and checkpoints as epochs
 
@@ -53,7 +54,7 @@ class Sample(NamedTuple):
     resident: int  # bytes of the process
     arrays: int  # that JAX keeps alive
     array_bytes: int
-    objects: int  # of Python, that its garbage collector tracks
+    objects: int  # of Python, that its garbage collector tracks, without the metrics that TensorStore never frees
 
 
 def measure(settings: Settings, log: Log = no_log) -> Findings:
@@ -134,7 +135,17 @@ def _sample(done: int) -> Sample:
     gc.collect()
     resident = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
     arrays: list[Any] = jax.live_arrays()
-    return Sample(done, resident, len(arrays), sum(array.nbytes for array in arrays), len(gc.get_objects()))
+    objects = sum(not _is_tensorstore_metric(item) for item in gc.get_objects())
+    return Sample(done, resident, len(arrays), sum(array.nbytes for array in arrays), objects)
+
+
+def _is_tensorstore_metric(item: Any) -> bool:
+    """Whether an object is the values of a metric of TensorStore, such as `[{'value': 3}]`.
+
+    `tensorstore.experimental_collect_matching_metrics`, which Orbax calls for each checkpoint, never frees these lists:
+    about 66 per checkpoint.
+    """
+    return type(item) is list and bool(item) and all(type(row) is dict and _METRIC_KEYS & row.keys() for row in item)
 
 
 if __name__ == '__main__':
