@@ -27,8 +27,8 @@ def test_a_few_hundred_damaged_files_are_read_or_refused():
 
 
 @pytest.mark.slow
-def test_ten_thousand_damaged_files_are_read_or_refused():
-    check(run('--count=10000', '--seed=1'), 10_000)
+def test_thousands_of_damaged_files_are_read_or_refused():
+    check(run('--count=4000', '--seed=1'), 4000)
 
 
 # Readers with one fault each, for the runner to find.
