@@ -359,7 +359,7 @@ def show(settings: Settings, found: Findings) -> None:
 
 
 def read_findings(path: Path, seed: int) -> Findings:
-    """What an earlier start with this seed has written; nothing, if there was none."""
+    """Reads the results of an earlier start with this seed; empty if there was none."""
     try:
         content = json.loads(path.read_text())
         if content.pop('seed') != seed:

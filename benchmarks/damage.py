@@ -137,7 +137,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def read(workdir: Path, stages: Sequence[str]) -> dict[str, Any]:
-    """What the commands read from a run with these stages; an error message in the place of what they refuse."""
+    """Reads a run with these stages as the commands do. A value that they refuse is replaced by the error message."""
     found: dict[str, Any] = {}
 
     def put(name: str, reader: Callable[[], Any]) -> None:

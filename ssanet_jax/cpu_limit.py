@@ -47,12 +47,12 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    """Of `cpu.max`: '150000 100000' is 1.5 CPUs, 'max 100000' is no limit."""
+    """Reads the limit from `cpu.max`: '150000 100000' means 1.5 CPUs, and 'max 100000' no limit."""
     return _ratio(*(_read(folder / 'cpu.max').split() + ['', ''])[:2])
 
 
 def _quota_v1(folder: Path) -> float | None:
-    """Of `cpu.cfs_quota_us` and `cpu.cfs_period_us`; a quota of -1 is no limit."""
+    """Reads the limit from `cpu.cfs_quota_us` and `cpu.cfs_period_us`; a quota of -1 means no limit."""
     return _ratio(*(_read(folder / f'cpu.cfs_{name}_us').strip() for name in ('quota', 'period')))
 
 

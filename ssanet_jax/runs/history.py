@@ -61,7 +61,7 @@ def num_damaged_lines(path: Path) -> int:
       UserError: the file cannot be read.
     """
     try:
-        lines = path.read_bytes().split(b'\n')[:-1]
+        lines = read_regular_file(path, _MAX_BYTES).split(b'\n')[:-1]
     except FileNotFoundError:
         return 0
     except OSError as error:

@@ -67,3 +67,4 @@ def test_nothing_that_was_set_aside_before_is_overwritten(tmp_path):
 
 def test_a_folder_that_cannot_be_opened_does_no_harm(tmp_path):
     atomic_files.sync_folder(tmp_path / 'missing')
+    assert not list(tmp_path.iterdir())
