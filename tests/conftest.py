@@ -1,10 +1,12 @@
 """Shared by all tests: compiled programs kept between runs, a tiny configuration, one trained run."""
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,13 +46,25 @@ class FinishedRun(NamedTuple):
     stdout: str
 
 
+def _contents(folder: Path) -> dict[Path, str]:
+    """The digest of every file below a folder."""
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob('*') if path.is_file()}
+
+
 @pytest.fixture(scope='session')
-def finished_run(tmp_path_factory) -> FinishedRun:
-    """A run of the tiny configuration by its command, without interruption. Not to be changed."""
+def finished_run(tmp_path_factory) -> Iterator[FinishedRun]:
+    """A run of the tiny configuration by its command, without interruption.
+
+    Tests share it, so none may change it: a test that does takes `workdir`. Checked after the last test.
+    """
     workdir = tmp_path_factory.mktemp('finished') / 'run'
     done = subprocess.run(train_command(workdir), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return FinishedRun(workdir, done.stdout)
+    before = _contents(workdir)
+    yield FinishedRun(workdir, done.stdout)
+    after = _contents(workdir)
+    changed = sorted(path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    assert not changed, f'a test has changed {", ".join(changed)} of the run that all tests share'
 
 
 @pytest.fixture

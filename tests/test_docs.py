@@ -193,12 +193,12 @@ def test_make_targets_and_extras_exist(document):
 
 
 @pytest.mark.slow
-def test_python_lines_of_the_readme_run(finished_run, tmp_path, monkeypatch, capsys):
+def test_python_lines_of_the_readme_run(workdir, tmp_path, monkeypatch, capsys):
     blocks = re.findall(r'^```python\n(.*?)^```', read('README.md'), re.DOTALL | re.MULTILINE)
-    workdir = re.search(r"load\('([^']+)'\)", blocks[0])[1]
+    named = Path(re.search(r"load\('([^']+)'\)", blocks[0])[1])
     monkeypatch.chdir(tmp_path)
-    Path(workdir).parent.mkdir(parents=True)
-    Path(workdir).symlink_to(finished_run.workdir, target_is_directory=True)
+    named.parent.mkdir(parents=True)
+    named.symlink_to(workdir, target_is_directory=True)
     Path('more_photos').mkdir()
     for name, color in (('photo.jpg', 'red'), ('more_photos/wren.png', 'blue')):
         Image.new('RGB', (80, 60), color).save(name)

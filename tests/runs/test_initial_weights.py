@@ -58,10 +58,10 @@ def test_random_weights_are_asked_for_and_named():
 
 
 @pytest.mark.slow
-def test_the_first_line_of_a_run_says_so(finished_run, tmp_path):
+def test_the_first_line_of_a_run_says_so(workdir):
     from commands import run_python
 
-    ended = run_python(['-m', 'ssanet_jax.main'], '--config=tests/tiny_config.py', f'--workdir={finished_run.workdir}')
+    ended = run_python(['-m', 'ssanet_jax.main'], '--config=tests/tiny_config.py', f'--workdir={workdir}')
     assert 'from random weights (config.model.pretrained=none)' in ended.stderr.splitlines()[0]
 
 

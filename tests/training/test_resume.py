@@ -116,27 +116,27 @@ def test_frozen_groups_pass_through_the_stages_unchanged(finished_run):
         chex.assert_trees_all_equal(pooling['params'][group], tuning['params'][group])
 
 
-def test_a_finished_run_trains_no_more(finished_run):
-    before, results = snapshot(finished_run.workdir), (finished_run.workdir / 'results.json').read_text()
-    again = subprocess.run(train_command(finished_run.workdir), cwd=ROOT, capture_output=True, text=True)
+def test_a_finished_run_trains_no_more(finished_run, workdir):
+    before, results = snapshot(workdir), (workdir / 'results.json').read_text()
+    again = subprocess.run(train_command(workdir), cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == finished_run.stdout.splitlines()[-1]
     assert 'epoch' not in again.stderr
-    assert snapshot(finished_run.workdir) == before
-    assert (finished_run.workdir / 'results.json').read_text() == results
+    assert snapshot(workdir) == before
+    assert (workdir / 'results.json').read_text() == results
 
 
-def test_evaluation_gives_the_accuracy_of_training(finished_run, tiny_config):
-    before = snapshot(finished_run.workdir)
-    results = json.loads((finished_run.workdir / 'results.json').read_text())
-    evaluation = evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True))
+def test_evaluation_gives_the_accuracy_of_training(workdir, tiny_config):
+    before = snapshot(workdir)
+    results = json.loads((workdir / 'results.json').read_text())
+    evaluation = evaluate_run(tiny_config, workdir, Console(stderr=True))
     assert (evaluation.accuracy, evaluation.examples, evaluation.heads) == (
         results['accuracy'],
         30,
         results['heads'],
     )
     assert evaluation.stage == 'part_tuning'
-    assert snapshot(finished_run.workdir) == before
+    assert snapshot(workdir) == before
     # Another size of batch pads otherwise, and is nobody's business but the machine's.
     tiny_config.data.eval_batch_size = 7
-    assert evaluate_run(tiny_config, finished_run.workdir, Console(stderr=True)).heads == results['heads']
+    assert evaluate_run(tiny_config, workdir, Console(stderr=True)).heads == results['heads']
