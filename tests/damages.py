@@ -59,8 +59,15 @@ def folder(path: Path, seed: int = 0) -> None:
     path.mkdir()
 
 
+def pipe(path: Path, seed: int = 0) -> None:
+    """Puts a pipe in the place of the file, whose reader would wait forever."""
+    del seed
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGES: dict[str, Callable[..., None]] = {
-    each.__name__: each for each in (flip, truncate, empty, missing, zeros, garbage, extended, folder)
+    each.__name__: each for each in (flip, truncate, empty, missing, zeros, garbage, extended, folder, pipe)
 }
 
 

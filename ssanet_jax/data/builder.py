@@ -32,10 +32,12 @@ from ssanet_jax.filesystem.atomic_files import set_aside
 from ssanet_jax.filesystem.caches import writable_cache
 from ssanet_jax.filesystem.locks import lock_file
 from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 DEFAULT_PREPARED_DIR = '~/.cache/ssanet_jax/data'
 _SOURCE_FILES = 'source_files.npz'  # beside the records, the state of the files that they were made of
 _REQUEST = 'request.json'
+_MAX_REQUEST_BYTES = 1 << 20
 _RECORDS = f'{RecordBuilder.name}/{RecordBuilder.VERSION}'  # where TFDS puts the records, in the folder of the copy
 
 
@@ -270,7 +272,8 @@ def _remove_outdated(folder: pathlib.Path, listing: Listing, side: int | None) -
     old = {folder.with_name(f'{listing.slug}-{_fingerprint_0_1_0(listing, side)}')}
     for other in folder.parent.glob(f'{listing.slug}-*'):
         with contextlib.suppress(OSError, ValueError):
-            if other != folder and (other / _REQUEST).read_text() == _request(listing, side):
+            request = read_regular_file(other / _REQUEST, _MAX_REQUEST_BYTES)
+            if other != folder and request == _request(listing, side).encode():
                 old.add(other)
     for other in old:
         shutil.rmtree(other, ignore_errors=True)

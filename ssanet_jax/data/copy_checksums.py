@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.checksums import compute_checksums, find_difference
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 FILE = 'checksums.json'
+_MAX_BYTES = 64 << 20
 
 
 def write_checksums(folder: Path, records: str) -> None:
@@ -42,7 +44,7 @@ def find_damage(folder: Path, records: str) -> str:
       PermissionError: a file may not be read.
     """
     try:
-        content = json.loads((folder / FILE).read_bytes())
+        content = json.loads(read_regular_file(folder / FILE, _MAX_BYTES))
         files, times = dict(content['files']), dict(content['times'])
     except FileNotFoundError:
         return ''

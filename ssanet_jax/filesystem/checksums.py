@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssanet_jax.filesystem.atomic_files import sync_descriptor
+from ssanet_jax.filesystem.regular_files import check_regular_file
 
 _CHUNK_BYTES = 2**20
 _NUM_THREADS = 8
@@ -51,9 +52,10 @@ def compute_checksum(path: Path, *, num_bytes: int | None = None, sync: bool = F
       sync: also bring the file to the disk.
 
     Raises:
-      OSError: the file cannot be read, or not be written to the disk.
+      OSError: the file cannot be read, or not be written to the disk, or is a pipe or a device.
     """
     size, checksum = 0, 0
+    check_regular_file(path)
     with path.open('rb') as file:
         while chunk := file.read(_CHUNK_BYTES if num_bytes is None else min(_CHUNK_BYTES, num_bytes - size)):
             size += len(chunk)

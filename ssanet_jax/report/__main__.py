@@ -26,7 +26,7 @@ from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.part_similarity import PartSimilarity, check_comparable, compare_parts
 from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.report.rendering import Section, render_report
-from ssanet_jax.report.result_files import BestStep, RunSummary, StageSummary, damaged_histories, read_summary
+from ssanet_jax.report.result_files import BestStep, RunSummary, damaged_histories, read_stage_summaries, read_summary
 from ssanet_jax.runs.checkpoints import stage_steps
 from ssanet_jax.runs.evaluation_count import count_test_evaluation, evaluation_count_line
 from ssanet_jax.runs.files import RESULTS_FILE, read_run
@@ -108,11 +108,7 @@ def collect_inputs(
       UserError: a file of the run is damaged.
     """
     stages = [stage['name'] for stage in run.config.stages]
-    stage_results = {
-        name: result
-        for name in stages
-        if (result := read_summary(workdir / name / 'evaluation.json', StageSummary)) is not None
-    }
+    stage_results = read_stage_summaries(workdir, stages)
     result = read_summary(workdir / RESULTS_FILE, RunSummary)
     best = None if result else read_summary(workdir / run.stage / 'best.json', BestStep)
     measurements = measurement_sections.read_measurements(workdir)

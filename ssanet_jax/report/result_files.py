@@ -51,6 +51,7 @@ _CHECKS = {
     'seed': _INTEGER,
     'device': _TEXT,
     'split': _TEXT,
+    'stage': _TEXT,
     'unreadable': _PROBLEMS,
     'versions': _VERSIONS,
 }
@@ -65,6 +66,7 @@ class StageSummary:
     heads: Mapping[str, float]  # accuracy of each head
     steps: int
     wall_seconds: float
+    stage: str = ''  # files of early versions lack it
     split: str = 'test'  # 'test' or 'validation'; files written before validation existed lack it
     unreadable: Sequence[str] = ()  # one message per image that could not be read; files of early versions lack it
 
@@ -119,6 +121,27 @@ def read_summary(path: Path, kind: type[Summary]) -> Summary | None:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f'{path} is damaged, {field.name!r} is missing: {TRAIN_AGAIN}')
     return kind(**values)
+
+
+def read_stage_summaries(workdir: Path, stages: Sequence[str]) -> dict[str, StageSummary]:
+    """Reads the results of the finished stages.
+
+    Args:
+      workdir: the run's work directory.
+      stages: names of all stages.
+
+    Raises:
+      UserError: a file is damaged, or that of another stage.
+    """
+    found: dict[str, StageSummary] = {}
+    for name in stages:
+        path = workdir / name / 'evaluation.json'
+        if (summary := read_summary(path, StageSummary)) is None:
+            continue
+        if summary.stage not in (name, ''):
+            raise UserError(f'{path} is that of stage {summary.stage}: {TRAIN_AGAIN}')
+        found[name] = summary
+    return found
 
 
 def damaged_histories(workdir: Path, finished: Sequence[str]) -> list[str]:

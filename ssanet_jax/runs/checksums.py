@@ -10,12 +10,14 @@ from typing import Any
 
 from ssanet_jax.filesystem.atomic_files import sync_folder, write_atomically
 from ssanet_jax.filesystem.checksums import compute_checksums, find_difference
+from ssanet_jax.filesystem.regular_files import read_regular_file
 
 CHECKSUMS_FILE = 'checksums.json'
 METADATA_FILE = '_CHECKPOINT_METADATA'  # Orbax's
 # Orbax records this in the checkpoint, so that a lost file of checksums is not taken for a checkpoint without any, as
 # version 0.1.0 wrote them.
 CUSTOM_METADATA = {'checksums': CHECKSUMS_FILE}
+_MAX_BYTES = 64 << 20  # of a file of checksums: a million files need as many
 OF_ANOTHER_STEP = 'it belongs to step'  # begins the description of a renamed checkpoint
 
 
@@ -55,7 +57,7 @@ def find_damage(folder: Path) -> str:
     if not is_checkpoint(folder):
         return f'it has neither {METADATA_FILE} nor {CHECKSUMS_FILE}'
     try:
-        text = (folder / CHECKSUMS_FILE).read_bytes()
+        text = read_regular_file(folder / CHECKSUMS_FILE, _MAX_BYTES)
     except FileNotFoundError:
         return _find_damage_without_checksums(folder)
     except PermissionError:
@@ -78,7 +80,7 @@ def has_checksums(folder: Path) -> bool:
 
 def _find_damage_without_checksums(folder: Path) -> str:
     try:
-        metadata = json.loads((folder / METADATA_FILE).read_bytes())
+        metadata = json.loads(read_regular_file(folder / METADATA_FILE, _MAX_BYTES))
         expected = metadata['custom_metadata'] == CUSTOM_METADATA
     except PermissionError:
         raise

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.regular_files import check_regular_file, read_regular_file
 
+_MAX_BYTES = 64 << 20  # of the file: half a million evaluations
 COUNT_FILE = 'test_evaluations.jsonl'
 
 
@@ -34,6 +36,8 @@ def count_test_evaluation(workdir: Path, purpose: str) -> None:
     line = json.dumps({'time': time, 'purpose': purpose}) + '\n'
     path = workdir / COUNT_FILE
     try:
+        if path.exists():
+            check_regular_file(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, line.encode())
@@ -53,7 +57,7 @@ def num_test_evaluations(workdir: Path) -> int:
     """
     path = workdir / COUNT_FILE
     try:
-        return path.read_bytes().count(b'\n')
+        return read_regular_file(path, _MAX_BYTES).count(b'\n')
     except FileNotFoundError:
         return 0
     except OSError as error:

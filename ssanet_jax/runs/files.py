@@ -188,7 +188,7 @@ def restore_run(workdir: Path) -> None:
     if processes.is_primary_process():
         if path.exists():
             set_aside(path)
-        write_atomically(path, backup.read_bytes())
+        write_atomically(path, read_regular_file(backup, _MAX_JSON))
     processes.barrier(f'restored {path}')
 
 

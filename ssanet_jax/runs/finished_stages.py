@@ -36,6 +36,8 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool) -> StageResul
         return _again([path], f'{error.problem}: the stage is evaluated again')
     if result is None:
         return None
+    if result.stage not in (stage, ''):
+        return _again([path], f'{path} is that of stage {result.stage}: the stage is evaluated again')
     if passes_on:
         if result.split == 'validation' and not _holds_selected(workdir, stage, result.step):
             cause = f'the network that {directory} selected at step {result.step} is damaged'

@@ -49,6 +49,7 @@ class BestResult(EvaluationResult):
 class StageResult(BestResult):
     """The outcome of a finished stage: the content of `<stage>/evaluation.json`."""
 
+    stage: str  # its name; '' in files of early versions
     split: str  # the images of the evaluation: 'test' or 'validation'
     epochs: int
     steps: int
@@ -57,7 +58,7 @@ class StageResult(BestResult):
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Builds the object from a JSON object, which may lack the fields that early versions did not write."""
-        early = {'unreadable': [], 'split': 'test'}
+        early = {'unreadable': [], 'split': 'test', 'stage': ''}
         if 'steps' in content:
             early['step'] = content['steps']
         return super().from_dict({**early, **content})

@@ -15,6 +15,7 @@ import numpy as np
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.checksums import compute_checksum
+from ssanet_jax.filesystem.regular_files import read_regular_file
 from ssanet_jax.models.outputs import PartFeatures
 
 _BATCH_FIELDS = ('label', 'index', 'skipped')  # what is kept of a batch beside the features of its images
@@ -56,6 +57,9 @@ class FeatureLayout(NamedTuple):
         }
 
 
+_MAX_NOTE_BYTES = 1 << 20
+
+
 def features_path(directory: Path, process: int) -> Path:
     """The file of a process."""
     return directory / f'features-{process}'
@@ -92,7 +96,7 @@ class FeatureFile:
 
     def _read_note(self) -> int:
         try:
-            note = json.loads(self._note.read_bytes())
+            note = json.loads(read_regular_file(self._note, _MAX_NOTE_BYTES))
             usable, written = note['made_for'] == self._key, int(note['bytes'])
             if not usable or not written:
                 return 0

@@ -252,6 +252,7 @@ def train_stage(context: StageContext) -> StageResult:
         )
     return StageResult(
         **best.result.to_dict(),
+        stage=stage.name,
         split=context.split,
         epochs=stage.epochs,
         steps=triggers.num_steps,
@@ -293,6 +294,7 @@ def fit_stage(context: StageContext) -> StageResult:
         best.update(triggers.num_steps, result, predictions, state.params, state.stats)
     return StageResult(
         **best.result.to_dict(),
+        stage=stage.name,
         split=context.split,
         epochs=stage.epochs,
         steps=triggers.num_steps,

@@ -237,7 +237,7 @@ def _images(dataset):
     return [dataset.train[0], dataset.train[1], dataset.test[0]]
 
 
-@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage', 'extended'])
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage', 'extended', 'pipe'])
 @pytest.mark.parametrize(
     'pattern', ['*train.array_record*', '*test.array_record*', 'dataset_info.json', 'features.json']
 )
@@ -255,7 +255,7 @@ def test_a_damaged_copy_is_written_again(listing, config, tmp_path, pattern, dam
     assert not caplog.messages
 
 
-@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'garbage'])
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'garbage', 'pipe'])
 @pytest.mark.parametrize('name', ['source_files.npz', 'checksums.json', 'request.json'])
 def test_a_copy_whose_notes_are_damaged_serves_or_is_written_again(listing, config, tmp_path, name, damage):
     before = _images(builder.build_dataset(listing, config))

@@ -12,6 +12,7 @@ from ssanet_jax.report.result_files import (
     RunSummary,
     StageSummary,
     damaged_histories,
+    read_stage_summaries,
     read_summary,
 )
 from ssanet_jax.runs.files import read_json
@@ -24,6 +25,7 @@ WHOLE = {
     'wall_seconds': 3.5,
     'seed': 0,
     'device': '1 x cpu',
+    'stage': 'one',
     'split': 'validation',
     'unreadable': ['cannot read a.jpg'],
     'versions': {'jax': '0.10'},
@@ -31,7 +33,7 @@ WHOLE = {
 }
 
 
-EARLY = {'split': 'test', 'unreadable': (), 'versions': {}}  # fields that files of early versions lack
+EARLY = {'stage': '', 'split': 'test', 'unreadable': (), 'versions': {}}  # fields that files of early versions lack
 
 
 def read(path, content, kind):
@@ -121,6 +123,17 @@ def test_a_file_that_is_no_object(tmp_path, content, problem):
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match='cannot be read'):
         read_json(tmp_path, MEASURE_AGAIN)
+
+
+def test_the_result_of_another_stage_is_not_shown(tmp_path):
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+    content = WHOLE
+    (tmp_path / 'one' / 'evaluation.json').write_text(json.dumps(content))
+    assert list(read_stage_summaries(tmp_path, ['one', 'two', 'three'])) == ['one']
+    (tmp_path / 'two' / 'evaluation.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r'two/evaluation\.json is that of stage one: restore it'):
+        read_stage_summaries(tmp_path, ['one', 'two', 'three'])
 
 
 def test_damage_to_histories_is_counted(tmp_path):

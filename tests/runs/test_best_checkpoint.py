@@ -137,7 +137,7 @@ def test_a_damaged_record_of_the_selection_is_noticed(selected, damage):
 
 def test_the_result_of_a_finished_stage_also_knows_the_selection(selected):
     result = BestCheckpoint(selected, 'one', selects=True).result.to_dict()
-    finished = StageResult(**result, split='validation', epochs=1, steps=30, wall_seconds=1.0)
+    finished = StageResult(**result, stage='one', split='validation', epochs=1, steps=30, wall_seconds=1.0)
     write_json(selected / 'one' / 'evaluation.json', finished.to_dict())
     (selected / 'one' / 'best.json').unlink()
     chex.assert_trees_all_equal(_passed_on(selected), _items(20))

@@ -237,6 +237,8 @@ def test_hundreds_of_random_damages(directory, whole, caplog):
             is_whole(restore(directory, LIKE), 4 if damaged else 5)
         if path.is_dir():
             path.rmdir()
+        elif not path.is_file():
+            path.unlink(missing_ok=True)
         path.write_bytes(content)
     assert noticed > 250
     is_whole(restore(directory, LIKE), 5)

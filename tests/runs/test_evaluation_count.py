@@ -1,6 +1,8 @@
 """The number of evaluations on test images, also with several processes at once and after a kill."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -34,8 +36,9 @@ def test_half_a_line_of_a_killed_process_is_not_counted(tmp_path):
     assert num_test_evaluations(tmp_path) == 1
 
 
-def test_errors_end_with_one_line(tmp_path):
-    (tmp_path / COUNT_FILE).mkdir()
+@pytest.mark.parametrize('make', [Path.mkdir, os.mkfifo], ids=['folder', 'pipe'])
+def test_errors_end_with_one_line(make, tmp_path):
+    make(tmp_path / COUNT_FILE)
     for call in (lambda: count_test_evaluation(tmp_path, 'evaluation'), lambda: num_test_evaluations(tmp_path)):
         with pytest.raises(UserError, match=COUNT_FILE):
             call()

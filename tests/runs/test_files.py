@@ -209,7 +209,7 @@ def test_stage_results_of_early_versions_are_read(tmp_path):
     content = {'accuracy': 0.5, 'examples': 2, 'heads': {}, 'epochs': 1, 'steps': 3, 'wall_seconds': 1.0}
     path = tmp_path / 'evaluation.json'
     path.write_text(json.dumps(content))
-    expected = StageResult(**content, step=3, split='test', unreadable=[])
+    expected = StageResult(**content, step=3, stage='', split='test', unreadable=[])
     assert read_result(path, StageResult, 'train again') == expected
     path.write_text(json.dumps({**expected.to_dict(), 'split': 'validation', 'step': 2}))
     found = read_result(path, StageResult, 'train again')

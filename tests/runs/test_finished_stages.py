@@ -1,6 +1,7 @@
 """A finished stage whose files are damaged is not finished: it goes on from its newest whole checkpoint."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ def workdir(tmp_path):
         heads={'sum': 0.5},
         unreadable=[],
         step=6,
+        stage='one',
         split='test',
         epochs=2,
         steps=6,
@@ -59,6 +61,13 @@ def test_damaged_results_are_set_aside(workdir, name, damage, caplog):
     [said] = caplog.messages
     assert name in said and 'the stage is evaluated again' in said and '\n' not in said
     assert (workdir / 'one' / f'{name}.damaged').exists() and not (workdir / 'one' / 'evaluation.json').exists()
+
+
+def test_the_result_of_another_stage_is_set_aside(workdir, caplog):
+    shutil.copytree(workdir / 'one', workdir / 'two')
+    assert finished_result(workdir, 'two', passes_on=True) is None
+    assert 'two/evaluation.json is that of stage one: the stage is evaluated again' in caplog.text
+    assert (workdir / 'two' / 'evaluation.json.damaged').exists()
 
 
 def test_predictions_of_another_step_are_noticed(workdir, caplog):

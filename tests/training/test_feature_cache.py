@@ -197,7 +197,7 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
 
 
 @pytest.mark.parametrize('name', ['features-0', '0.json'])
-@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage'])
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage', 'pipe'])
 def test_damaged_features_are_computed_again(setting, name, damage, caplog):
     """They would train the heads on noise, until the loss is no longer finite."""
     expected = list(setting.cached())
