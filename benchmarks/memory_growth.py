@@ -7,6 +7,7 @@ predicts from arrays. Every few steps it notes the resident memory of the proces
 arrays that JAX keeps alive. The slope is fitted to the second half of the notes, since caches fill up in the first.
 """
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -19,6 +20,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -99,22 +101,40 @@ def run(settings: Settings, folder: Path, log: Log = no_log) -> dict[str, list[S
     epochs = -(-settings.steps * _BATCH // _IMAGES)
     config.stages = common.joint(epochs=epochs, learning_rate=1e-3, schedule='constant')
     samples: dict[str, list[Sample]] = {'training': [], 'prediction': []}
+    with open(os.devnull, 'w') as nowhere, _older_objects_left_out():
+        _train_and_predict(settings, config, folder / 'run', Console(file=nowhere), samples, log)
+    return samples
+
+
+def _train_and_predict(
+    settings: Settings, config: ConfigDict, workdir: Path, console: Console, samples: dict[str, list[Sample]], log: Log
+) -> None:
     log(f'training for {settings.steps} steps')
     batches = loop._stage_batches
     every = settings.steps // _SAMPLES
     with mock.patch.object(
         loop, '_stage_batches', lambda *given: _sampled(batches(*given), every, samples['training'])
     ):
-        loop.train(config, folder / 'run', Console(file=open(os.devnull, 'w')))  # noqa: SIM115
+        loop.train(config, workdir, console)
     log(f'predicting {settings.predictions} images')
-    predictor = load(folder / 'run')
+    predictor = load(workdir)
     image = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     images = (image for _ in range(settings.predictions))
     for _ in _sampled(
         predictor.predict(images, batch_size=_BATCH), settings.predictions // _SAMPLES, samples['prediction']
     ):
         pass
-    return samples
+
+
+@contextlib.contextmanager
+def _older_objects_left_out() -> Iterator[None]:
+    """Hides the objects that exist already from the garbage collector, which would walk over all of them each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def slope(samples: list[Sample]) -> float:

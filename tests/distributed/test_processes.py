@@ -71,15 +71,14 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('count', [2, 4])
-def test_several_processes_end_where_one_ends(alone, count, tmp_path):
+def test_two_processes_end_where_one_ends(alone, tmp_path):
     workdir = tmp_path / 'run'
     # The second stage from descriptions, each kept by one process and read by all; in one epoch that changes nothing.
-    children = start(workdir, count, *(['--config.stages[1].cache=1'] if count == 2 else []))
+    children = start(workdir, 2, '--config.stages[1].cache=1')
     outputs = [child.communicate(timeout=600) for child in children]
-    assert [child.returncode for child in children] == [0] * count, outputs
+    assert [child.returncode for child in children] == [0, 0], outputs
     assert outputs[0][0].splitlines()[-1] == alone[1]
-    assert not any(line.startswith('accuracy') for out, _ in outputs[1:] for line in out.splitlines())
+    assert not any(line.startswith('accuracy') for line in outputs[1][0].splitlines())
     for one, several in zip(networks(alone[0]), networks(workdir), strict=True):
         chex.assert_trees_all_close(several, one, rtol=1e-4, atol=1e-5)
     one, several = (read_predictions(path / PREDICTIONS_FILE, '') for path in (alone[0], workdir))
