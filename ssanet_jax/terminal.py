@@ -76,6 +76,8 @@ def interrupts() -> Interrupts:
 def interruptible(*, resumes: bool = False) -> Iterator[None]:
     """Handles Ctrl-C as `Interrupts` says.
 
+    An error after a signal is taken for its consequence: libraries turn the exception into one of their own.
+
     Args:
       resumes: the command resumes when it is run again, so SIGTERM is handled too.
     """
@@ -100,6 +102,10 @@ def interruptible(*, resumes: bool = False) -> Iterator[None]:
     sys.unraisablehook = show_unraisable
     try:
         yield
+    except Exception as error:
+        if _current.pending is None:
+            raise
+        raise _current.pending from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = shown_before

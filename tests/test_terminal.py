@@ -97,6 +97,21 @@ def test_an_interrupt_is_raised_again_where_a_library_swallows_it(caught):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize(
+    'number, expected', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, terminal.Terminated)]
+)
+def test_an_error_that_a_library_makes_of_an_interrupt_is_the_interrupt(number, expected):
+    with pytest.raises(expected) as raised, terminal.interruptible(resumes=True):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(30)
+        except KeyboardInterrupt as error:
+            raise ValueError('cannot read the checkpoint') from error
+    assert type(raised.value) is expected
+    with pytest.raises(ValueError, match='no signal'), terminal.interruptible(resumes=True):
+        raise ValueError('no signal')
+
+
 def test_a_second_interrupt_ends_at_once():
     program = RUN.format(first=30, caught='BaseException')
     program = program.replace(

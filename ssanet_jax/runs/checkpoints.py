@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from ssanet_jax import terminal
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import set_aside, sync_folder
@@ -148,6 +149,7 @@ class Checkpoints:
             try:
                 items = self._load(number, abstract)
             except Exception as error:
+                terminal.interrupts().raise_pending()  # Orbax turns an interrupt into an error of its own
                 unreadable[number] = reason_of_failure(error, self.directory, self._path)
                 continue
             self._report(damaged | unreadable, number)

@@ -3,14 +3,18 @@
 import io
 import json
 import logging
+import lzma
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
+from ssanet_jax.filesystem.archives import load_arrays
 from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
 from ssanet_jax.filesystem.paths import check_folder
 from ssanet_jax.filesystem.regular_files import read_regular_file
@@ -23,6 +27,12 @@ CONFIG_BACKUP = 'config_backup.json'
 RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
 _MAX_JSON = 8 << 20  # bytes
+# What NumPy and zipfile raise for files that are not archives of arrays, or damaged ones.
+_DAMAGED_ARRAYS = (ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+_DAMAGED_ARRAYS += (SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+Parsed = TypeVar('Parsed')
+
 _MAX_DEPTH = 20  # of nested values
 
 
@@ -75,6 +85,37 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         return buffer.getvalue()
 
     _write_in_primary_process(path, encode)
+
+
+def read_arrays(
+    path: Path, parse: Callable[[dict[str, np.ndarray]], Parsed], kind: str, cure: str, max_bytes: int
+) -> Parsed | None:
+    """Reads what `write_arrays` wrote. Whatever the file holds, reading it runs no code from it.
+
+    Args:
+      path: the file.
+      parse: converts the arrays; raises ValueError, TypeError or KeyError if they do not fit together.
+      kind: what the file holds, for the error message.
+      cure: what to do about a damaged file, for the error message.
+      max_bytes: the largest size of the file, and of its arrays.
+
+    Returns:
+      The result of `parse`, or None if the file does not exist.
+
+    Raises:
+      DamagedFile: the file is damaged.
+      UserError: the file cannot be read.
+    """
+    try:
+        content = read_regular_file(path, max_bytes)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
+    try:
+        return parse(load_arrays(content, max_bytes))
+    except _DAMAGED_ARRAYS as error:
+        raise DamagedFile(f'{path} is damaged, it holds no {kind}', cure) from error
 
 
 def _write_in_primary_process(path: Path, encode: Callable[[], str | bytes]) -> None:

@@ -1,28 +1,18 @@
 """`predictions.npz`: what a network predicted for every image of a set, so that runs can be compared image by image."""
 
 import dataclasses
-import lzma
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssanet_jax.errors import UserError
-from ssanet_jax.filesystem.archives import load_arrays
-from ssanet_jax.filesystem.regular_files import read_regular_file
-from ssanet_jax.runs.files import DamagedFile, read_json, write_arrays
+from ssanet_jax.runs.files import DamagedFile, read_arrays, read_json, write_arrays
 
 PREDICTIONS_FILE = 'predictions.npz'
 SUM = 'sum'  # the name of the prediction, which sums the logits of all heads, among the heads
 _MAX_BYTES = 150 << 20  # of the file, and of its arrays: a million images with ten heads need as many
 NO_CLASS = -1  # the prediction for an image that could not be read
-
-# What NumPy and zipfile raise for files that are not archives of arrays, or damaged ones.
-_DAMAGED = (ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError, SyntaxError)
-_DAMAGED += (OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,16 +75,7 @@ def read_predictions(path: Path, cure: str) -> ImagePredictions | None:
       DamagedFile: the file is damaged.
       UserError: the file cannot be read.
     """
-    try:
-        content = read_regular_file(path, _MAX_BYTES)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
-    try:
-        return _from_arrays(load_arrays(content, _MAX_BYTES))
-    except _DAMAGED as error:
-        raise DamagedFile(f'{path} is damaged, it holds no predictions', cure) from error
+    return read_arrays(path, _from_arrays, 'predictions', cure, _MAX_BYTES)
 
 
 def check_accuracy(path: Path, predictions: ImagePredictions, results: Iterable[Path], cure: str) -> None:

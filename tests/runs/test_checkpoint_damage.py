@@ -1,8 +1,11 @@
 """Damaged checkpoints: each kind of damage to each file is noticed, said, and made up for by the one before."""
 
 import logging
+import os
 import random
 import shutil
+import signal
+import time
 
 import chex
 import jax
@@ -12,6 +15,7 @@ import pytest
 from checkpoint_samples import forget_checksums
 from damages import DAMAGES, flip, swap
 
+from ssanet_jax import terminal
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs import checkpoints as module
 from ssanet_jax.runs.checkpoints import Checkpoints, DamagedCheckpoints, restore
@@ -217,6 +221,23 @@ def test_a_full_disk_leaves_no_half_checkpoint(directory, monkeypatch):
         checkpoints.save(6, items(6))
     checkpoints.close()
     assert sorted(path.name for path in directory.iterdir()) == ['4', '5']
+
+
+def test_an_interrupt_while_a_checkpoint_is_read_is_no_damage(directory, monkeypatch):
+    """Orbax raises an error of its own; an older checkpoint must not be used, and this one not be renamed."""
+
+    def interrupted(self, step, abstract):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        except KeyboardInterrupt as error:
+            raise ValueError(type(error).__name__) from error
+
+    monkeypatch.setattr(Checkpoints, '_load', interrupted)
+    with pytest.raises(terminal.Terminated), terminal.interruptible(resumes=True):
+        restore(directory, LIKE, writes=True)
+    monkeypatch.undo()
+    is_whole(restore(directory, LIKE), 5)
 
 
 def test_hundreds_of_random_damages(directory, whole, caplog):
