@@ -228,6 +228,8 @@ class Chaos:
             *differences(reference.folder / 'run', folder / 'run'),
             *copy_differences(reference.folder / 'prepared', folder / 'prepared'),
         ]
+        if any(fault.error and fault.kinds == ('remove',) for fault in faults):
+            different = [problem for problem in different if not problem.endswith('is left over')]
         found.problems.extend(f'{problem} [{"; ".join(history)}; see {folder}]' for problem in different)
         if not any(str(folder) in problem for problem in found.problems):
             shutil.rmtree(folder)

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -57,6 +57,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
     # Orbax leaves the reads of a damaged checkpoint unfinished; an error says that it is damaged.
     warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
     warnings.filterwarnings('ignore', category=UserWarning, module='PIL')  # damaged images are reported by name
+    _hide_late_callbacks()
     resumes = '; training resumes from the last complete checkpoint' if trains else ''
     with terminal.standard_streams():
         try:
@@ -90,6 +91,17 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
             signal = 'terminated' if terminated else 'interrupted'
             print(f'{signal}: run the same command again{resumes}', file=sys.stderr)
             sys.exit(terminal.TERMINATED if terminated else startup.INTERRUPTED)
+
+
+def _hide_late_callbacks() -> None:
+    """Hides the tracebacks of writes that end after their checkpoint could not be saved: an error says that already."""
+
+    def show(unraisable: Any) -> None:
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == 'Event loop is closed'):
+            shown_before(unraisable)
+
+    shown_before = sys.unraisablehook
+    sys.unraisablehook = show
 
 
 def config_name() -> str:

@@ -80,6 +80,20 @@ def test_a_run_goes_on_when_the_disk_has_room_again(small_disk, finished_run):
     assert not list(differences(finished_run.workdir, workdir))
 
 
+def test_a_checkpoint_of_which_one_folder_cannot_be_made(tmp_path):
+    """TensorStore is still writing the others when the save ends with an error."""
+    before = """
+import os
+make = os.mkdir
+def mkdir(path, *arguments, **named):
+    if str(path).endswith('opt/array_metadatas'):
+        raise OSError(5, 'Input/output error', str(path))
+    make(path, *arguments, **named)
+os.mkdir = mkdir
+"""
+    check_one_error(train(tmp_path / 'run', before), 'the disk failed')
+
+
 @pytest.mark.parametrize('mode', [0o700, 0o755])
 def test_the_folder_of_another_user(mode, finished_run):
     if os.getuid():
