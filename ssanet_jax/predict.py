@@ -89,7 +89,8 @@ def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
 
     `scale` and `orientation` are empty where the network chooses none. `present`, whether each part is to be seen, is
     only there for a network that knows. `angle`, the degrees by which the image was
-    turned upright, clockwise, is only there for a network that turns images.
+    turned upright, clockwise, is only there for a network that turns images. `novelty` and `unsure`, the reason not to
+    rely on the class, are only there for a run with held-out images.
     """
     angle = {} if prediction.angle is None else {'angle': prediction.angle}
     present = {'present': list(prediction.present)} if prediction.present else {}
@@ -102,6 +103,7 @@ def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
         'orientation': list(prediction.orientations),
         **present,
         **angle,
+        **prediction.trust(),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
 from ml_collections import ConfigDict
 
 from ssanet_jax.cpu_limit import available_cpus
@@ -24,6 +25,7 @@ from ssanet_jax.data.transforms import to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.evaluation.novelty import MIN_IMAGES, NoveltyDetector
 from ssanet_jax.evaluation.part_logits import PartLogits, part_logits
 from ssanet_jax.evaluation.prediction import ORIENTATIONS, Evidence, Prediction
 from ssanet_jax.filesystem.paths import user_path
@@ -31,6 +33,7 @@ from ssanet_jax.models.candidates import scale_factors
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.runs.held_out import HeldOutPredictions
 from ssanet_jax.runs.run import Run, load_run
 
 OnError = Literal['raise', 'skip'] | Callable[[UnreadableImage], None]
@@ -57,7 +60,6 @@ class _Response(NamedTuple):
     """The results for a batch, computed on the devices."""
 
     outputs: Outputs
-    probabilities: jax.Array  # [B, N]
     terms: PartLogits
 
 
@@ -69,20 +71,32 @@ class Predictor:
       active: the groups that take part in the prediction.
       config: the configuration that the network was trained with.
       class_names: the name of each class.
+      held_out: predictions for images that the network was not trained on. With them, probabilities are calibrated,
+        and predictions have `novelty` and `unsure`.
     """
 
-    def __init__(self, model: SSANet, active: Collection[str], config: ConfigDict, class_names: Sequence[str]):
+    def __init__(
+        self,
+        model: SSANet,
+        active: Collection[str],
+        config: ConfigDict,
+        class_names: Sequence[str],
+        held_out: HeldOutPredictions | None = None,
+    ):
         self.config = config
         self.class_names = tuple(class_names)
         self.active = frozenset(active)
         self._scale_factors = scale_factors(model.num_scales, model.alpha)
         self._graph, self._params, self._stats = split_model(optimize_for_inference(model))
         self._compiled: dict[tuple[str, int], Callable[[np.ndarray], Any]] = {}
+        self._temperature = held_out.temperature if held_out else 1.0
+        enough = held_out is not None and len(held_out.labels) >= MIN_IMAGES
+        self._novelty = NoveltyDetector(held_out.log_probabilities) if held_out and enough else None
 
     @classmethod
     def from_run(cls, run: Run) -> 'Predictor':
         """The network of a run that `load_run` has read."""
-        return cls(run.model, run.active, run.config, run.class_names)
+        return cls(run.model, run.active, run.config, run.class_names, run.held_out)
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 8, on_error: OnError = 'raise'
@@ -194,9 +208,11 @@ class Predictor:
           response: a `_Response` on the host, with NumPy arrays in place of JAX's.
         """
         outputs, terms = response.outputs, response.terms
+        calibrated = scipy.special.softmax(outputs.logits / self._temperature, axis=-1)
+        novelty = self._novelty(outputs.logits) if self._novelty else None
         scaled = 'scale_mining' in self.active
         for i, given in enumerate(batch):
-            probabilities = response.probabilities[i]
+            probabilities = calibrated[i].astype(np.float32)
             index = int(outputs.logits[i].argmax())
             boxes = proposals = np.zeros((0, 4), np.float32)
             if outputs.boxes is not None:
@@ -220,6 +236,7 @@ class Predictor:
                 input_proposals=proposals,
                 present=tuple(outputs.present[i].tolist()) if outputs.present is not None else (),
                 angle=float(outputs.image_angle[i]) if outputs.image_angle is not None else None,
+                novelty=float(novelty[i]) if novelty is not None else None,
             )
 
     def _evidence(
@@ -260,7 +277,7 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
 
 def _respond(model: SSANet, features: PartFeatures, active: frozenset[str]) -> _Response:
     outputs = model.classify(features, active=active)
-    return _Response(outputs, jax.nn.softmax(outputs.logits), part_logits(model, features, outputs, active))
+    return _Response(outputs, part_logits(model, features, outputs, active))
 
 
 def _extract(model: SSANet, features: PartFeatures, active: frozenset[str]) -> Any:

@@ -115,7 +115,7 @@ def evaluate(
       mesh: the devices.
     """
     facts = ('label', 'index', 'mask', 'skipped')
-    gather = _make_gather(mesh)
+    gather = make_gather(mesh)
     names: list[Any] = []
     found: list[Any] = []
     for _, on_device in sharding.prefetch_to_device(batches, mesh, ('image', *facts)):
@@ -139,7 +139,7 @@ def evaluate(
     )
 
 
-def _make_gather(mesh: Mesh) -> Callable[[Any], Any]:
+def make_gather(mesh: Mesh) -> Callable[[Any], Any]:
     """A function that brings the predictions of all processes to each of them; with one process, the identity."""
     if jax.process_count() == 1:
         return lambda tree: tree

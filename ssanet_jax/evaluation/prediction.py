@@ -14,6 +14,8 @@ from ssanet_jax.evaluation.fonts import can_draw
 # The orientations that oriented pooling chooses from, in the order of `oriented_features`.
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
 
+NOVELTY_LIMIT = 0.95  # one known image in twenty is taken for a stranger
+
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
@@ -52,6 +54,22 @@ class Prediction:
     input_proposals: np.ndarray = dataclasses.field(repr=False)  # float32 [K, 4], the parts before scale mining
     present: tuple[bool, ...] = ()  # whether each part is to be seen; empty if the network does not know
     angle: float | None = None  # degrees, clockwise, by which the image was turned upright; None if it is not turned
+    novelty: float | None = None  # share of held-out images that are less strange; None without held-out images
+
+    @property
+    def unsure(self) -> str:
+        """Why the label should not be relied on; '' if there is no reason.
+
+        An image more novel than `NOVELTY_LIMIT` of the held-out images may show none of the classes, and a score below
+        1/2 is more likely wrong than right. Without held-out images nothing is known, and nothing said.
+        """
+        if self.novelty is None:
+            return ''
+        if self.novelty >= NOVELTY_LIMIT:
+            return f'may be none of the classes: stranger than {100 * self.novelty:.0f} % of known images'
+        if self.score < 0.5 and self.evidence.runner_up:
+            return f'could also be {self.evidence.runner_up}'
+        return ''
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
@@ -91,7 +109,12 @@ class Prediction:
             'evidence': dataclasses.asdict(self.evidence) | {'parts': list(self.evidence.parts)},
             **present,
             **angle,
+            **self.trust(),
         }
+
+    def trust(self) -> dict[str, Any]:
+        """`novelty` and `unsure`, for JSON; empty without held-out images."""
+        return {} if self.novelty is None else {'novelty': round(self.novelty, 4), 'unsure': self.unsure}
 
     def drawn_name(self, class_index: int) -> str:
         """The name of a class in a picture: 'class 12' if no font of this machine can draw its name."""
@@ -99,5 +122,8 @@ class Prediction:
         return name if can_draw(name) else f'class {class_index}'
 
     def _draw(self, side: int) -> np.ndarray:
-        caption = f'{self.drawn_name(self.class_index)}  {self.score:.2f}'
+        # No network is certain, so 0.99 is the most that a picture says.
+        caption = f'{self.drawn_name(self.class_index)}  {min(self.score, 0.99):.2f}'
+        if self.unsure:
+            caption = f'unsure: {caption}'
         return draw_parts(self.image, self.input_boxes, self.scales, caption, side, orientations=self.orientations)

@@ -18,6 +18,9 @@ GROUPS = (
 PART_HEAD = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
 UPRIGHT = 'upright'  # one more, if `config.model.upright` is set: turns images upright (`upright.py`)
 
+# The groups whose logits are added up in the prediction.
+CLASSIFIERS = frozenset({'image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD})
+
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:
     """The groups trained by the end of stage `index` of `config.stages`. Predictions do not use the others."""

@@ -1,6 +1,7 @@
 """Networks: built from a configuration, or loaded from a work directory."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +19,9 @@ from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.checkpoints import stage_steps
-from ssanet_jax.runs.files import CONFIG_FILE, read_run
+from ssanet_jax.runs.files import CONFIG_FILE, DamagedFile, read_run
 from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
+from ssanet_jax.runs.held_out import HELD_OUT_FILE, HeldOutPredictions, read_held_out
 from ssanet_jax.runs.locations import pretrained_workdir
 from ssanet_jax.runs.preprocessing import complete_preprocessing, resolve_preprocessing
 
@@ -94,6 +96,7 @@ class Run:
     active: frozenset[str]  # the groups that take part in the prediction
     stage: str  # the last stage with a checkpoint
     finished: bool  # whether that stage is over
+    held_out: HeldOutPredictions | None = None  # of the stage; None if all images were trained on
 
 
 def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
@@ -131,7 +134,18 @@ def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
         active=active_groups(stages, started[-1]),
         stage=name,
         finished=(workdir / name / 'evaluation.json').exists(),
+        held_out=_read_held_out(workdir / name / HELD_OUT_FILE, len(content['class_names'])),
     )
+
+
+def _read_held_out(path: Path, num_classes: int) -> HeldOutPredictions | None:
+    """Reads the held-out predictions of a stage. A run can do without them."""
+    try:
+        return read_held_out(path, num_classes)
+    except UserError as error:
+        problem = error.problem if isinstance(error, DamagedFile) else str(error)
+        logging.warning('%s: probabilities are not calibrated, and strangers not told from known classes', problem)
+        return None
 
 
 def dataset_of(run: Run, workdir: Path) -> Dataset:

@@ -24,13 +24,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
-from ssanet_jax.models.groups import UPRIGHT
+from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.plain_text import track
 from ssanet_jax.training.context import StageContext
+from ssanet_jax.training.held_out import keep_held_out
 from ssanet_jax.training.linear_probe import (
     LinearClassifier,
     assign_folds,
@@ -190,14 +191,17 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         )
     ]
     accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
-    fused = 100 * (np.tensordot(shares, np.stack(scores), 1).argmax(1) == rows.labels).mean()
+    fused = np.tensordot(shares, np.stack(scores), 1)  # [n, N]
     # The first part of prototypes and of random boxes is the object.
     names = [str(number + 1) for number in range(model.num_parts)]
     if model.proposal != 'ranking':
         names = ['object', *names[:-1]]
     names = ['image'] * ('image_classifier' in heads) + names
+    together = 100 * (fused.argmax(1) == rows.labels).mean()
     listed = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
-    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {listed}; together {fused:.1f} %')
+    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {listed}; together {together:.1f} %')
+    if active & CLASSIFIERS <= set(heads):  # else another one, which has seen all images, takes part in the prediction
+        _write_held_out(context, rows, fused)
 
     if 'image_classifier' in heads:
         _set_linear(cast(StandardizedLinear, model.image_classifier), classifiers.pop(0))
@@ -205,6 +209,14 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         kernels = np.stack([each.kernel.T[:, None] for each in classifiers])  # [K, N, 1, D]
         cast(nnx.Param, model.scale_mining.weights).set_value(jnp.asarray(kernels))
         model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
+
+
+def _write_held_out(context: StageContext, rows: _Rows, log_probabilities: np.ndarray) -> None:
+    """Keeps what classifiers predict for one view of each training image by which they were not fitted."""
+    _, first = np.unique(rows.images, return_index=True)
+    keep_held_out(
+        context.directory, log_softmax(log_probabilities[first]), rows.labels[first], rows.images[first], 'train'
+    )
 
 
 def _choose_l2(features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray) -> float:

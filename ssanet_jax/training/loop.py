@@ -48,6 +48,7 @@ from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
 from ssanet_jax.training.fitting import fit_groups
+from ssanet_jax.training.held_out import predict_validation
 from ssanet_jax.training.nonfinite import FILE as NONFINITE_FILE
 from ssanet_jax.training.nonfinite import STOP, NonfiniteSteps
 from ssanet_jax.training.settings import check_settings
@@ -129,6 +130,7 @@ def _train_stages(
             write_predictions(workdir / PREDICTIONS_FILE, predictions)
     else:
         final = evaluate_once(config, workdir, dataset, console)
+        predict_validation(config, workdir, dataset)
     console.print(evaluation_count_line(workdir), highlight=False)
     results = RunResults(
         accuracy=final.accuracy,
