@@ -25,7 +25,7 @@ from ssanet_jax.data.transforms import to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UnreadableImage
-from ssanet_jax.evaluation.novelty import MIN_IMAGES, NoveltyDetector
+from ssanet_jax.evaluation.novelty import novelty_detector
 from ssanet_jax.evaluation.part_logits import PartLogits, part_logits
 from ssanet_jax.evaluation.prediction import ORIENTATIONS, Evidence, Prediction
 from ssanet_jax.filesystem.paths import user_path
@@ -90,8 +90,7 @@ class Predictor:
         self._graph, self._params, self._stats = split_model(optimize_for_inference(model))
         self._compiled: dict[tuple[str, int], Callable[[np.ndarray], Any]] = {}
         self._temperature = held_out.temperature if held_out else 1.0
-        enough = held_out is not None and len(held_out.labels) >= MIN_IMAGES
-        self._novelty = NoveltyDetector(held_out.log_probabilities) if held_out and enough else None
+        self._novelty = novelty_detector(held_out)
 
     @classmethod
     def from_run(cls, run: Run) -> 'Predictor':

@@ -10,6 +10,8 @@ space of features (Sun, Ming, Zhu and Li, "Out-of-Distribution Detection with De
 import numpy as np
 from scipy.special import log_softmax
 
+from ssanet_jax.runs.held_out import HeldOutPredictions
+
 MIN_IMAGES = 20  # one in twenty known images is taken for a stranger
 _MAX_REFERENCES = 5000
 _CHUNK = 1000  # images that are compared at a time
@@ -68,6 +70,13 @@ class NoveltyDetector:
                 similarity[rows, start + rows] = -np.inf
             nearest[start : start + _CHUNK] = similarity.max(1)
         return 1 - nearest
+
+
+def novelty_detector(held_out: HeldOutPredictions | None) -> NoveltyDetector | None:
+    """A detector for the network that these predictions come from; None if there are too few."""
+    if held_out is None or len(held_out.labels) < MIN_IMAGES:
+        return None
+    return NoveltyDetector(held_out.log_probabilities)
 
 
 def _entropy(log_probabilities: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
-from ssanet_jax.report import measurement_sections, prediction_sections, run_sections
+from ssanet_jax.report import confidence_section, measurement_sections, prediction_sections, run_sections
 from ssanet_jax.report.curves import learning_curves
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.part_similarity import PartSimilarity, check_comparable, compare_parts
@@ -49,6 +49,7 @@ SECTIONS = (  # id, title, template, function that makes the content
     ('attention', 'Attention of the prototypes', 'annotated', prediction_sections.attention_section),
     ('annotated', 'Parts among key points', 'annotated', prediction_sections.annotated_section),
     ('responses', 'Oriented pooling', 'similarity', prediction_sections.similarity_section),
+    ('confidence', 'Confidence', 'confidence', confidence_section.confidence_section),
     ('confusion', 'Confusion', 'confusion', prediction_sections.confusion_section),
     ('mistakes', 'Mistakes', 'mistakes', prediction_sections.mistakes_section),
     ('reading', 'Loading time', 'loading', prediction_sections.loading_section),

@@ -1,17 +1,11 @@
-"""Charts of the report, drawn by Matplotlib as SVG that follows the page's light and dark colors."""
+"""Charts of the report: learning curves, confusions and the similarity of parts."""
 
-import io
-import re
-import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -21,15 +15,9 @@ from ssanet_jax.evaluation.prediction import ORIENTATIONS
 from ssanet_jax.report.curves import TRAINING_BATCHES, TRAINING_LOSS, Line
 from ssanet_jax.report.part_similarity import CHOSEN, FIXED, MAP, OTHER_MAP, PartSimilarity
 from ssanet_jax.report.rendering import printable
+from ssanet_jax.report.svg import HOVER, PLACEHOLDER, UNIT, style_axes, to_svg
 from ssanet_jax.runs.history import PREDICTION
 
-UNIT = 1 / 72  # inches: one user unit of Matplotlib's SVG
-_HOVER = 'hover:'  # starts the gid of an artist whose remaining gid becomes its tooltip
-
-# Matplotlib draws in placeholder colors, which `_to_svg` replaces by the CSS variables of report.css.
-_CSS_COLORS = ('ink', 'soft', 'rule', 'matrix', 'c-prediction', 'c-image', 'c-mining', 'c-pooling', 'c-other')
-_CSS_COLORS += ('c-batches',)
-_PLACEHOLDER = {name: f'#0000{number:02x}' for number, name in enumerate(_CSS_COLORS, 1)}
 _STEPS = [1, 2, 5, 10]  # ticks are multiples of these
 
 
@@ -85,15 +73,15 @@ def learning_curves_chart(
     axes.set_xlim(0, total)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=_STEPS, integer=total >= 1))
     axes.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
-    axes.grid(axis='y', color=_PLACEHOLDER['rule'], linewidth=1)
-    _style_axes(axes)
+    axes.grid(axis='y', color=PLACEHOLDER['rule'], linewidth=1)
+    style_axes(axes)
     axes.tick_params('y', length=0, pad=8)
     axes.tick_params('x', pad=8)
-    axes.set_xlabel('epoch', color=_PLACEHOLDER['soft'], fontsize=12)
+    axes.set_xlabel('epoch', color=PLACEHOLDER['soft'], fontsize=12)
     first_epoch = 0.0
     for number, (name, epochs) in enumerate(stages, 1):
         if first_epoch:
-            axes.axvline(first_epoch, color=_PLACEHOLDER['soft'], linestyle=(0, (2, 3)), linewidth=1, gid='stage')
+            axes.axvline(first_epoch, color=PLACEHOLDER['soft'], linestyle=(0, (2, 3)), linewidth=1, gid='stage')
         if len(stages) > 1:
             axes.text(
                 first_epoch + epochs / 2,
@@ -101,21 +89,21 @@ def learning_curves_chart(
                 str(number),
                 transform=axes.get_xaxis_transform(),
                 ha='center',
-                color=_PLACEHOLDER['soft'],
+                color=PLACEHOLDER['soft'],
                 fontsize=12,
-                gid=_HOVER + printable(name),
+                gid=HOVER + printable(name),
             )
         first_epoch += epochs
     for name, lines in curves.items():
         style = curve_style(name)
-        color = _PLACEHOLDER[style.color]
+        color = PLACEHOLDER[style.color]
         for line in lines:
             x, y = zip(*line) if line else ((), ())
             axes.plot(x, y, color=color, linestyle=style.linestyle, linewidth=style.width, gid='curve')
             for epoch, value in line:
-                tooltip = printable(f'{_HOVER}{name}, epoch {epoch:g}: {value:.4g}')
+                tooltip = printable(f'{HOVER}{name}, epoch {epoch:g}: {value:.4g}')
                 axes.plot(epoch, value, color=color, marker='o', markersize=6, markeredgewidth=0, gid=tooltip)
-    return _to_svg(figure, title, 'curves')
+    return to_svg(figure, title, 'curves')
 
 
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Markup:
@@ -145,18 +133,18 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Markup:
     centers = np.arange(0, num_classes, step) + 0.5
     axes.set_xticks(centers, names, rotation=90, parse_math=False)
     axes.set_yticks(centers, names, parse_math=False)
-    _style_axes(axes, font_size, 'ink', frame=True)
+    style_axes(axes, font_size, 'ink', frame=True)
     axes.tick_params(length=0, pad=5)
     totals = matrix.sum(1)
     for label, predicted in np.argwhere(matrix):
         count, total = int(matrix[label, predicted]), int(totals[label])
         opacity = 0.2 + 0.8 * (count / total) ** 0.5
         outcome = 'recognized' if label == predicted else f'predicted as {class_names[predicted]}'
-        tooltip = printable(f'{_HOVER}{count} of {total} {class_names[label]} {outcome}')
-        color = _PLACEHOLDER['matrix']
+        tooltip = printable(f'{HOVER}{count} of {total} {class_names[label]} {outcome}')
+        color = PLACEHOLDER['matrix']
         axes.add_patch(Rectangle((predicted, label), 1, 1, facecolor=color, alpha=opacity, linewidth=0, gid=tooltip))
         if num_classes <= 25:
-            color = '#ffffff' if opacity > 0.75 else _PLACEHOLDER['ink']
+            color = '#ffffff' if opacity > 0.75 else PLACEHOLDER['ink']
             place = (predicted + 0.5, label + 0.5)
             axes.text(*place, str(count), ha='center', va='center', color=color, fontsize=font_size)
     for text, offset in (('true ↓', 5), ('predicted →', 9 + font_size)):
@@ -169,11 +157,9 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Markup:
             ha='right',
             style='italic',
             fontsize=font_size,
-            color=_PLACEHOLDER['soft'],
+            color=PLACEHOLDER['soft'],
         )
-    return _to_svg(
-        figure, 'Confusion matrix: rows are true classes, columns predicted classes', 'confusion', tight=True
-    )
+    return to_svg(figure, 'Confusion matrix: rows are true classes, columns predicted classes', 'confusion', tight=True)
 
 
 def part_similarity_chart(similarity: PartSimilarity, class_name: str) -> Markup:
@@ -203,14 +189,14 @@ def part_similarity_chart(similarity: PartSimilarity, class_name: str) -> Markup
         for axes, bars in zip(grid[:, column], values):
             finite = np.flatnonzero(np.isfinite(bars))  # NaN is a gap
             axes.bar(finite, bars[finite], width=0.85, color=np.array(color) / 255, gid='bar')
-            axes.axhline(0, color=_PLACEHOLDER['soft'], linewidth=1)
+            axes.axhline(0, color=PLACEHOLDER['soft'], linewidth=1)
             axes.set(xlim=(-0.5, len(bars) - 0.5), ylim=(low, high if high > low else low + 1), xticks=[], yticks=[])
-            _style_axes(axes)
+            style_axes(axes)
         if name == CHOSEN:
             for axes, orientation in zip(grid[:, column], similarity.orientation):
-                axes.set_xlabel(ORIENTATIONS[orientation], color=_PLACEHOLDER['soft'], fontsize=11)
-        grid[0, column].set_title(heading, color=_PLACEHOLDER['ink'], fontsize=11, loc='left', fontweight='bold')
-    return _to_svg(figure, f'Part {similarity.part + 1} of two images of {class_name}', 'similarity')
+                axes.set_xlabel(ORIENTATIONS[orientation], color=PLACEHOLDER['soft'], fontsize=11)
+        grid[0, column].set_title(heading, color=PLACEHOLDER['ink'], fontsize=11, loc='left', fontweight='bold')
+    return to_svg(figure, f'Part {similarity.part + 1} of two images of {class_name}', 'similarity')
 
 
 def _draw_box(image: np.ndarray, box: np.ndarray, side: int, color: Sequence[int]) -> np.ndarray:
@@ -221,73 +207,5 @@ def _draw_box(image: np.ndarray, box: np.ndarray, side: int, color: Sequence[int
     return picture
 
 
-def _style_axes(axes: Axes, font_size: float = 12, text_color: str = 'soft', frame: bool = False) -> None:
-    axes.tick_params(labelsize=font_size, labelcolor=_PLACEHOLDER[text_color], color=_PLACEHOLDER['rule'])
-    axes.patch.set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_visible(frame)
-        spine.set_color(_PLACEHOLDER['rule'])
-
-
 def _shorten(name: str, longest: int = 30) -> str:
     return name if len(name) <= longest else f'{name[: longest - 9]}…{name[-8:]}'
-
-
-def _to_svg(figure: Figure, title: str, css_class: str, tight: bool = False) -> Markup:
-    """Saves a figure as an `<svg>` element to be placed in an HTML page.
-
-    Args:
-      figure: the figure.
-      title: describes it for screen readers; unique in the page, since the ids of shared markers derive from it.
-      css_class: an additional class of the element.
-      tight: fit the picture to its content, such as long labels.
-    """
-    buffer = io.StringIO()
-    title = printable(title)
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph .* missing from font')  # the page's fonts have it
-        figure.savefig(buffer, format='svg', transparent=True, bbox_inches='tight' if tight else None)
-    root = ElementTree.fromstring(buffer.getvalue())
-    for name in ('width', 'height', 'version'):
-        root.attrib.pop(name, None)
-    root.attrib.update({'class': f'chart {css_class}', 'role': 'img'})
-    _remove_page_wide_elements(root)
-    elements = list(root.iter())
-    references = {value[1:] for element in elements for name, value in element.items() if name.endswith('href')}
-    for element in elements:
-        element.tag = element.tag.rpartition('}')[2]
-        attributes = {name.rpartition('}')[2]: value for name, value in element.items()}
-        attributes.pop('clip-path', None)  # nothing is drawn outside of the axes
-        if 'style' in attributes:
-            style = re.sub('font-family: [^;]*; *', '', attributes['style'])  # that of the page
-            attributes['style'] = re.sub('#0000([0-9a-f]{2})', _css_variable, style)
-        gid = attributes.get('id', '')
-        if gid not in references:  # Matplotlib's own ids are not unique in a page
-            attributes.pop('id', None)
-        if gid in ('bar', 'curve', 'stage'):
-            attributes['class'] = gid
-        element.attrib.clear()
-        element.attrib.update(attributes)
-        if gid.startswith(_HOVER):
-            _insert_title(element, gid[len(_HOVER) :])
-    _insert_title(root, title)
-    return Markup(ElementTree.tostring(root, encoding='unicode'))
-
-
-def _remove_page_wide_elements(root: ElementTree.Element) -> None:
-    """Removes `<metadata>` and `<style>`: a style sheet in an SVG would apply to the whole page."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(('}metadata', '}style', '}clipPath')):
-                parent.remove(child)
-
-
-def _insert_title(element: ElementTree.Element, text: str) -> None:
-    title = ElementTree.Element('title')
-    title.text = text
-    element.insert(0, title)
-
-
-def _css_variable(match: re.Match[str]) -> str:
-    number = int(match[1], 16)
-    return f'var(--{_CSS_COLORS[number - 1]})' if 1 <= number <= len(_CSS_COLORS) else match[0]

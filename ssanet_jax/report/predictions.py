@@ -16,6 +16,7 @@ from ssanet_jax.data.pipeline import eval_batches, list_unreadable, num_steps
 from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.evaluation.novelty import novelty_detector
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.plain_text import track
@@ -31,8 +32,8 @@ class TestPredictions:
     Attributes:
       labels: int32 `[n]`.
       predicted: int32 `[n]`; `UNREADABLE` for an image that could not be read.
-      confidence: float32 `[n]`, the probability of the predicted class; 0 for an unreadable image.
-      label_probability: float32 `[n]`, the probability of the true class; 0 for an unreadable image.
+      confidence: float32 `[n]`, the calibrated probability of the predicted class; 0 for an unreadable image.
+      label_probability: float32 `[n]`, that of the true class; 0 for an unreadable image.
       load_seconds: float32 `[n]`, CPU time spent on reading, decoding and resizing each image, without waiting.
       file_names: n names; empty for an unreadable image.
     """
@@ -43,6 +44,7 @@ class TestPredictions:
     label_probability: np.ndarray
     load_seconds: np.ndarray
     file_names: list[str]
+    novelty: np.ndarray | None = None  # float32 [n], see `Prediction.novelty`; 1 for an unreadable image
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,12 @@ def predict_test_set(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -
     _, params, stats = split_model(model)
     params, stats = sharding.replicate((params, stats), mesh)
     predict = make_predict(model, run.active, mesh)
+    temperature = run.held_out.temperature if run.held_out else 1.0
+    detector = novelty_detector(run.held_out)
 
     @jax.jit
     def score(logits, labels):
-        probabilities = jax.nn.softmax(logits.astype(jnp.float32))
+        probabilities = jax.nn.softmax(logits.astype(jnp.float32) / temperature)
         of_label = jnp.take_along_axis(probabilities, labels[:, None], 1)[:, 0]
         return logits.argmax(-1), probabilities.max(-1), of_label
 
@@ -88,6 +92,7 @@ def predict_test_set(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -
     labels = np.asarray(dataset.test.labels, np.int32)
     predicted = np.full(images, UNREADABLE, np.int32)
     confidence, label_probability = np.zeros((2, images), np.float32)
+    novelty = np.ones(images, np.float32) if detector else None
     batches = sharding.prefetch_to_device(eval_batches(timed, resized), mesh, ('image', 'label'))
     steps = num_steps(1, images, data.eval_batch_size)
     for batch, on_device in track(batches, 'predicting test images', total=steps, console=console, transient=True):
@@ -97,7 +102,9 @@ def predict_test_set(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -
         scores = jax.device_get(score(outputs.logits, on_device['label']))
         for array, column in zip((predicted, confidence, label_probability), scores):
             array[positions] = column[readable]
-    return TestPredictions(labels, predicted, confidence, label_probability, timed.seconds, timed.file_names)
+        if detector and novelty is not None:
+            novelty[positions] = detector(jax.device_get(outputs.logits))[readable]
+    return TestPredictions(labels, predicted, confidence, label_probability, timed.seconds, timed.file_names, novelty)
 
 
 def unreadable_images(dataset: Dataset, predictions: TestPredictions) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 from markupsafe import Markup
 from page_checks import Page, check_page, decode
 
+from ssanet_jax.report.confidence_section import ConfidenceSection
 from ssanet_jax.report.measurement_sections import FoldedTable, MeasurementSection
 from ssanet_jax.report.prediction_sections import (
     ConfusedPairExample,
@@ -75,6 +76,7 @@ def every_section(name):
         ),
         ('annotated', PictureSection(name, DOT, name), 1),
         ('similarity', SimilaritySection(name, SVG, table, name), 8),
+        ('confidence', ConfidenceSection(name, SVG, SVG, table, name), 8),
         ('confusion', ConfusionSection(SVG, table, [ConfusedPairExample(DOT, DOT, name, name, 1, 2, name)]), 9),
         ('confusion', ConfusionSection(SVG, table, [ConfusedPairExample(DOT, None, name, name, 1, 2, name)]), 9),
         ('mistakes', MistakesSection(table, [HardExample(DOT, name, name, name, 0.5, name)], name, [name]), 12),

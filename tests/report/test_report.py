@@ -15,8 +15,8 @@ from ssanet_jax.report.run_sections import confidence_interval
 from ssanet_jax.runs.json_checksums import remove_checksum
 from ssanet_jax.runs.results import BestResult
 
-SECTIONS = 'results curves robustness keypoints sharing parts attention annotated responses confusion mistakes'.split()
-SECTIONS += ['reading', 'data', 'settings']
+SECTIONS = 'results curves robustness keypoints sharing parts attention annotated responses'.split()
+SECTIONS += 'confidence confusion mistakes reading data settings'.split()
 MODULE = 'ssanet_jax.report'
 BEST_FIELDS = [field.name for field in dataclasses.fields(BestResult)]
 # Starts the code that replaces the data or the network of the command.
