@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ from ssanet_jax import cli
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.report.result_files import damaged_histories
-from ssanet_jax.runs.files import TRAIN_AGAIN, read_run
+from ssanet_jax.runs.files import TRAIN_AGAIN, read_json, read_run
 from ssanet_jax.runs.history import read_history
 from ssanet_jax.runs.image_predictions import check_accuracy, read_predictions
-from ssanet_jax.runs.results import BestResult, RunResults, StageResult, read_result
+from ssanet_jax.runs.results import BestResult, RunResults, StageResult, read_stage_result
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training import loop
 from ssanet_jax.training.stages import stage
@@ -150,13 +151,14 @@ def read(workdir: Path, stages: Sequence[str]) -> dict[str, Any]:
 
     put('config', lambda: read_run(workdir))
     put('network', lambda: _digest(split_model(load_run(workdir).model)[1:]))
-    put('results', lambda: read_result(workdir / 'results.json', RunResults, TRAIN_AGAIN))
+    put('results', lambda: read_json(workdir / 'results.json', TRAIN_AGAIN))
     put('predictions', lambda: _arrays(workdir / 'predictions.npz'))
     for name in stages:
-        put(f'{name} result', lambda name=name: read_result(workdir / name / 'evaluation.json', StageResult, ''))
-        put(f'{name} best', lambda name=name: read_result(workdir / name / 'best.json', BestResult, ''))
+        folder = workdir / name
+        put(f'{name} result', partial(read_stage_result, folder / 'evaluation.json', StageResult, name, TRAIN_AGAIN))
+        put(f'{name} best', partial(read_stage_result, folder / 'best.json', BestResult, name, TRAIN_AGAIN))
         put(f'{name} history', lambda name=name: read_history(workdir / name / 'history.jsonl'))
-    put('damaged histories', lambda: damaged_histories(workdir, [n for n in stages if found[f'{n} result']]))
+    put('damaged histories', lambda: damaged_histories(workdir, stages, [n for n in stages if found[f'{n} result']]))
     return found
 
 
@@ -253,7 +255,7 @@ def try_damages(config: Any, whole: Path, final: Path, count: int, trains: int, 
             try:
                 results = train(config, workdir)
                 again = read(workdir, stages)
-                same = again['network'] == end['network'] and results.accuracy == end['results'].accuracy
+                same = again['network'] == end['network'] and results.accuracy == end['results']['accuracy']
                 outcome = outcome if same else 'OTHER END'
             except UserError:
                 outcome = 'refused to train'

@@ -115,7 +115,7 @@ def collect_inputs(
     measurements = measurement_sections.read_measurements(workdir)
     saved_steps = {name: stage_steps(workdir, name) for name in stages}
     curves = learning_curves(workdir, run.config.stages)
-    damaged = damaged_histories(workdir, list(stage_results))
+    damaged = damaged_histories(workdir, stages, stage_results.keys())
     mesh = sharding.make_mesh(images=run.config.data.eval_batch_size)
     return ReportInputs(
         workdir=workdir,

@@ -5,14 +5,14 @@ Unlike `runs.results`, this needs only the fields that the report shows, so that
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.runs.files import TRAIN_AGAIN, read_json
-from ssanet_jax.runs.history import HISTORY_FILE, read_history
+from ssanet_jax.runs.history import HISTORY_FILE, num_damaged_lines, read_history
 
 MEASURE_AGAIN = 'move it away, or measure again'
 
@@ -144,29 +144,37 @@ def read_stage_summaries(workdir: Path, stages: Sequence[str]) -> dict[str, Stag
     return found
 
 
-def damaged_histories(workdir: Path, finished: Sequence[str]) -> list[str]:
+def damaged_histories(workdir: Path, stages: Sequence[str], finished: Collection[str]) -> list[str]:
     """Lists what is unreadable in the history files, such as '3 lines of mac/history.jsonl'.
 
     The report is still written; its curves lack these points.
 
     Args:
       workdir: the run's work directory.
-      finished: names of the finished stages. The history of a stage in progress may end in half a line.
+      stages: names of the stages.
+      finished: those that are finished. The history of another one may end early, and in half a line.
     """
     damaged: list[str] = []
-    for stage in finished:
+    for stage in stages:
         name, path = f'{stage}/{HISTORY_FILE}', workdir / stage / HISTORY_FILE
         if not path.exists():  # as in runs of earlier versions
             continue
         lines_read = read_history(path)  # which refuses what is no regular file
+        if stage not in finished:
+            if count := num_damaged_lines(path):
+                damaged.append(f'{_lines(count)} of {name}')
+            continue
         lines = sum(bool(line.strip()) for line in path.read_bytes().split(b'\n'))
         valid = len(lines_read)
         steps = (read_json(workdir / stage / 'evaluation.json', TRAIN_AGAIN) or {}).get('steps', 0)
         if not valid:
             damaged.append(f'all of {name}')
         elif lines > valid:
-            count = lines - valid
-            damaged.append(f'{count} line{"s" if count > 1 else ""} of {name}')
+            damaged.append(f'{_lines(lines - valid)} of {name}')
         elif lines_read[-1]['step'] < steps:
             damaged.append(f'the end of {name}')
     return damaged
+
+
+def _lines(count: int) -> str:
+    return f'{count} line{"s" if count > 1 else ""}'

@@ -18,7 +18,7 @@ from ssanet_jax.runs.checkpoints import (
 )
 from ssanet_jax.runs.files import DamagedFile, read_json, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, write_predictions
-from ssanet_jax.runs.results import BestResult, EvaluationResult, read_result
+from ssanet_jax.runs.results import BestResult, EvaluationResult, read_stage_result
 
 BEST_FILE = 'best.json'
 _CURE = 'restore it from a copy, or rename the folder of this stage and run the training command again'
@@ -46,7 +46,7 @@ class BestCheckpoint:
         self._workdir, self._stage = workdir, stage
         self._file = workdir / stage / BEST_FILE
         try:
-            self._result = read_result(self._file, BestResult, _CURE)
+            self._result = read_stage_result(self._file, BestResult, stage, _CURE)
         except DamagedFile as error:
             raise DamagedCheckpoints(str(error)) from error
 
@@ -99,7 +99,7 @@ class BestCheckpoint:
         """Compares the network at `step` with the best one so far, and saves it if it is better."""
         if self._selects and self._result is not None and result.accuracy <= self._result.accuracy:
             return
-        self._result = BestResult(**result.to_dict(), step=step)
+        self._result = BestResult(**result.to_dict(), stage=self._stage, step=step)
         if self._selects:
             self._save(step, params, stats)
         write_predictions(self._file.with_name(PREDICTIONS_FILE), predictions)
@@ -167,7 +167,7 @@ def selected_step(workdir: Path, stage: str) -> int | None:
     directory = workdir / stage
     problem = ''
     try:
-        result = read_result(directory / BEST_FILE, BestResult, _CURE)
+        result = read_stage_result(directory / BEST_FILE, BestResult, stage, _CURE)
         if result is not None:
             return result.step
     except DamagedFile as error:

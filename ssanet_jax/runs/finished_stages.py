@@ -9,7 +9,7 @@ from ssanet_jax.filesystem.atomic_files import set_aside
 from ssanet_jax.runs.checkpoints import Checkpoints, best_dir, checkpoint_dir, checkpoint_steps, stage_steps
 from ssanet_jax.runs.files import TRAIN_AGAIN, DamagedFile
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, read_predictions
-from ssanet_jax.runs.results import StageResult, read_result
+from ssanet_jax.runs.results import StageResult, read_stage_result
 
 EVALUATION_FILE = 'evaluation.json'
 
@@ -31,13 +31,11 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool) -> StageResul
     directory = workdir / stage
     path = directory / EVALUATION_FILE
     try:
-        result = read_result(path, StageResult, TRAIN_AGAIN)
+        result = read_stage_result(path, StageResult, stage, TRAIN_AGAIN)
     except DamagedFile as error:
         return _again([path], f'{error.problem}: the stage is evaluated again')
     if result is None:
         return None
-    if result.stage not in (stage, ''):
-        return _again([path], f'{path} is that of stage {result.stage}: the stage is evaluated again')
     if passes_on:
         if result.split == 'validation' and not _holds_selected(workdir, stage, result.step):
             cause = f'the network that {directory} selected at step {result.step} is damaged'

@@ -42,14 +42,19 @@ class EvaluationResult(_JsonObject):
 class BestResult(EvaluationResult):
     """The evaluation of the network that a stage passes on: the content of `<stage>/best.json`."""
 
+    stage: str  # name of the stage; '' in files of early versions
     step: int  # steps of the stage that this network has been trained for
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Builds the object from a JSON object, which may lack the fields that early versions did not write."""
+        return super().from_dict({'stage': '', **content})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageResult(BestResult):
     """The outcome of a finished stage: the content of `<stage>/evaluation.json`."""
 
-    stage: str  # its name; '' in files of early versions
     split: str  # the images of the evaluation: 'test' or 'validation'
     epochs: int
     steps: int
@@ -58,7 +63,7 @@ class StageResult(BestResult):
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Builds the object from a JSON object, which may lack the fields that early versions did not write."""
-        early = {'unreadable': [], 'split': 'test', 'stage': ''}
+        early = {'unreadable': [], 'split': 'test'}
         if 'steps' in content:
             early['step'] = content['steps']
         return super().from_dict({**early, **content})
@@ -143,6 +148,21 @@ def read_result(path: Path, kind: type[Result], cure: str) -> Result | None:
             raise DamagedFile(f'{path} is damaged, {name} is not of its kind', cure)
     if not 0 <= result.accuracy <= 1:
         raise DamagedFile(f'{path} is damaged, the accuracy is {result.accuracy}', cure)
+    return result
+
+
+StageFile = TypeVar('StageFile', bound=BestResult)
+
+
+def read_stage_result(path: Path, kind: type[StageFile], stage: str, cure: str) -> StageFile | None:
+    """Reads a result of a stage as `read_result` does.
+
+    Raises:
+      DamagedFile: also if the result is that of another stage.
+    """
+    result = read_result(path, kind, cure)
+    if result is not None and result.stage not in (stage, ''):
+        raise DamagedFile(f'{path} is that of stage {result.stage}', cure)
     return result
 
 

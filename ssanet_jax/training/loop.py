@@ -254,7 +254,6 @@ def train_stage(context: StageContext) -> StageResult:
         )
     return StageResult(
         **best.result.to_dict(),
-        stage=stage.name,
         split=context.split,
         epochs=stage.epochs,
         steps=triggers.num_steps,
@@ -296,7 +295,6 @@ def fit_stage(context: StageContext) -> StageResult:
         best.update(triggers.num_steps, result, predictions, state.params, state.stats)
     return StageResult(
         **best.result.to_dict(),
-        stage=stage.name,
         split=context.split,
         epochs=stage.epochs,
         steps=triggers.num_steps,

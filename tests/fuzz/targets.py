@@ -396,7 +396,7 @@ def _read_histories(folder: Path) -> None:
     read_history(folder / 'scale_mining/history.jsonl')
     num_test_evaluations(folder)
     learning_curves(folder, stages)
-    damaged_histories(folder, ['scale_mining'])
+    damaged_histories(folder, ['scale_mining'], ['scale_mining'])
 
 
 def _make_predictions(folder: Path) -> None:

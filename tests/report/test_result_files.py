@@ -128,10 +128,9 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_the_result_of_another_stage_is_not_shown(tmp_path):
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
-    content = WHOLE
-    (tmp_path / 'one' / 'evaluation.json').write_text(json.dumps(content))
+    (tmp_path / 'one' / 'evaluation.json').write_text(json.dumps(WHOLE))
     assert list(read_stage_summaries(tmp_path, ['one', 'two', 'three'])) == ['one']
-    (tmp_path / 'two' / 'evaluation.json').write_text(json.dumps(content))
+    (tmp_path / 'two' / 'evaluation.json').write_text(json.dumps(WHOLE))
     with pytest.raises(UserError, match=r'two/evaluation\.json is that of stage one: restore it'):
         read_stage_summaries(tmp_path, ['one', 'two', 'three'])
 
@@ -145,14 +144,16 @@ def test_damage_to_histories_is_counted(tmp_path):
         'empty': '',
         'nothing': '[1]\nword\n',
         'running': 'half a li',
+        'hit': f'{line}\n[2]\nhalf a li',
     }
     for name, content in contents.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / 'history.jsonl').write_text(content)
-    finished = [name for name in contents if name != 'running']
-    assert damaged_histories(tmp_path, ['of an earlier version', *finished]) == [
+    finished = [name for name in contents if name not in ('running', 'hit')]
+    assert damaged_histories(tmp_path, ['of an earlier version', *contents], finished) == [
         '1 line of one/history.jsonl',
         '2 lines of two/history.jsonl',
         'all of empty/history.jsonl',
         'all of nothing/history.jsonl',
+        '1 line of hit/history.jsonl',
     ]

@@ -126,6 +126,17 @@ def test_a_selection_that_no_checkpoint_holds_is_refused(selected):
         _repair(selected)
 
 
+def test_the_record_of_another_stage_is_noticed(selected):
+    content = json.loads((selected / 'one' / 'best.json').read_text())
+    write_json(
+        selected / 'one' / 'best.json',
+        {name: value for name, value in content.items() if name != 'checksum'} | {'stage': 'two'},
+    )
+    for read in (_passed_on, _repair):
+        with pytest.raises(UserError, match=r'best\.json is that of stage two'):
+            read(selected)
+
+
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'garbage'])
 def test_a_damaged_record_of_the_selection_is_noticed(selected, damage):
     DAMAGES[damage](selected / 'one' / 'best.json')
@@ -137,7 +148,7 @@ def test_a_damaged_record_of_the_selection_is_noticed(selected, damage):
 
 def test_the_result_of_a_finished_stage_also_knows_the_selection(selected):
     result = BestCheckpoint(selected, 'one', selects=True).result.to_dict()
-    finished = StageResult(**result, stage='one', split='validation', epochs=1, steps=30, wall_seconds=1.0)
+    finished = StageResult(**result, split='validation', epochs=1, steps=30, wall_seconds=1.0)
     write_json(selected / 'one' / 'evaluation.json', finished.to_dict())
     (selected / 'one' / 'best.json').unlink()
     chex.assert_trees_all_equal(_passed_on(selected), _items(20))
