@@ -1,87 +1,102 @@
 """Predicts the class of images with a trained run, and draws their parts.
 
     python -m ssanet_jax.predict --workdir=runs/cub --out=predictions IMAGE_OR_FOLDER...
+    python -m ssanet_jax.predict --workdir=runs/cub --format=csv,coco --pictures=none IMAGE_OR_FOLDER...
 
 Writes `predictions.jsonl`, one line per image (class, probabilities, boxes of the parts in pixels of the image, the
 scale and orientation chosen for each), and a picture of the parts of each image, `folder_photo.jpg.png` for
-`folder/photo.jpg`. The lines are in `predictions.jsonl.partial` until all images are done.
+`folder/photo.jpg`. Files that are left out are in `left_out.csv`, with the reason. `--format` selects other files.
+Until all images are done, results are in `predictions.partial`: the same command continues after a kill.
 """
 
-import contextlib
-import errno
-import hashlib
-import json
-import os
+import itertools
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from absl import flags
-from rich.progress import Progress
 
-from ssanet_jax import cli
+from ssanet_jax import __version__, cli
 from ssanet_jax.data.image_inputs import find_images
-from ssanet_jax.data.left_out import left_out_line
-from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.data.left_out import LeftOut, left_out_line
+from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.prediction_files.formats import check_files, parse_formats, write_formats
+from ssanet_jax.prediction_files.journal import open_journal
+from ssanet_jax.prediction_files.left_out_file import LEFT_OUT_FILE, write_left_out
+from ssanet_jax.prediction_files.picture_names import PictureNames
+from ssanet_jax.prediction_files.progress import PredictionProgress
+from ssanet_jax.prediction_files.recording import record_predictions
 from ssanet_jax.predictor import load
+from ssanet_jax.runs.finished_stages import unfinished_line
+
+# The pictures of `--pictures`: a function that draws a prediction to a file, None for no pictures.
+PICTURES: dict[str, Callable[[Prediction, Path], None] | None] = {
+    'none': None,
+    'parts': lambda prediction, path: prediction.save(path),
+}
+BATCH_SIZE = 8
 
 _WORKDIR = define_path('workdir', None, 'Folder of a trained run.', required=True)
 _OUT = define_path('out', 'predictions', 'Folder to write to.')
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.', lower_bound=1)
-
-BATCH_SIZE = 8
-LONGEST_NAME = 200  # bytes, of a picture; file systems take 255
+_FORMAT = flags.DEFINE_multi_string(
+    'format',
+    ['jsonl'],
+    'Files to write, separated by commas: jsonl (JSON lines), csv (a table), coco (the parts as detections), camtrap '
+    '(observations of Camtrap DP).',
+)
+_PICTURES = flags.DEFINE_enum('pictures', 'parts', list(PICTURES), 'Picture to draw of each image.')
 
 
 def main(given: list[str]) -> None:
     """Predicts every image; an unreadable one is reported and skipped, and the exit code is then 2."""
-    out = _OUT.value
+    out, formats = _OUT.value, parse_formats(_FORMAT.value)
     arguments = [user_path(argument, 'image') for argument in given]
     for argument in arguments:
         if argument.is_dir() and argument.resolve() == out.resolve():
             raise UserError(f'--out={out} is the folder of the images, which must not mix: give another --out')
-    files, left_out = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
-    pictures = picture_names(files)
+    found = find_images(arguments, exclude=out)  # files in the output folder were drawn by an earlier run
+    files, left_out = [str(file) for file in found.files], found.left_out
+    del found  # strings take a fraction of the memory of paths
+    check_files(out, [*(chosen.file for chosen in formats), LEFT_OUT_FILE])
     predictor = load(_WORKDIR.value)
-    unreadable: list[str] = []
-    with _predictions_file(out) as lines, Progress(console=PlainConsole(stderr=True), transient=True) as progress:
-        task = progress.add_task('predicting', total=len(files))
-
-        def skip(error: UnreadableImage) -> None:
-            unreadable.append(str(error))
-            progress.advance(task)
-
-        # A single image is computed by all devices.
-        for prediction in predictor.predict(files, batch_size=min(BATCH_SIZE, len(files)), on_error=skip):
-            lines.write(json.dumps(json_line(prediction, _TOP.value)) + '\n')
-            prediction.save(out / pictures[Path(str(prediction.path))])
-            progress.advance(task)
+    if line := unfinished_line(_WORKDIR.value):
+        print(printable(line), file=sys.stderr)
+    batch_size = min(BATCH_SIZE, len(files))  # a single image is computed by all devices
+    settings = {
+        'the version': __version__,
+        'the network': predictor.digest(),
+        '--top': _TOP.value,
+        '--pictures': _PICTURES.value,
+        'the batch size': batch_size,
+    }
+    with open_journal(out, settings, files) as journal:
+        if journal.message:
+            print(printable(journal.message), file=sys.stderr)
+        with PredictionProgress(PlainConsole(stderr=True), len(files), journal.done) as progress:
+            draw = _drawing(PICTURES[_PICTURES.value], out, files)
+            make_line = lambda prediction: json_line(prediction, _TOP.value)
+            for records in record_predictions(predictor, files[journal.done :], batch_size, make_line, draw):
+                journal.add(records)
+                progress.advance(len(records))
+        write_formats(out, formats, journal, f'ssanet_jax {__version__} ({_WORKDIR.value.resolve().name})')
+        unreadable = lambda: (record for record in journal if record.line is None)
+        write_left_out(out, itertools.chain(left_out, (LeftOut(one.file, one.reason) for one in unreadable())))
+        first = [one.reason for one in itertools.islice(unreadable(), 3)]
+        num_unreadable = sum(1 for _ in unreadable()) if first else 0
     if left_out:
         print(printable(left_out_line(left_out, len(files))), file=sys.stderr)
-    print(printable(f'{len(files) - len(unreadable)} images recognized: see {out}'))
-    if unreadable:
+    print(printable(f'{len(files) - num_unreadable} images recognized: see {out}'))
+    if num_unreadable:
         raise UserError(
-            f'{len(unreadable)} of {len(files)} images cannot be read and were left out: {"; ".join(unreadable[:3])}'
+            f'{num_unreadable} of {len(files)} images cannot be read and were left out ({out / LEFT_OUT_FILE}): '
+            f'{"; ".join(first)}'
         )
-
-
-def picture_names(files: list[Path]) -> dict[Path, str]:
-    """A name for the picture of each file, such as `birds_wren.jpg.png` for `birds/wren.jpg`.
-
-    Two files never share one: where the names would be the same, or too long, a hash of the path goes in front.
-    """
-    plain = {file: '_'.join(part for part in file.parts if part not in ('/', '..', '.')) for file in files}
-    times = Counter(name.lower() for name in plain.values())  # some file systems ignore case
-    return {
-        file: f'{_unique(file, name) if times[name.lower()] > 1 or _too_long(name) else name}.png'
-        for file, name in plain.items()
-    }
 
 
 def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
@@ -107,34 +122,14 @@ def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
     }
 
 
-def _too_long(name: str) -> bool:
-    return len(os.fsencode(name)) > LONGEST_NAME
-
-
-def _unique(file: Path, name: str) -> str:
-    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
-    # The end of a path says more than its beginning. A character that is cut in two is dropped.
-    return f'{digest}_{os.fsencode(name)[-LONGEST_NAME:].decode(errors="ignore")}'
-
-
-@contextlib.contextmanager
-def _predictions_file(out: Path) -> Iterator[TextIO]:
-    """A file for the lines of `predictions.jsonl`, which replaces an earlier one when all are written."""
-    path = out / 'predictions.jsonl'
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():  # which would show only at the end
-            raise IsADirectoryError(errno.EISDIR, f'{path.name} is a folder')
-        lines = partial.open('w')
-    except OSError as error:
-        raise UserError(f'cannot write in {out} ({error.strerror}): give another --out') from error
-    try:
-        with lines:
-            yield lines
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _drawing(
+    draw: Callable[[Prediction, Path], None] | None, out: Path, files: Sequence[str]
+) -> Callable[[Prediction], None]:
+    """A function that draws the picture of a prediction in the folder `out`, if pictures are to be drawn."""
+    if draw is None:
+        return lambda prediction: None
+    name = PictureNames(files)
+    return lambda prediction: draw(prediction, out / name(str(prediction.path)))
 
 
 if __name__ == '__main__':

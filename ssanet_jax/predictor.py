@@ -5,6 +5,7 @@ for prediction in model.predict(['wren.jpg', 'more_photos/']):
     print(prediction.path, prediction.label, prediction.score, prediction.boxes)
 """
 
+import hashlib
 import itertools
 import logging
 import os
@@ -89,6 +90,7 @@ class Predictor:
         self._scale_factors = scale_factors(model.num_scales, model.alpha)
         self._graph, self._params, self._stats = split_model(optimize_for_inference(model))
         self._compiled: dict[tuple[str, int], Callable[[np.ndarray], Any]] = {}
+        self._held_out = held_out
         self._temperature = held_out.temperature if held_out else 1.0
         self._novelty = novelty_detector(held_out)
 
@@ -96,6 +98,15 @@ class Predictor:
     def from_run(cls, run: Run) -> 'Predictor':
         """The network of a run that `load_run` has read."""
         return cls(run.model, run.active, run.config, run.class_names, run.held_out)
+
+    def digest(self) -> str:
+        """Identifies what predictions depend on: weights, settings, names of classes and held-out predictions."""
+        settings = [self.config.to_json_best_effort(sort_keys=True), sorted(self.active), self.class_names]
+        digest = hashlib.sha256(repr([*settings, self._temperature]).encode(errors='surrogatepass'))
+        held_out = self._held_out.log_probabilities if self._held_out else ()
+        for leaf in jax.tree.leaves((self._params, self._stats, held_out)):
+            digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        return digest.hexdigest()
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 8, on_error: OnError = 'raise'
@@ -236,6 +247,7 @@ class Predictor:
                 present=tuple(outputs.present[i].tolist()) if outputs.present is not None else (),
                 angle=float(outputs.image_angle[i]) if outputs.image_angle is not None else None,
                 novelty=float(novelty[i]) if novelty is not None else None,
+                source_size=given.shape,
             )
 
     def _evidence(

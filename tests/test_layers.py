@@ -25,7 +25,7 @@ FLOORS = (
     ('predictor', 'factory'),
     ('training',),
     ('experiments',),
-    ('report', 'doctor', 'preflight', 'download'),
+    ('report', 'doctor', 'preflight', 'download', 'prediction_files'),
     ('config_imports',),
     ('config_files', 'path_flags'),
     ('cli',),

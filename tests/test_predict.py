@@ -1,9 +1,12 @@
 """The predict command, on the finished tiny run."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import cv2
 import numpy as np
@@ -12,7 +15,7 @@ from commands import ROOT, changed, run_python
 
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.data.transforms import preprocess_for_evaluation, to_source_pixels
-from ssanet_jax.predict import find_images, picture_names
+from ssanet_jax.predict import find_images
 from ssanet_jax.predictor import load
 from ssanet_jax.runs.run import load_run
 
@@ -70,7 +73,7 @@ def test_boxes_are_in_pixels_of_the_image(finished_run, photos, tmp_path):
     np.testing.assert_allclose(line['boxes'], found.boxes * [1.5, 3, 1.5, 3], atol=0.06)
 
 
-@pytest.mark.parametrize('end, left', [('1 / 0', set()), ('os.kill(os.getpid(), 9)', {'predictions.jsonl.partial'})])
+@pytest.mark.parametrize('end, left', [('1 / 0', set()), ('os.kill(os.getpid(), 9)', {'predictions.partial'})])
 def test_what_is_broken_off_leaves_the_earlier_lines(finished_run, photos, tmp_path, end, left):
     earlier = '{"file": "an earlier image"}\n'
     (tmp_path / 'predictions.jsonl').write_text(earlier)
@@ -102,14 +105,111 @@ def test_every_image_has_its_own_picture_and_no_picture_is_an_image(finished_run
         assert len(list((tmp_path / 'out').glob('*.png'))) == 3
 
 
-def test_picture_names():
-    names = picture_names(
-        [Path(p) for p in ('a/x.jpg', 'a/x.jpeg', 'b/x.jpg', 'x.png', '../x.png', 'y' * 240, 'é' * 120)]
+FILES = ('predictions.jsonl', 'predictions.csv', 'predictions_coco.json', 'observations.csv', 'left_out.csv')
+ALL_FORMATS = '--format=jsonl,csv,coco,camtrap'
+
+
+@pytest.fixture(scope='module')
+def many_photos(tmp_path_factory):
+    """120 small photos, of which every 20th is damaged, and a file that is not an image."""
+    folder = tmp_path_factory.mktemp('many')
+    random = np.random.default_rng(0)
+    for i in range(120):
+        path = folder / f'{i:03d}.png'
+        cv2.imwrite(str(path), random.integers(0, 256, (48, 40, 3), np.uint8))
+        if i % 20 == 3:
+            path.write_bytes(path.read_bytes()[:100])
+    (folder / 'notes.txt').touch()
+    return folder
+
+
+def contents(out, pattern='*'):
+    return {path.name: path.read_bytes() for path in out.glob(pattern)}
+
+
+def test_a_killed_prediction_goes_on_to_the_same_files(finished_run, many_photos, tmp_path):
+    arguments = [f'--workdir={finished_run.workdir}', ALL_FORMATS, many_photos]
+    done = predict(*arguments, f'--out={tmp_path / "whole"}')
+    assert done.returncode == 2 and '6 of 120 images cannot be read' in done.stderr
+    expected = contents(tmp_path / 'whole')
+    assert set(FILES) < expected.keys() and len(expected) == len(FILES) + 114
+
+    out, slowly = tmp_path / 'killed', 'import time\nsave = module.Prediction.save\n'
+    slowly += 'module.Prediction.save = lambda self, path: (time.sleep(0.05), save(self, path))'
+    command = [sys.executable, *changed('ssanet_jax.predict', slowly), *map(str, arguments), f'--out={out}']
+    journal, deadline = out / 'predictions.partial', time.monotonic() + 600
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not journal.exists() or journal.read_bytes().count(b'\n') < 4:  # settings and three batches
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+                time.sleep(0.01)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+    records = [record for text in journal.read_text().splitlines()[1:] for record in json.loads(text)]
+    assert 24 <= len(records) < 120 and not any((out / name).exists() for name in FILES)
+    pictures = {path.name: path.stat().st_mtime_ns for path in out.glob('*.png')}
+
+    again = predict(*arguments, f'--out={out}')
+    assert again.returncode == 2
+    assert f'going on after {len(records)} of 120 images of an earlier start\n' in again.stderr
+    assert contents(out) == expected
+    kept = [name for record in records if 'line' in record for name in pictures if record['file'][-7:] in name]
+    assert len(kept) >= 23 and all((out / name).stat().st_mtime_ns == pictures[name] for name in kept)
+
+
+def test_a_killed_prediction_of_another_network_starts_again(finished_run, workdir, photos, tmp_path):
+    """The other network is the same run after its second stage: its training is not over, which is said."""
+    die = 'import os\nmodule.write_formats = lambda *given: os.kill(os.getpid(), 9)'  # when all is predicted
+    arguments = [f'--workdir={finished_run.workdir}', f'--out={tmp_path}', '--pictures=none', photos]
+    assert run_python(changed('ssanet_jax.predict', die), *arguments).returncode == -signal.SIGKILL
+    assert not (tmp_path / 'predictions.jsonl').exists()
+
+    shutil.rmtree(workdir / 'part_tuning')
+    done = predict(f'--workdir={workdir}', *arguments[1:])
+    assert done.returncode == 2
+    assert 'changed since: the network): starting again' in done.stderr
+    assert (
+        f'the training in {workdir} is not over: the network is that of stage oriented_pooling, 2 of 3' in done.stderr
     )
-    assert list(names.values())[:3] == ['a_x.jpg.png', 'a_x.jpeg.png', 'b_x.jpg.png']
-    assert len({name.lower() for name in names.values()}) == len(names) == 7
-    assert all(len(name.encode()) < 255 for name in names.values())
-    assert picture_names([Path('x.png')] * 2) == {Path('x.png'): 'x.png.png'}
+    found = (tmp_path / 'predictions.jsonl').read_text()
+
+    assert run_python(changed('ssanet_jax.predict', die), *arguments).returncode == -signal.SIGKILL
+    done = predict(*arguments, '--format=csv,jsonl')  # the files are written from what is there
+    assert 'going on after 10 of 10 images' in done.stderr and 'not over' not in done.stderr
+    lines = (tmp_path / 'predictions.jsonl').read_text()
+    assert lines != found and len(lines.splitlines()) == 9
+    assert (tmp_path / 'predictions.csv').exists() and not list(tmp_path.glob('*.png'))
+
+
+def test_memory_does_not_grow_with_the_images(finished_run, tmp_path):
+    """Of 3000 images, the second half may not keep their inputs, 12 kB each."""
+    image = tmp_path / 'photos' / '0.png'
+    image.parent.mkdir()
+    cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    for i in range(1, 3000):
+        os.link(image, image.with_name(f'{i}.png'))
+    sampled = f"""
+import resource
+from pathlib import Path
+samples, add = [], module.PredictionProgress.advance
+def advance(self, count):
+    samples.append(int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize())
+    add(self, count)
+module.PredictionProgress.advance = advance
+main = module.main
+def measured(given):
+    main(given)
+    Path({str(tmp_path / 'samples')!r}).write_text(' '.join(map(str, samples)))
+module.main = measured
+"""
+    arguments = [f'--workdir={finished_run.workdir}', f'--out={tmp_path / "out"}', '--pictures=none', ALL_FORMATS]
+    done = run_python(changed('ssanet_jax.predict', sampled), *arguments, image.parent)
+    assert done.returncode == 0, done.stderr
+    samples = [int(text) for text in (tmp_path / 'samples').read_text().split()]
+    assert len(samples) == 3000 / 8
+    assert samples[-1] - samples[len(samples) // 2] < 6e6
+    assert len((tmp_path / 'out' / 'predictions.csv').read_text().splitlines()) == 3001
 
 
 def test_to_source_pixels_undoes_resize_and_crop():
@@ -125,6 +225,8 @@ def test_bad_arguments(finished_run, tmp_path):
     (tmp_path / 'file').touch()
     (tmp_path / 'photo.png').touch()
     (tmp_path / 'taken' / 'predictions.jsonl').mkdir(parents=True)
+    full = tmp_path / 'full'  # a folder in which no file can be created, even by root
+    full.symlink_to('/proc/self')
     for arguments, message in (
         ((f'--workdir={tmp_path / "nothing"}', tmp_path / 'absent.jpg'), 'does not exist'),
         ((f'--workdir={tmp_path / "nothing"}', ROOT / 'docs'), 'holds no run'),
@@ -133,6 +235,9 @@ def test_bad_arguments(finished_run, tmp_path):
         ((f'--workdir={finished_run.workdir}', f'--out={tmp_path / "file"}', tmp_path / 'photo.png'), 'another --out'),
         ((f'--workdir={finished_run.workdir}', f'--out={tmp_path / "taken"}', tmp_path / 'photo.png'), 'is a folder'),
         ((f'--workdir={finished_run.workdir}', f'--out={tmp_path}', tmp_path), 'give another --out'),
+        ((f'--workdir={finished_run.workdir}', '--format=xml', tmp_path / 'photo.png'), '--format=xml: choose from'),
+        ((f'--workdir={finished_run.workdir}', '--pictures=all', tmp_path / 'photo.png'), 'pictures'),
+        ((f'--workdir={finished_run.workdir}', f'--out={full}', tmp_path / 'photo.png'), 'give another --out'),
         ((tmp_path,), '--workdir is missing: Folder of a trained run; see --help'),
     ):
         done = predict(*arguments)

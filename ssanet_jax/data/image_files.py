@@ -109,14 +109,16 @@ def links_outside_line(paths: Iterable[Path], folder: Path) -> str:
     Returns:
       Such as '2 images are read from outside of birds, through links: birds/a/1.jpg, birds/a/2.jpg'; '' for none.
     """
-    root, real_parents = folder.resolve(), {}
+    root = folder.resolve()
+    is_inside: dict[str, bool] = {}  # by folder: that of a file counts unless the file itself is a link
     outside = []
     for path in paths:
-        if path.parent not in real_parents:
-            real_parents[path.parent] = _real_path(path.parent)
-        real = real_parents[path.parent] / path.name
-        if not (_real_path(real) if os.path.islink(real) else real).is_relative_to(root):
-            outside.append(str(path))
+        name = os.fspath(path)
+        parent = os.path.dirname(name)
+        if parent not in is_inside:
+            is_inside[parent] = _real_path(path.parent).is_relative_to(root)
+        if not (_real_path(path).is_relative_to(root) if os.path.islink(name) else is_inside[parent]):
+            outside.append(name)
     if not outside:
         return ''
     verb = 'is' if len(outside) == 1 else 'are'

@@ -45,18 +45,20 @@ def find_images(paths: Iterable[str | os.PathLike[str]], exclude: Path | None = 
     files: list[Path] = []
     left_out: list[LeftOut] = []
     excluded = exclude.resolve() if exclude else None
+    resolve = functools.cache(lambda folder: Path(folder).resolve())  # once per folder, not per file
     # Only files directly in the excluded folder: for the working directory, images may lie in folders below.
-    outside = lambda file: file.parent.resolve() != excluded
+    outside = lambda file: not excluded or resolve(os.path.dirname(file)) != excluded
     for path in paths:
         if not path.exists():
             raise UserError(f'{path} does not exist: give images or folders of images')
         if path.is_dir():
             found = search_folder(path)
-            chosen = sorted(filter(outside, without_repeats(found.images, found.linked, path)))
+            images = filter(outside, without_repeats(found.images, found.linked, path))
+            chosen = sorted(images, key=lambda file: file.parts)  # as paths, whose comparison is slow
             if line := links_outside_line(chosen, path):
                 _log.warning('%s', printable(line))
             files += chosen
-            left_out += [item for item in found.left_out if outside(Path(item.path))]
+            left_out += [item for item in found.left_out if outside(item.path)]
         else:
             files.append(path)
     if not files:

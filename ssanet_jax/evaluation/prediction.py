@@ -55,6 +55,7 @@ class Prediction:
     present: tuple[bool, ...] = ()  # whether each part is to be seen; empty if the network does not know
     angle: float | None = None  # degrees, clockwise, by which the image was turned upright; None if it is not turned
     novelty: float | None = None  # share of held-out images that are less strange; None without held-out images
+    source_size: tuple[int, int] = (0, 0)  # height and width of the source image after its EXIF orientation, pixels
 
     @property
     def unsure(self) -> str:

@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # What file systems without synchronization answer, such as some FUSE and network mounts.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS, errno.EBADF)
@@ -20,12 +22,28 @@ def write_atomically(path: Path, content: str | bytes, errors: str = 'strict') -
     Raises:
       OSError: the file cannot be written. An existing file is then unchanged.
     """
+    data = content.encode(errors=errors) if isinstance(content, str) else content
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that replaces `path` at the end of the context, as `write_atomically` does.
+
+    If the context ends with an exception, an existing file is unchanged.
+
+    Args:
+      path: the file. Its folder is created if it does not exist.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.partial')
-    data = content.encode(errors=errors) if isinstance(content, str) else content
     try:
         with partial.open('wb') as file:
-            file.write(data)
+            yield file
             file.flush()
             sync_descriptor(file.fileno())
         os.replace(partial, path)

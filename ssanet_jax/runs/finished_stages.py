@@ -7,7 +7,7 @@ from pathlib import Path
 from ssanet_jax.distributed import processes
 from ssanet_jax.filesystem.atomic_files import set_aside
 from ssanet_jax.runs.checkpoints import Checkpoints, best_dir, checkpoint_dir, checkpoint_steps, stage_steps
-from ssanet_jax.runs.files import TRAIN_AGAIN, DamagedFile
+from ssanet_jax.runs.files import TRAIN_AGAIN, DamagedFile, read_run
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, ImagePredictions, read_predictions
 from ssanet_jax.runs.results import StageResult, read_stage_result
 
@@ -52,6 +52,20 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool) -> StageResul
         if found is not None and not _agree(found, result):
             return _again([predictions, path], f'{predictions} and {path} disagree: the stage is evaluated again')
     return result
+
+
+def unfinished_line(workdir: Path) -> str:
+    """One line about a run whose training is not over, for commands that use its network; '' if it is over.
+
+    Raises:
+      UserError: the directory holds no run.
+    """
+    stages = [stage['name'] for stage in read_run(workdir)['config']['stages']]
+    if (workdir / stages[-1] / EVALUATION_FILE).exists():
+        return ''
+    started = [stage for stage in stages if stage_steps(workdir, stage)]
+    network = f': the network is that of stage {started[-1]}, {len(started)} of {len(stages)}' if started else ''
+    return f'the training in {workdir} is not over{network}'
 
 
 def has_whole_checkpoint(workdir: Path, stage: str) -> bool:

@@ -1,0 +1,1 @@
+"""The files that `predict` writes: one module per format, and the journal that they are written from."""
