@@ -1,6 +1,7 @@
-"""Checks a data set before training.
+"""Checks a data set before training, and its labels afterwards.
 
     python -m ssanet_jax.doctor --dataset=cub --data_dir=CUB_200_2011 [--fix_list=FILE]
+    python -m ssanet_jax.doctor --workdir=runs/cub
 
 Decodes every image once, and prints a table of problems with a cure for each. The exit code is 0 if there are no
 errors, 1 if there are errors, and 2 if the data set cannot be listed. Errors are missing or unreadable images, counts
@@ -13,6 +14,9 @@ the number of errors.
 `--fix_list=FILE` also writes the files that have errors, one path per line, relative to the folder: those to replace;
 for an image in both train and test the copy in train, which is the one to remove; and for an image in two classes all
 copies, of which the one with the right class is the one to keep.
+
+With `--workdir`, it lists the training images that a trained run takes to be labeled wrongly, in `label_errors.csv` of
+that folder and, with pictures, in `label_errors.html`. The exit code is 0.
 """
 
 import os
@@ -31,17 +35,19 @@ from rich.text import Text
 from ssanet_jax import cli
 from ssanet_jax.data.listing import SPLITS, Listing
 from ssanet_jax.data.registry import READERS, read_listing
-from ssanet_jax.doctor import checks, scan
+from ssanet_jax.doctor import checks, label_errors, scan
 from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole, print_table, printable, track
+from ssanet_jax.runs.run import dataset_of, load_run
 
-_DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.', required=True)
+_DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.')
 _DATA_DIR = define_path(
     'data_dir', None, 'Extracted folder of the data set; by default where training finds it, such as data/cub.'
 )
+_WORKDIR = define_path('workdir', None, 'Folder of a trained run, whose training images are checked for wrong labels.')
 _LEVEL = flags.DEFINE_string('level', None, 'Aircraft only: variant (the default), family or manufacturer.')
 _CSV = flags.DEFINE_string('csv', None, 'Folder only: the CSV file that lists the images, if any.')
 _SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Folder only: config.data.split_seed of the training run.')
@@ -54,6 +60,13 @@ _STYLES = {'error': 'red', 'warning': 'yellow', 'note': 'cyan'}
 
 def main() -> None:
     """Prints the table; the last line on stdout is the verdict."""
+    if (_WORKDIR.value is None) == (_DATASET.value is None):
+        raise UserError(
+            'give either --dataset, to check a data set, or --workdir, to check the labels by a trained run'
+        )
+    if _WORKDIR.value is not None:
+        _check_labels(_WORKDIR.value)
+        return
     if _FIX_LIST.value and not _FIX_LIST.value.absolute().parent.is_dir():
         raise UserError(f'--fix_list={_FIX_LIST.value}: its folder does not exist: create it, or name another file')
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the table lists huge images
@@ -84,6 +97,19 @@ def main() -> None:
     print(verdict(listing, findings))
     if any(finding.level == 'error' for finding in findings):
         sys.exit(1)
+
+
+def _check_labels(workdir: Path) -> None:
+    """Lists the training images of a run that are probably labeled wrongly."""
+    run = load_run(workdir, data_dir=_DATA_DIR.value)
+    errors = label_errors.label_errors(run, workdir)
+    label_errors.write_label_errors(workdir, errors, run, dataset_of(run, workdir))
+    total = len(run.held_out.labels) if run.held_out else 0
+    for error in errors[:_MAX_EXAMPLES]:
+        names = [run.class_names[index] for index in (error.label, error.suggested)]
+        print(printable(f'labeled {names[0]}, looks like {names[1]} ({error.suggested_probability:.2f})'))
+    images = _counted(len(errors), 'label')
+    print(printable(f'{images} to check among {total} images: see {workdir / "label_errors.html"}'))
 
 
 def _listing(**fields) -> Listing:

@@ -40,7 +40,7 @@ class NoveltyDetector:
         self._references = _directions(known)  # [n, N]
         signs = np.stack([_entropy(known), self._distance(known, without_itself=True)])  # [2, n]
         self._mean, self._deviation = signs.mean(1), signs.std(1) + _EPSILON
-        self._known = np.sort(self._score(signs))
+        self._known = np.sort(self._standardize(signs))
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """How novel images are.
@@ -51,11 +51,14 @@ class NoveltyDetector:
         Returns:
           float `[B]` in [0, 1]: the share of the held-out images that are less novel.
         """
-        found = log_softmax(np.asarray(logits, np.float32), -1)
-        score = self._score(np.stack([_entropy(found), self._distance(found)]))
-        return np.searchsorted(self._known, score) / len(self._known)
+        return np.searchsorted(self._known, self.score(logits)) / len(self._known)
 
-    def _score(self, signs: np.ndarray) -> np.ndarray:
+    def score(self, logits: np.ndarray) -> np.ndarray:
+        """The sum of both signs, `[B]`, which also ranks images that are more novel than all held-out ones."""
+        found = log_softmax(np.asarray(logits, np.float32), -1)
+        return self._standardize(np.stack([_entropy(found), self._distance(found)]))
+
+    def _standardize(self, signs: np.ndarray) -> np.ndarray:
         """`[2, B]` -> `[B]`: the sum of both signs, each in standard deviations of the held-out images."""
         return ((signs - self._mean[:, None]) / self._deviation[:, None]).sum(0)
 
