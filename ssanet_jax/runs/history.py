@@ -22,7 +22,7 @@ PREDICTION = 'prediction'  # name of the prediction, which sums all heads, among
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Reads the lines of a stage's history, in the order in which they were written.
 
-    Malformed lines are skipped: a killed process may leave half of one.
+    Malformed lines are skipped: a killed process may leave half of one. So are those of another stage.
 
     Args:
       path: `<stage>/history.jsonl`.
@@ -41,12 +41,15 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f'cannot read {path} ({error.strerror}): check its permissions') from error
     # A last line without a newline may end in the middle of a number.
-    return [line for line in map(_parse, content.split(b'\n')[:-1]) if line is not None]
+    lines = (_parse(line, path.parent.name) for line in content.split(b'\n')[:-1])
+    return [line for line in lines if line is not None]
 
 
-def _parse(text: bytes) -> dict[str, Any] | None:
+def _parse(text: bytes, stage: str) -> dict[str, Any] | None:
     try:
         line = remove_checksum(json.loads(text))
+        if line.pop('stage', stage) != stage:  # early versions wrote none
+            return None
         numbers = [line['step'], line['epoch'], *line['values'].values()]
         whole = line['kind'] in (EPOCH, EVALUATION) and isinstance(line['step'], int)
         return line if whole and all(math.isfinite(number) for number in numbers) else None
@@ -66,11 +69,11 @@ def num_damaged_lines(path: Path) -> int:
         return 0
     except OSError as error:
         raise UserError(f'cannot read {path} ({error.strerror}): check its permissions') from error
-    return sum(bool(line.strip()) and _parse(line) is None for line in lines)
+    return sum(bool(line.strip()) and _parse(line, path.parent.name) is None for line in lines)
 
 
-def _line(content: dict[str, Any]) -> str:
-    return json.dumps(add_checksum(content)) + '\n'
+def _line(content: dict[str, Any], stage: str) -> str:
+    return json.dumps(add_checksum({**content, 'stage': stage})) + '\n'
 
 
 class History:
@@ -86,12 +89,13 @@ class History:
 
     def __init__(self, path: Path, first_step: int):
         self._file = None
+        self._stage = path.parent.name
         if not processes.is_primary_process():
             return
         kept = [line for line in read_history(path) if line['step'] <= first_step]
         self._written = {(line['kind'], line['step']) for line in kept}
         self._keep_damaged(path)
-        write_atomically(path, ''.join(_line(line) for line in kept))
+        write_atomically(path, ''.join(_line(line, self._stage) for line in kept))
         self._file = path.open('a')
 
     def _keep_damaged(self, path: Path) -> None:
@@ -114,7 +118,8 @@ class History:
             return
         self._written.add((kind, step))
         numbers = {name: float(value) for name, value in values.items()}
-        self._file.write(_line({'kind': kind, 'step': step, 'epoch': epoch, **fields, 'values': numbers}))
+        line = {'kind': kind, 'step': step, 'epoch': epoch, **fields, 'values': numbers}
+        self._file.write(_line(line, self._stage))
         self._file.flush()
 
     def close(self) -> None:

@@ -39,6 +39,12 @@ def test_a_history_without_its_flaws(tmp_path):
     lines = [json.dumps(good[0]).encode(), *flaws, json.dumps(good[1]).encode()]
     path.write_bytes(b'\n'.join(lines) + b'\n{"kind": "epoch", "step": 12')
     assert read_history(path) == good
+    other = path.parent / 'other' / path.name
+    other.parent.mkdir()
+    content = ''.join(json.dumps({**line, 'stage': path.parent.name}) + '\n' for line in good)
+    for copy in (path, other):
+        copy.write_text(content)
+    assert read_history(path) == good and read_history(other) == []
 
 
 def test_a_line_without_its_end_does_not_count(tmp_path):

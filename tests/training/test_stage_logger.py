@@ -58,6 +58,7 @@ def lines(directory):
     """The history without the one thing that no two starts share, and without the checksums, which depend on it."""
     found = [remove_checksum(json.loads(text)) for text in (directory / 'history.jsonl').read_text().splitlines()]
     for line in found:
+        assert line.pop('stage') == directory.name
         if line['kind'] == 'epoch':
             assert line['values'].pop('images_per_second') > 0
     return found
