@@ -60,7 +60,7 @@ def write_formats(out: Path, formats: Sequence[Format], records: Iterable[Record
       network: the name of the network, for formats that hold it.
 
     Raises:
-      OSError: a file cannot be written.
+      UserError: a file cannot be written.
     """
     for chosen in formats:
         write_text(out / chosen.file, lambda file, chosen=chosen: chosen.write(file, records, network))
@@ -74,9 +74,13 @@ def write_text(path: Path, write: Callable[[TextIO], None]) -> None:
       write: writes its content.
 
     Raises:
-      OSError: the file cannot be written.
+      UserError: the file cannot be written; an earlier file is then unchanged.
     """
-    with atomic_writer(path) as file:
-        text = io.TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
-        write(text)
-        text.detach()  # flushes; the file is closed by its own context
+    try:
+        with atomic_writer(path) as file:
+            text = io.TextIOWrapper(file, 'utf-8', errors='backslashreplace', newline='')
+            write(text)
+            text.detach()  # flushes; the file is closed by its own context
+    except OSError as error:
+        cure = 'free some space, or allow it, and run the same command again'
+        raise UserError(f'cannot write {path} ({error.strerror}): {cure}') from error

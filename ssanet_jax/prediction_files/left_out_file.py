@@ -18,7 +18,7 @@ def write_left_out(out: Path, left_out: Iterable[LeftOut]) -> None:
       left_out: the files.
 
     Raises:
-      OSError: the file cannot be written.
+      UserError: the file cannot be written.
     """
     rows = ((item.path, item.reason) for item in left_out)
     first = next(rows, None)

@@ -178,6 +178,14 @@ def test_left_out_files(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_cannot_be_written_leaves_the_earlier_one(tmp_path):
+    (tmp_path / 'predictions.csv').write_text('earlier')
+    (tmp_path / 'predictions.csv.partial').symlink_to('/dev/full')
+    with pytest.raises(UserError, match='predictions.csv .No space left'):
+        write_formats(tmp_path, [FORMATS['csv']], RECORDS, 'network')
+    assert (tmp_path / 'predictions.csv').read_text() == 'earlier'
+
+
 def test_names_of_formats():
     assert parse_formats(['jsonl']) == [FORMATS['jsonl']]
     assert parse_formats(['csv, coco', 'csv', 'camtrap']) == [FORMATS[name] for name in ('csv', 'coco', 'camtrap')]
