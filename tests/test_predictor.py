@@ -1,5 +1,6 @@
 """The public Python API: what a prediction holds, which inputs there are, and agreement with evaluation."""
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -69,6 +70,29 @@ def images():
 def predictor(model):
     active = ['backbone', 'proposals', 'scale_mining', 'oriented_pooling']
     return Predictor(model, active, config(resize=72), NAMES)
+
+
+def test_pictures_say_what_is_worth_saying(predictor, images):
+    """A scale of 1 everywhere is no choice, nothing is more certain than 0.99, and doubts come first."""
+    prediction = next(predictor.predict(images[0]))
+    draw = lambda **changes: np.asarray(dataclasses.replace(prediction, **changes).plot())
+    ones, none, some = (
+        draw(scales=np.array(scales, np.float32)) for scales in ([1] * len(prediction.boxes), [], [2] * 4)
+    )
+    np.testing.assert_array_equal(ones, none)
+    assert (ones != some[: len(ones)]).any()
+    np.testing.assert_array_equal(draw(score=1.0), draw(score=0.99))
+    assert (draw(score=0.6, novelty=0.5) == draw(score=0.6)).all()
+    assert (draw(score=0.6, novelty=0.97) != draw(score=0.6)).any()
+
+
+@pytest.mark.parametrize(
+    'novelty, score, words', [(None, 0.1, ''), (0.5, 0.6, ''), (0.95, 0.9, 'none of'), (0, 0.4, 'be ')]
+)
+def test_doubts(predictor, images, novelty, score, words):
+    prediction = dataclasses.replace(next(predictor.predict(images[0])), novelty=novelty, score=score)
+    assert words in prediction.unsure and bool(words) == bool(prediction.unsure)
+    assert prediction.trust() == ({} if novelty is None else {'novelty': novelty, 'unsure': prediction.unsure})
 
 
 @pytest.mark.parametrize('heads', HEADS, ids='+'.join)

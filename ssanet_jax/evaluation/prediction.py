@@ -127,4 +127,5 @@ class Prediction:
         caption = f'{self.drawn_name(self.class_index)}  {min(self.score, 0.99):.2f}'
         if self.unsure:
             caption = f'unsure: {caption}'
-        return draw_parts(self.image, self.input_boxes, self.scales, caption, side, orientations=self.orientations)
+        scales = self.scales if (self.scales != 1).any() else self.scales[:0]  # a single scale is no choice
+        return draw_parts(self.image, self.input_boxes, scales, caption, side, orientations=self.orientations)
