@@ -4,7 +4,7 @@ Two signs are added. An image between the classes has a distribution of high ent
 has a confident one, but a strange one: its runners-up are classes that no image of the predicted class resembles. It
 lies far from all held-out images in the space of log-probabilities, like the distance to the nearest neighbor in the
 space of features (Sun, Ming, Zhu and Li, "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022).
-`docs/method.md` compares this score with others.
+`docs/trust.md` compares this score with others.
 """
 
 import numpy as np

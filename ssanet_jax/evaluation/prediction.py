@@ -59,7 +59,7 @@ class Prediction:
 
     @property
     def unsure(self) -> str:
-        """Why the label should not be relied on; '' if there is no reason.
+        """The reason to doubt the label, or an empty string.
 
         An image more novel than `NOVELTY_LIMIT` of the held-out images may show none of the classes, and a score below
         1/2 is more likely wrong than right. Without held-out images nothing is known, and nothing said.
