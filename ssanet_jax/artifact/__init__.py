@@ -1,0 +1,1 @@
+"""Exported networks: reading their files, and predicting with onnxruntime. Imports no JAX."""

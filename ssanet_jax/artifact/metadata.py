@@ -1,0 +1,124 @@
+"""What an exported network says about itself: the metadata of its ONNX file (`docs/export.md`)."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ssanet_jax.errors import UserError
+
+FORMAT = 1  # of the metadata and the outputs
+PREFIX = 'ssanet_jax.'
+CHECKSUM = f'{PREFIX}checksum'
+INTERPOLATIONS = ('bilinear', 'bicubic')
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the input of the network; `data/preprocessing.py` does it."""
+
+    image_size: int  # S, side of the input, pixels
+    resize: int  # R, side to which the photo is resized before its center is cropped
+    interpolation: str  # how small photos are enlarged, one of `INTERPOLATIONS`
+    shrink: bool  # whether much larger photos are shrunk before
+    bit_depth: int  # bits that the values of images of 16 bits per channel use; 0 if unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How predictions are judged, from held-out images."""
+
+    temperature: float  # the probabilities are the softmax of logits / temperature
+    novelty_limit: float  # from this novelty on, an image may show none of the classes
+    score_limit: float  # below this probability, the class is more likely wrong than right
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the outputs about parts mean."""
+
+    num_parts: int  # K
+    heads: tuple[str, ...]  # the heads that read parts, in the order of `part_logits`
+    scales: tuple[float, ...]  # the factors that scale mining chooses from, ascending
+    orientations: tuple[str, ...]  # names of the orientations, by index
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where the network comes from."""
+
+    version: str  # of this package
+    run: str  # name of the work directory
+    digest: str  # SHA-256 of weights, settings, classes and held-out predictions
+    weights: str  # type of the weights in the file
+    config: Mapping[str, Any]  # of the run
+    checked_on: str  # the images on which the file was compared with JAX
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """The metadata of an exported network."""
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    calibration: Calibration | None  # None for a run without held-out images
+    parts: Parts
+    provenance: Provenance
+    license: str  # SPDX identifier of the license of the pretrained weights; '' if unknown
+
+    def to_entries(self) -> dict[str, str]:
+        """The entries of the file, without the checksum."""
+        fields = {'format': FORMAT} | dataclasses.asdict(self)
+        return {f'{PREFIX}{name}': json.dumps(value) for name, value in fields.items()}
+
+
+def parse_metadata(entries: Mapping[str, str]) -> Metadata:
+    """Reads the entries of a file. They may be anybody's.
+
+    Raises:
+      UserError: they are not those of an exported network, or of a later version. The message lacks the file.
+    """
+    if f'{PREFIX}format' not in entries:
+        raise UserError('it lacks the metadata that ssanet export writes')
+    try:
+        values = {key.removeprefix(PREFIX): json.loads(entry) for key, entry in entries.items() if key != CHECKSUM}
+        if values['format'] != FORMAT:
+            raise UserError(f'its format is {values["format"]!r}, and this version reads {FORMAT}')
+        return _check(
+            Metadata(
+                class_names=tuple(values['class_names']),
+                preprocessing=Preprocessing(**values['preprocessing']),
+                calibration=None if values['calibration'] is None else Calibration(**values['calibration']),
+                parts=Parts(**{k: v if k == 'num_parts' else tuple(v) for k, v in values['parts'].items()}),
+                provenance=Provenance(**values['provenance']),
+                license=values['license'],
+            )
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f'its metadata are damaged ({type(error).__name__}: {error})') from error
+
+
+def _check(metadata: Metadata) -> Metadata:
+    """Raises ValueError unless every value is one that an export can have."""
+    inputs, calibration, parts = metadata.preprocessing, metadata.calibration, metadata.parts
+    _require(len(metadata.class_names) > 0 and _all(str, metadata.class_names), 'class_names')
+    _require(_all(int, (inputs.image_size, inputs.resize, inputs.bit_depth)), 'preprocessing')
+    _require(1 <= inputs.image_size <= inputs.resize <= 1 << 14 and 0 <= inputs.bit_depth <= 16, 'preprocessing')
+    _require(inputs.interpolation in INTERPOLATIONS and isinstance(inputs.shrink, bool), 'preprocessing')
+    if calibration is not None:
+        numbers = dataclasses.astuple(calibration)
+        _require(_all((int, float), numbers) and all(math.isfinite(x) and x >= 0 for x in numbers), 'calibration')
+        _require(calibration.temperature > 0, 'calibration')
+    _require(isinstance(parts.num_parts, int) and 0 <= parts.num_parts <= 1 << 10, 'parts')
+    _require(_all(str, parts.heads) and _all(str, parts.orientations) and _all((int, float), parts.scales), 'parts')
+    return metadata
+
+
+def _require(condition: bool, field: str) -> None:
+    if not condition:
+        raise ValueError(field)
+
+
+def _all(kind: type | tuple[type, ...], values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
