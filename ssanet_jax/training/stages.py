@@ -33,6 +33,7 @@ FIELDS = (
     'cache',
     'fit',
 )
+PART_GROUPS = ('part_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD)  # the groups that read the parts
 FITTED_GROUPS = ('proposals', 'part_classifier', 'image_classifier', 'scale_mining', UPRIGHT)
 
 
@@ -137,6 +138,12 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
         yield f'has {stage.epochs} epochs: give it at least 1, or remove it'
     if not re.fullmatch(r'\w+', stage.name):
         yield 'has a name that cannot be a folder: use letters, digits and _'
+    parts = [group for group in stage.train if group in PART_GROUPS]
+    if parts and 'proposals' not in active:
+        yield (
+            f'trains {parts[0]}, which reads the parts, but neither this stage nor one before it trains proposals, '
+            'which find them: add proposals to its train'
+        )
     for group, factor in stage.train.items():
         if not factor > 0:
             yield f'trains {group} at {factor} times its learning_rate: remove the group to freeze it'

@@ -53,6 +53,14 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
             (new_stage(train=dict(proposals=1), trainable_backbone_layers=1),),
             'trainable_backbone_layers 1, but does not train the backbone',
         ),
+        (  # silently without parts, before: a network from another run has proposals, but they would not be active
+            (new_stage(train=dict(backbone=1, scale_mining=1)),),
+            "'first' trains scale_mining, which reads the parts, but .*: add proposals to its train",
+        ),
+        (
+            (new_stage(train=dict(part_head=1)), new_stage(name='second', train=dict(proposals=1))),
+            "'first' trains part_head, which reads the parts",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_trained_is_refused(table, message):
