@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,7 +25,8 @@ from ssanet_jax.data.image_inputs import ImageInput, expand_folders, network_inp
 from ssanet_jax.data.transforms import to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
-from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.errors import UnreadableImage, UserError
+from ssanet_jax.evaluation.neighbors import Neighbor, nearest_images
 from ssanet_jax.evaluation.novelty import novelty_detector
 from ssanet_jax.evaluation.part_logits import PartLogits, part_logits
 from ssanet_jax.evaluation.prediction import ORIENTATIONS, Evidence, Prediction
@@ -34,6 +35,7 @@ from ssanet_jax.models.candidates import scale_factors
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.runs.feature_index import FeatureIndex
 from ssanet_jax.runs.held_out import HeldOutPredictions
 from ssanet_jax.runs.run import Run, load_run
 
@@ -55,6 +57,7 @@ class _Input(NamedTuple):
     image: np.ndarray  # uint8 [S, S, 3]
     shape: tuple[int, int]  # height and width of the source image
     path: str | None
+    read_photo: Callable[[], np.ndarray]  # reads the source image again
 
 
 class _Response(NamedTuple):
@@ -62,6 +65,8 @@ class _Response(NamedTuple):
 
     outputs: Outputs
     terms: PartLogits
+    image_features: Any  # float16 [B, C]
+    part_features: Any  # float16 [B, K, D]
 
 
 class Predictor:
@@ -74,6 +79,7 @@ class Predictor:
       class_names: the name of each class.
       held_out: predictions for images that the network was not trained on. With them, probabilities are calibrated,
         and predictions have `novelty` and `unsure`.
+      read_index: reads the features of the training images, for `index` and `neighbors`.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Predictor:
         config: ConfigDict,
         class_names: Sequence[str],
         held_out: HeldOutPredictions | None = None,
+        read_index: Callable[[], FeatureIndex] | None = None,
     ):
         self.config = config
         self.class_names = tuple(class_names)
@@ -93,11 +100,12 @@ class Predictor:
         self._held_out = held_out
         self._temperature = held_out.temperature if held_out else 1.0
         self._novelty = novelty_detector(held_out)
+        self._read_index = read_index
 
     @classmethod
     def from_run(cls, run: Run) -> 'Predictor':
         """The network of a run that `load_run` has read."""
-        return cls(run.model, run.active, run.config, run.class_names, run.held_out)
+        return cls(run.model, run.active, run.config, run.class_names, run.held_out, run.read_index)
 
     def digest(self) -> str:
         """Identifies what predictions depend on: weights, settings, names of classes and held-out predictions."""
@@ -153,6 +161,37 @@ class Predictor:
             return Features(np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), np.float32))
         return Features(*(np.concatenate(column) for column in zip(*rows)))
 
+    @cached_property
+    def index(self) -> FeatureIndex:
+        """The features of the training images.
+
+        Raises:
+          UserError: there is no index of this network, or it is damaged.
+        """
+        if self._read_index is None:
+            raise UserError('this network has no work directory, so it has no index of training images')
+        return self._read_index()
+
+    def neighbors(
+        self, prediction: Prediction, part: int | None = None, k: int = 3, label: int | None = None
+    ) -> list[Neighbor]:
+        """The training images that resemble an image most, by the cosine of their features.
+
+        Args:
+          prediction: of this network for the image.
+          part: compare this part, from 0, instead of the whole image.
+          k: number of neighbors.
+          label: consider only images of this class, an index of `class_names`.
+
+        Returns:
+          At most k neighbors, most similar first.
+
+        Raises:
+          UserError: there is no index of this network, or it is damaged.
+          ValueError: there is no such part.
+        """
+        return nearest_images(self.index, prediction.features(part), part, k, label)
+
     def _compile(
         self, function: Callable[[SSANet, PartFeatures, frozenset[str]], Any], batch_size: int
     ) -> Callable[[np.ndarray], Any]:
@@ -206,9 +245,10 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, image: ImageInput) -> _Input:
-        pixels = read_image(image, self.config.data.get('bit_depth', 0))
+        read = partial(read_image, image, self.config.data.get('bit_depth', 0))
+        pixels = read()
         path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
-        return _Input(network_input(pixels, self.config.data), pixels.shape[:2], path)
+        return _Input(network_input(pixels, self.config.data), pixels.shape[:2], path, read)
 
     def _predictions(self, batch: Sequence[_Input], response: Any) -> Iterator[Prediction]:
         """Converts the results for a batch to predictions.
@@ -248,6 +288,9 @@ class Predictor:
                 angle=float(outputs.image_angle[i]) if outputs.image_angle is not None else None,
                 novelty=float(novelty[i]) if novelty is not None else None,
                 source_size=given.shape,
+                image_features=response.image_features[i],
+                part_features=response.part_features[i],
+                read_photo=given.read_photo,
             )
 
     def _evidence(
@@ -288,23 +331,14 @@ def load(workdir: str | os.PathLike[str]) -> Predictor:
 
 def _respond(model: SSANet, features: PartFeatures, active: frozenset[str]) -> _Response:
     outputs = model.classify(features, active=active)
-    return _Response(outputs, part_logits(model, features, outputs, active))
+    vectors = features.image.astype('float16'), features.part_vectors().astype('float16')
+    return _Response(outputs, part_logits(model, features, outputs, active), *vectors)
 
 
 def _extract(model: SSANet, features: PartFeatures, active: frozenset[str]) -> Any:
     """The arrays of `Features`, on the devices."""
     del model, active
-    image = features.image.astype('float32')
-    parts: Any
-    if features.phi is not None and features.aligned_scale is not None:
-        parts = jax.numpy.take_along_axis(features.phi, features.aligned_scale[..., None, None], axis=2)[:, :, 0]
-    elif features.aligned_maps is not None:
-        parts = features.aligned_maps.mean((2, 3))
-    elif features.regions is not None:
-        parts = features.regions.maps.mean((2, 3))
-    else:
-        parts = image[:, None, :][:, :0]
-    return image, parts.astype('float32')
+    return features.image.astype('float32'), features.part_vectors().astype('float32')
 
 
 def _batches(inputs: Iterator[_Input], size: int) -> Iterator[list[_Input]]:

@@ -37,6 +37,15 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+def file_name(source: Source, index: int) -> str:
+    """The ``'file'`` of an example.
+
+    A source may have a method ``file_name(index)`` that decodes no image; otherwise the example is read.
+    """
+    read = getattr(source, 'file_name', None)
+    return read(index) if read else str(source[index]['file'])
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Training and test examples that share a list of classes."""

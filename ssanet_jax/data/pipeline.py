@@ -67,9 +67,10 @@ def train_batches(
 
     Returns:
       An iterator over the batches from `start` to the end of the last epoch: ``{'image': uint8 [b, S, S, 3],
-      'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b]}``, where b is the batch size divided by the number
-      of processes, ``index`` the position in ``source``, and ``skipped`` the position of the unreadable image that
-      this one replaces, or -1.
+      'label': int32 [b], 'index': int32 [b], 'skipped': int32 [b], 'view': float32 [b, 4]}``, where b is the batch size
+      divided by the number of processes, ``index`` the position in ``source``, ``skipped`` the position of the
+      unreadable image that this one replaces, or -1, and ``view`` the part of the image that is shown
+      (`transforms.RandomCropFlip`).
 
     Raises:
       UserError: there are fewer images than a batch holds, settings are out of range, or 50 images in a row cannot be

@@ -31,13 +31,22 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def file_name(self, index: int) -> str:
+        """See `dataset.file_name`."""
+        return self._record(index)['file']
+
+    def _record(self, index: int) -> dict[str, Any]:
+        """An example whose image is not decoded."""
         try:
             example = dict(self._records[index])
             example['file'] = example['file'].decode(errors='surrogateescape')
             example['label'] = np.int32(example['label'])
         except Exception as error:  # TFDS and array_record raise many types for damaged files
             raise self._damage(f'record {index} of {len(self)}') from error
+        return example
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._record(index)
         if example['label'] != self.labels[index]:
             raise self._damage(f'label of record {index}')
         image = decode_image(example['image'], example['file'], self._bit_depth)

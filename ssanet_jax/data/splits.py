@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ssanet_jax.data.dataset import Dataset, Source
+from ssanet_jax.data.dataset import Dataset, Source, file_name
 from ssanet_jax.errors import UserError
 
 
@@ -30,6 +30,10 @@ class Subset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[int(self.indices[index])]
+
+    def file_name(self, index: int) -> str:
+        """See `dataset.file_name`."""
+        return file_name(self._source, int(self.indices[index]))
 
 
 def image_set(dataset: Dataset, split: str) -> str:

@@ -121,6 +121,22 @@ def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np
     return (boxes + offset) * (np.array([height, width, height, width]) / data.resize)
 
 
+def boxes_of_view(boxes: np.ndarray, views: np.ndarray, size: int) -> np.ndarray:
+    """Maps boxes from augmented views of images (`RandomCropFlip`) back to the images.
+
+    Args:
+      boxes: [B, K, 4], (y0, x0, y1, x1) in pixels of the views.
+      views: [B, 4], the place of each view in its image, as shares of the image's height and width.
+      size: side of the views, pixels.
+
+    Returns:
+      [B, K, 4], as shares of the images' height and width.
+    """
+    start, extent = views[:, None, :2], views[:, None, 2:] - views[:, None, :2]  # [B, 1, 2]
+    corners = [start + boxes[..., i : i + 2] / size * extent for i in (0, 2)]
+    return np.concatenate([np.minimum(*corners), np.maximum(*corners)], -1)
+
+
 def to_input_pixels(coordinates: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
     """Maps boxes or points from the original image to the network's input; the inverse of `to_source_pixels`.
 
@@ -154,18 +170,26 @@ class RandomCropFlip(grain.transforms.RandomMap):
     interpolation: str = 'bilinear'
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Crops, flips and enlarges `element['image']`, uint8 [H, H, 3] -> [size, size, 3]."""
+        """Crops, flips and enlarges `element['image']`, uint8 [H, H, 3] -> [size, size, 3].
+
+        Adds `element['view']`, float32 [4]: where the upper left and the lower right corner of the result, (y0, x0, y1,
+        x1), lie in the given image, as shares of its side. x0 > x1 if it is flipped.
+        """
         image = element['image']
+        whole = image.shape[0]
         side = self.size
         if self.scale_min < 1:
             side = max(round(self.size * rng.uniform(self.scale_min, 1)), 1)
         top = rng.integers(image.shape[0] - side + 1)
         left = rng.integers(image.shape[1] - side + 1)
         image = image[top : top + side, left : left + side]
+        x0, x1 = left, left + side
         # Drawn in any case, so that the crops do not depend on `flip`.
         if rng.random() < 0.5 and self.flip:
             image = cv2.flip(image, 1)  # a view with negative strides would be slow to copy into the batch
-        return element | {'image': resize_image(image, self.size, self.size, self.interpolation)}
+            x0, x1 = x1, x0
+        view = np.array([top, x0, top + side, x1], np.float32) / whole
+        return element | {'image': resize_image(image, self.size, self.size, self.interpolation), 'view': view}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Prediction:
     angle: float | None = None  # degrees, clockwise, by which the image was turned upright; None if it is not turned
     novelty: float | None = None  # share of held-out images that are less strange; None without held-out images
     source_size: tuple[int, int] = (0, 0)  # height and width of the source image after its EXIF orientation, pixels
+    # Averaged feature maps of the whole image, float16 [C], and of each part, [K, D].
+    image_features: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    part_features: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    read_photo: Callable[[], np.ndarray] | None = dataclasses.field(default=None, repr=False)  # the source image again
 
     @property
     def unsure(self) -> str:
@@ -76,6 +81,20 @@ class Prediction:
     def boxes_xyxy(self) -> np.ndarray:
         """`boxes` as `(x0, y0, x1, y1)`."""
         return self.boxes[:, [1, 0, 3, 2]]
+
+    def features(self, part: int | None = None) -> np.ndarray:
+        """The features of the whole image, `[C]`, or of a part, `[D]`.
+
+        Raises:
+          ValueError: the network has no such part, or gives no features.
+        """
+        if self.image_features is None or self.part_features is None:
+            raise ValueError('the network of this prediction gives no features')
+        if part is None:
+            return self.image_features
+        if not 0 <= part < len(self.part_features):
+            raise ValueError(f'part {part} of {len(self.part_features)}: parts are numbered from 0')
+        return self.part_features[part]
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """The `n` most probable classes with their probabilities, best first."""

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ssanet_jax.models.heads import Regions
 
@@ -26,6 +27,16 @@ class PartFeatures(NamedTuple):
     regions: Regions | None = None  # for a baseline head
     pooled: jax.Array | None = None  # [B, M, C], averaged map of each proposal (training only)
     image_orientation: jax.Array | None = None  # int32 [B], from which the image was turned upright (`upright.py`)
+
+    def part_vectors(self) -> jax.Array:
+        """`[B, K, D]`, the average of each part's map at the chosen scale; K = 0 without parts."""
+        if self.phi is not None and self.aligned_scale is not None:
+            return jnp.take_along_axis(self.phi, self.aligned_scale[..., None, None], axis=2)[:, :, 0]
+        if self.aligned_maps is not None:
+            return self.aligned_maps.mean((2, 3))
+        if self.regions is not None:
+            return self.regions.maps.mean((2, 3))
+        return self.image[:, None, :][:, :0]
 
 
 class Outputs(NamedTuple):

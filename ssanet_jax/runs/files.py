@@ -28,8 +28,8 @@ RESULTS_FILE = 'results.json'
 TRAIN_AGAIN = 'restore it from a copy, or rename it and run the training command again'
 _MAX_JSON = 8 << 20  # bytes
 # What NumPy and zipfile raise for files that are not archives of arrays, or damaged ones.
-_DAMAGED_ARRAYS = (ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError)
-_DAMAGED_ARRAYS += (SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGED_ARRAYS = (ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+DAMAGED_ARRAYS += (SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 Parsed = TypeVar('Parsed')
 
@@ -114,7 +114,7 @@ def read_arrays(
         raise UserError(f'{path} cannot be read ({error.strerror}): {cure}') from error
     try:
         return parse(load_arrays(content, max_bytes))
-    except _DAMAGED_ARRAYS as error:
+    except DAMAGED_ARRAYS as error:
         raise DamagedFile(f'{path} is damaged, it holds no {kind}', cure) from error
 
 

@@ -19,6 +19,7 @@ from ssanet_jax.pretrained.checkpoint_info import default_checkpoint
 from ssanet_jax.pretrained.load import get_weights, load_pretrained, set_weights
 from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.checkpoints import stage_steps
+from ssanet_jax.runs.feature_index import INDEX_FILE, FeatureIndex, network_digest, read_index
 from ssanet_jax.runs.files import CONFIG_FILE, DamagedFile, read_run
 from ssanet_jax.runs.geometry import DEFAULT_GEOMETRY
 from ssanet_jax.runs.held_out import HELD_OUT_FILE, HeldOutPredictions, read_held_out
@@ -97,6 +98,29 @@ class Run:
     stage: str  # the last stage with a checkpoint
     finished: bool  # whether that stage is over
     held_out: HeldOutPredictions | None = None  # of the stage; None if all images were trained on
+    workdir: Path | None = None  # that it was loaded from
+
+    def read_index(self) -> FeatureIndex:
+        """Reads the features of the training images, which `training/feature_indexing.py` writes.
+
+        Raises:
+          UserError: there is no index of this network, or it is damaged.
+        """
+        if self.workdir is None:
+            raise UserError('this network was not loaded from a work directory, so it has no index of training images')
+        path, cure = self.workdir / self.stage / INDEX_FILE, f'ssanet index --workdir={self.workdir} writes it'
+        index = read_index(path, cure)
+        if index is None:
+            raise UserError(f'{path} is missing: {cure}')
+        if (index.stage, index.network) != (self.stage, self.network_digest()):
+            raise UserError(f'{path} is that of another network (stage {index.stage}): {cure}')
+        if index.labels.min() < 0 or index.labels.max() >= len(self.class_names):
+            raise UserError(f'{path} is damaged, its classes are not those of the run: {cure}')
+        return index
+
+    def network_digest(self) -> str:
+        """Identifies the weights of the network."""
+        return network_digest(*split_model(self.model)[1:])
 
 
 def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
@@ -135,6 +159,7 @@ def load_run(workdir: Path, *, data_dir: Path | None = None) -> Run:
         stage=name,
         finished=(workdir / name / 'evaluation.json').exists(),
         held_out=_read_held_out(workdir / name / HELD_OUT_FILE, len(content['class_names'])),
+        workdir=workdir,
     )
 
 

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
+from ssanet_jax.data.transforms import boxes_of_view
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
@@ -30,7 +31,9 @@ from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foregrou
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.plain_text import track
+from ssanet_jax.runs.feature_index import INDEX_FILE, network_digest, write_index_once
 from ssanet_jax.training.context import StageContext
+from ssanet_jax.training.feature_indexing import index_rows
 from ssanet_jax.training.held_out import keep_held_out
 from ssanet_jax.training.linear_probe import (
     LinearClassifier,
@@ -48,6 +51,7 @@ L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the he
 _MAX_MAPS = 1000  # images among whose cells parts are looked for
 _CELLS_PER_IMAGE = 50
 _HIDDEN_SHARE = 0.02  # of the training images, in which a part is taken to be hidden
+_INDEX_ROWS = 1000  # of the index that are written at a time
 _PRINT_SECONDS = 15  # between lines about progress where there is no progress bar
 
 Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
@@ -59,6 +63,7 @@ class _Rows(NamedTuple):
     values: dict[str, np.ndarray]  # each [n, ...]
     labels: np.ndarray  # int32 [n]
     images: np.ndarray  # int32 [n], position of the image in the training set
+    views: np.ndarray  # float32 [n, 4], the part of the image that the view shows (`transforms.RandomCropFlip`)
     unreadable: frozenset[int]  # positions of the images that could not be read, of this process
 
 
@@ -152,7 +157,11 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
             map_candidates=partial(candidate_map, mesh=context.mesh),
         )
         found = {'image': features.image, 'phi': features.phi, 'pooled': features.pooled}
-        return {name: value.astype(jnp.float16) for name, value in found.items() if value is not None}
+        if features.phi is None:
+            found['parts'] = features.part_vectors()
+        found = {name: value.astype(jnp.float16) for name, value in found.items() if value is not None}
+        located = {'boxes': features.aligned_boxes, 'present': features.present}
+        return found | {name: value for name, value in located.items() if value is not None}
 
     count = context.stage.epochs * len(context.dataset.train)
     rows = _collect(context, model, read, count, 'computing features')
@@ -209,6 +218,31 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         kernels = np.stack([each.kernel.T[:, None] for each in classifiers])  # [K, N, 1, D]
         cast(nnx.Param, model.scale_mining.weights).set_value(jnp.asarray(kernels))
         model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
+    _write_index(context, model, rows)
+
+
+def _write_index(context: StageContext, model: SSANet, rows: _Rows) -> None:
+    """Keeps the features of one view of each training image."""
+    _, first = np.unique(rows.images, return_index=True)
+    parts = rows.values['phi'][:, :, 0] if 'phi' in rows.values else rows.values['parts']
+
+    def batches() -> Iterator[tuple[np.ndarray, list[str]]]:
+        for start in range(0, len(first), _INDEX_ROWS):
+            chosen = first[start : start + _INDEX_ROWS]
+            boxes = np.zeros((len(chosen), 0, 4), np.float32)
+            if 'boxes' in rows.values:
+                boxes = boxes_of_view(rows.values['boxes'][chosen], rows.views[chosen], model.image_size)
+            yield index_rows(
+                context.dataset.train,
+                rows.images[chosen],
+                rows.values['image'][chosen],
+                parts[chosen],
+                boxes,
+                rows.values['present'][chosen] if 'present' in rows.values else None,
+            )
+
+    network = network_digest(*split_model(model)[1:])
+    write_index_once(context.directory / INDEX_FILE, context.stage.name, network, batches())
 
 
 def _write_held_out(context: StageContext, rows: _Rows, log_probabilities: np.ndarray) -> None:
@@ -252,8 +286,9 @@ def _collect(context: StageContext, model: SSANet, extract: Extract, count: int,
     """All rows of `_batches` in one."""
     batches = list(_batches(context, model, extract, count, task))
     values = {name: np.concatenate([batch.values[name] for batch in batches]) for name in batches[0].values}
-    labels, images = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ('labels', 'images'))
-    return _Rows(values, labels, images, frozenset().union(*(batch.unreadable for batch in batches)))
+    joined = lambda name: np.concatenate([getattr(batch, name) for batch in batches])
+    facts = {name: joined(name) for name in ('labels', 'images', 'views')}
+    return _Rows(values, **facts, unreadable=frozenset().union(*(batch.unreadable for batch in batches)))
 
 
 def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> Iterator[_Rows]:
@@ -283,14 +318,15 @@ def _batches(context: StageContext, model: SSANet, extract: Extract, count: int,
         if not number:
             processes.compile_together(call, params, stats, images['image'])
         found = jax.device_get(call(params, stats, images['image']))
-        labels, indices = _gather_rows(batch['label']), _gather_rows(batch['index'])
+        labels, indices, views = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
         size = min(left, len(labels))
         left -= size
         if not context.console.is_terminal and time.monotonic() - last_print > _PRINT_SECONDS:
             context.print(f'{task}: {count - left} of {count} views')
             last_print = time.monotonic()
         unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
-        yield _Rows({name: value[:size] for name, value in found.items()}, labels[:size], indices[:size], unreadable)
+        values = {name: value[:size] for name, value in found.items()}
+        yield _Rows(values, labels[:size], indices[:size], views[:size], unreadable)
 
 
 def _gather_rows(rows: np.ndarray) -> np.ndarray:
