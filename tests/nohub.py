@@ -14,6 +14,7 @@ def no_network(monkeypatch, use: str = '') -> None:
     hub, errors = types.ModuleType('huggingface_hub'), types.ModuleType('huggingface_hub.errors')
     for name in ('HFValidationError', 'RepositoryNotFoundError', 'RevisionNotFoundError', 'EntryNotFoundError'):
         setattr(errors, name, type(name, (Exception,), {}))
+    errors.GatedRepoError = type('GatedRepoError', (errors.RepositoryNotFoundError,), {})
     errors.LocalEntryNotFoundError = type('LocalEntryNotFoundError', (errors.EntryNotFoundError,), {})
 
     def hf_hub_download(name, file, revision=None, local_files_only=False):

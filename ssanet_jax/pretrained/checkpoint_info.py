@@ -51,6 +51,23 @@ _CONVNEXT = CheckpointInfo(
     license='MIT',
     url='https://github.com/facebookresearch/ConvNeXt',
 )
+_DINOV2 = CheckpointInfo(
+    interpolation='bicubic',
+    license='Apache-2.0',
+    url='https://github.com/facebookresearch/dinov2',
+)
+_DINOV3 = CheckpointInfo(
+    interpolation='bilinear',
+    license='LicenseRef-DINOv3',
+    url='https://github.com/facebookresearch/dinov3',
+)
+_DINOV3_TIMM = dataclasses.replace(_DINOV3, interpolation='bicubic')
+_DINOV3_SATELLITE = dataclasses.replace(
+    _DINOV3,
+    mean=(0.430 * 255, 0.411 * 255, 0.296 * 255),
+    std=(0.213 * 255, 0.156 * 255, 0.143 * 255),
+)
+_DINOV3_LICENSE = 'https://ai.meta.com/resources/models-and-libraries/dinov3-license'
 _LITE = CheckpointInfo(
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
@@ -62,6 +79,32 @@ _LITE = CheckpointInfo(
 
 def _of(backbone: str, facts: CheckpointInfo) -> CheckpointInfo:
     return dataclasses.replace(facts, backbone=backbone)
+
+
+def _dinov2() -> dict[str, CheckpointInfo]:
+    found = {}
+    for size in ('small', 'base', 'large', 'giant'):
+        for ours, theirs in (('', ''), ('reg4_', 'with-registers-')):
+            backbone = f'vit_{size}_patch14_{ours}dinov2'
+            for source in (f'timm/{backbone}.lvd142m', f'facebook/dinov2-{theirs}{size}'):
+                found[HUB + source] = _of(backbone, _DINOV2)
+    return found
+
+
+def _dinov3() -> dict[str, CheckpointInfo]:
+    found = {}
+    transformers = dict(small='s16', small_plus='s16plus', base='b16', large='l16', huge_plus='h16plus')
+    for size, theirs in transformers.items():
+        backbone = f'vit_{size}_patch16_dinov3'
+        for biases in ('', '_qkvb'):
+            found[f'hub:timm/{backbone}{biases}.lvd1689m'] = _of(backbone, _DINOV3_TIMM)
+        found[f'hub:facebook/dinov3-vit{theirs}-pretrain-lvd1689m'] = _of(backbone, _DINOV3)
+    found['hub:facebook/dinov3-vitl16-pretrain-sat493m'] = _of('vit_large_patch16_dinov3', _DINOV3_SATELLITE)
+    for size in ('tiny', 'small', 'base', 'large'):
+        backbone = f'convnext_{size}'
+        found[f'hub:timm/{backbone}.dinov3_lvd1689m'] = _of(backbone, _DINOV3_TIMM)
+        found[f'hub:facebook/dinov3-convnext-{size}-pretrain-lvd1689m'] = _of(backbone, _DINOV3)
+    return found
 
 
 # Source, as `config.model.pretrained` names it, -> facts.
@@ -85,6 +128,10 @@ CHECKPOINTS: dict[str, CheckpointInfo] = {
     'hub:timm/resnet50.a1_in1k': _of('resnet50', _TIMM_A1),
     'hub:timm/convnext_tiny.fb_in1k': _of('convnext_tiny', _CONVNEXT),
     'hub:timm/convnext_small.fb_in1k': _of('convnext_small', _CONVNEXT),
+    'hub:timm/convnext_base.fb_in1k': _of('convnext_base', _CONVNEXT),
+    'hub:timm/convnext_large.fb_in1k': _of('convnext_large', _CONVNEXT),
+    **_dinov2(),
+    **_dinov3(),
 }
 
 
@@ -118,9 +165,10 @@ def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
     from ssanet_jax.pretrained.hub import download_config  # needs an optional package
 
     repository = source.removeprefix(HUB)
-    if config := download_config(repository):
-        return read_timm_config(config, default, source)
     known = CHECKPOINTS.get(source.partition('@')[0])
+    if config := download_config(repository):
+        # The `config.json` of a repository of transformers has none of these facts.
+        return read_timm_config(config, known or default, source)
     if known is None:
         print(
             f'{source}: its preprocessing could not be read (no config.json in the repository or, offline, in the '
@@ -129,6 +177,19 @@ def checkpoint_info(source: str, backbone: str) -> CheckpointInfo:
             file=sys.stderr,
         )
     return known or default
+
+
+def license_notice(source: str) -> str:
+    """What to know about the license of a checkpoint before it is downloaded, in one line; '' if nothing.
+
+    Args:
+      source: as `load_pretrained` takes it.
+    """
+    if 'dinov3' not in source.lower():
+        return ''
+    return (
+        f'{source}: these weights are under the DINOv3 License, whose terms you accept by using them: {_DINOV3_LICENSE}'
+    )
 
 
 def architecture_info(backbone: str) -> CheckpointInfo:
@@ -163,6 +224,7 @@ def read_timm_config(config: Mapping[str, Any], default: CheckpointInfo, source:
             interpolation=facts.get('interpolation', default.interpolation),
             license=str(facts.get('license') or default.license),
             url=str(facts.get('origin_url') or facts.get('url') or default.url),
+            backbone=default.backbone,
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f'{source}: its config.json is not one of timm ({error}): {_CURE}') from error

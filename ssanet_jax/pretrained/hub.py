@@ -91,6 +91,7 @@ def _download(repository: str, file: str, *, only_cached: bool = False) -> Path:
     from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
     from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
         EntryNotFoundError,
+        GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -104,6 +105,11 @@ def _download(repository: str, file: str, *, only_cached: bool = False) -> Path:
         return Path(hf_hub_download(name, file, revision=revision or None, local_files_only=only_cached))
     except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError
         raise _NotCached(f'hub:{repository} is not in the cache and cannot be downloaded; {_ways_out(name)}') from error
+    except GatedRepoError as error:  # a subclass of RepositoryNotFoundError
+        raise UserError(
+            f'hub:{repository} is gated: accept its license at huggingface.co/{name}, then run `hf auth login` or set '
+            'HF_TOKEN; or choose another repository of these weights'
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UserError(f'the hub has no repository {repository}; give hub:OWNER/NAME[@REVISION]') from error
     except EntryNotFoundError as error:

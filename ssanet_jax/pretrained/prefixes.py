@@ -75,8 +75,8 @@ def _find_prefix(
         parts = name.split('.')
         for start in range(len(parts)):
             match, template, _ = match_rule('.'.join(parts[start:]), rules) or (None, None, None)
-            if match and template and (path := expand(match, template)) in expected:
-                found[''.join(f'{part}.' for part in parts[:start])].add(path)
+            if match and template and (paths := expected.intersection(expand(match, template))):
+                found[''.join(f'{part}.' for part in parts[:start])] |= paths
     complete = [prefix for prefix, paths in found.items() if len(paths) == len(expected)]
     if '' in complete:
         return ''

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from backbone_names import NAMES
 from flax import nnx
 from strides import half_stride
 
@@ -22,6 +23,8 @@ CHANNELS = dict.fromkeys(('resnet18', 'resnet34'), BASIC) | dict.fromkeys(('resn
 CHANNELS |= {'resnet_tiny': (16, 48, 48)} | dict.fromkeys(('efficientnet_lite0', 'efficientnet_lite1'), LITE)
 CHANNELS |= {'efficientnet_lite2': (16, 24, 48, 120, 1280)}
 CHANNELS |= dict.fromkeys(('convnext_tiny', 'convnext_small'), (96, 192, 384, 768))
+PATCHES = {'vit_small_patch14_reg4_dinov2': 14, 'vit_small_patch16_dinov3': 16}
+CHANNELS |= dict.fromkeys(PATCHES, (384,))
 
 # The same layers as in the full backbones, but faster to compile.
 SMALL = {
@@ -34,7 +37,7 @@ SMALL = {
 
 @pytest.mark.parametrize(
     ('name', 'dilated'),
-    [(name, False) for name in BACKBONES]
+    [(name, False) for name in NAMES]
     + [(name, True) for name in ('resnet18', 'resnet50', 'resnet_tiny', 'efficientnet_lite0', 'convnext_tiny')],
 )
 def test_levels_of_each_backbone(name, dilated):
@@ -50,6 +53,8 @@ def test_levels_of_each_backbone(name, dilated):
     maps = jax.eval_shape(maps, state, jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32))
     count = len(CHANNELS[name])
     strides = [2 ** (i + (1 if count == 5 or name == 'resnet_tiny' else 2)) for i in range(count)]
+    if name in PATCHES:
+        strides = [PATCHES[name]]
     if dilated:
         strides[-1] = strides[-2]
     assert backbone.pyramid_features == CHANNELS[name]
@@ -334,7 +339,7 @@ def test_a_ramp_is_read_at_the_same_place_from_every_level_of_a_backbone(measure
     backbone.eval()
     backbone.measured_centers = measured
     where = []
-    jax.eval_shape(lambda x: where.extend(level[1:] for level in backbone.pyramid(x)), jnp.zeros((1, 448, 448, 3)))
+    jax.eval_shape(lambda x: where.extend(level[1:3] for level in backbone.pyramid(x)), jnp.zeros((1, 448, 448, 3)))
     firsts = [2**n / 2 if measured else 2**n - 0.5 for n in range(1, 6)]  # 'SAME' shifts them to 1.5, 3.5, ...
     ramps = [first + 2**n * np.arange(448 // 2**n) for n, first in enumerate(firsts, 1)]
     maps = [jnp.asarray(np.stack(np.meshgrid(ramp, ramp, indexing='ij'), -1)[None], jnp.float32) for ramp in ramps]

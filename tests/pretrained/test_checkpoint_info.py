@@ -5,13 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from backbone_names import NAMES
 from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 from test_names import resnet18_weights
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
+from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.pretrained import hub
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, architecture_info, checkpoint_info, read_timm_config
 from ssanet_jax.runs.compatibility import changed_settings, evaluation_config
@@ -55,7 +56,7 @@ def published(monkeypatch):
     return lambda config: content.update(config=config)
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', NAMES)
 def test_the_defaults_are_those_of_the_backbone(name):
     module = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0)))
     info = architecture_info(name)

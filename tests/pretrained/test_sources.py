@@ -116,6 +116,7 @@ def fake_hub(tmp_path, monkeypatch):
         'EntryNotFoundError': Exception,
         'LocalEntryNotFoundError': 'EntryNotFoundError',
         'RepositoryNotFoundError': Exception,
+        'GatedRepoError': 'RepositoryNotFoundError',
         'RevisionNotFoundError': Exception,
         'HFValidationError': ValueError,
     }.items():
@@ -169,6 +170,26 @@ def test_a_damaged_config_is_not_taken_for_none(fake_hub, content):
     fake_hub.update({CONFIG_FILE: content, WEIGHTS_FILE: b'weights'})
     with pytest.raises(UserError, match=CONFIG_FILE):
         checkpoint_info('hub:a/b', 'resnet50')
+
+
+def test_a_gated_repository_says_how_to_get_access(fake_hub, capsys):
+    fake_hub[WEIGHTS_FILE] = 'GatedRepoError'
+    name = 'facebook/dinov3-convnext-tiny-pretrain-lvd1689m'
+    module = nnx.eval_shape(lambda: build_backbone('convnext_tiny', nnx.Rngs(0)))
+    with pytest.raises(UserError, match=f'{name} is gated: accept its license at .*{name}, then run `hf auth login`'):
+        load_pretrained(module, 'convnext_tiny', f'hub:{name}')
+    # The license is shown before the download.
+    assert 'dinov3-license' in capsys.readouterr().err
+    fake_hub[WEIGHTS_FILE] = 'LocalEntryNotFoundError'
+    with pytest.raises(UserError):
+        load_pretrained(module, 'convnext_tiny', 'hub:timm/convnext_tiny.fb_in1k')
+    assert 'license' not in capsys.readouterr().err
+
+
+def test_a_config_of_transformers_leaves_the_facts_to_the_table(fake_hub):
+    fake_hub[CONFIG_FILE] = b'{"model_type": "dinov3_vit", "image_size": 224}'
+    info = checkpoint_info('hub:facebook/dinov3-vitl16-pretrain-sat493m', 'vit_large_patch16_dinov3')
+    assert info.mean[0] == 0.430 * 255 and info.interpolation == 'bilinear' and info.license == 'LicenseRef-DINOv3'
 
 
 def test_without_its_package_the_hub_says_how_to_install_it(monkeypatch):

@@ -19,6 +19,7 @@ class Level(NamedTuple):
     map: jax.Array  # [B, h, w, C]
     stride: int  # input pixels from one cell to the next
     center: float  # input pixel that the first cell describes, see `Backbone.center`
+    token: jax.Array | None = None  # [B, C], the class token of a vision transformer, with the last map
 
 
 class Backbone(Protocol):
@@ -36,6 +37,7 @@ class Backbone(Protocol):
     std: tuple[float, float, float]  # in 0..255
     interpolation: str  # 'bilinear' or 'bicubic': how the images of the public weights were resized
     remat: bool  # whether the backward pass recomputes the blocks (see `remat.py`); False unless set from outside
+    has_class_token: bool  # whether the last level has a `token`
     measured_centers: bool  # see `center`; True unless set from outside (`config.model.geometry`)
 
     def center(self, image_size: int) -> float:
@@ -62,7 +64,9 @@ class Backbone(Protocol):
         ...
 
     def layer_index(self, path: Sequence[str | int]) -> int:
-        """The layer, from 0, that a parameter belongs to: its blocks have one resolution, as in `layer4` of a ResNet.
+        """The layer, from 0, that a parameter belongs to.
+
+        A layer is all blocks of one resolution, as `layer4` of a ResNet, or one block of a vision transformer.
 
         Args:
           path: the keys of the parameter in the backbone's tree, such as `('blocks', 3, 'expand', 'kernel')`.

@@ -18,10 +18,8 @@ from flax import nnx
 from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Level, is_dilated
 from ssanet_jax.models.backbones.depthwise import DepthwiseConv
 from ssanet_jax.models.backbones.dilation import a_trous
-from ssanet_jax.models.backbones.layers import layer_norm
+from ssanet_jax.models.backbones.layers import layer_norm, linear, patch_conv
 from ssanet_jax.models.backbones.remat import remat_if
-
-_KERNEL_INIT = nnx.initializers.truncated_normal(0.02)
 
 
 class ConvNeXt(nnx.Module):
@@ -31,6 +29,7 @@ class ConvNeXt(nnx.Module):
     interpolation = 'bicubic'
     remat = False
     measured_centers = True
+    has_class_token = False
 
     def __init__(
         self,
@@ -136,15 +135,3 @@ class Downsample(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, channels] -> [B, floor(H/step), floor(W/step), width]."""
         return self.conv(self.norm(x))
-
-
-def patch_conv(channels: int, features: int, size: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    """A convolution over non-overlapping size x size patches; an incomplete patch at the border is dropped."""
-    return nnx.Conv(
-        channels, features, (size, size), size, padding='VALID', dtype=dtype, kernel_init=_KERNEL_INIT, rngs=rngs
-    )
-
-
-def linear(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear layer over the channels of each cell."""
-    return nnx.Linear(channels, features, dtype=dtype, kernel_init=_KERNEL_INIT, rngs=rngs)

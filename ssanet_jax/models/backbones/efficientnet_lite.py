@@ -43,6 +43,7 @@ class EfficientNetLite(nnx.Module):
     interpolation = 'bicubic'
     remat = False
     measured_centers = True
+    has_class_token = False
 
     def __init__(
         self,

@@ -7,6 +7,8 @@ from ssanet_jax.models.backbones.batch_norm import BatchNorm
 
 # He et al., "Delving Deep into Rectifiers", ICCV 2015.
 HE_NORMAL = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# Of ConvNeXt and the vision transformers.
+NARROW_NORMAL = nnx.initializers.truncated_normal(0.02)
 
 
 def conv(
@@ -49,6 +51,18 @@ def pointwise(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs) ->
     return nnx.Linear(channels, features, use_bias=False, dtype=dtype, kernel_init=HE_NORMAL, rngs=rngs)
 
 
+def patch_conv(channels: int, features: int, size: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution over non-overlapping size x size patches; an incomplete patch at the border is dropped."""
+    return nnx.Conv(
+        channels, features, (size, size), size, padding='VALID', dtype=dtype, kernel_init=NARROW_NORMAL, rngs=rngs
+    )
+
+
+def linear(channels: int, features: int, dtype: jnp.dtype, rngs: nnx.Rngs, *, use_bias: bool = True) -> nnx.Linear:
+    """A linear layer over the channels of each cell or token."""
+    return nnx.Linear(channels, features, use_bias=use_bias, dtype=dtype, kernel_init=NARROW_NORMAL, rngs=rngs)
+
+
 def torch_batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
     """BatchNorm with torch's defaults: epsilon 1e-5 and momentum 0.1, which is 0.9 in Flax."""
     return BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
@@ -59,6 +73,6 @@ def tensorflow_batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> Ba
     return BatchNorm(features, momentum=0.99, epsilon=1e-3, dtype=dtype, rngs=rngs)
 
 
-def layer_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the channels of each cell: epsilon 1e-6, and so small an epsilon needs the exact variance."""
-    return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
+def layer_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs, epsilon: float = 1e-6) -> nnx.LayerNorm:
+    """LayerNorm over the channels of each cell or token; so small an epsilon needs the exact variance."""
+    return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)

@@ -13,6 +13,37 @@ from ssanet_jax.models.backbones.base import Backbone
 from ssanet_jax.models.backbones.convnext import ConvNeXt
 from ssanet_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from ssanet_jax.models.backbones.resnet import BasicBlock, Bottleneck, ResNet, TinyResNet
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
+
+# Size -> width, depth and heads.
+_VIT_SIZES = {
+    'small': (384, 12, 6),
+    'base': (768, 12, 12),
+    'large': (1024, 24, 16),
+    'giant': (1536, 40, 24),
+    'huge_plus': (1280, 32, 20),
+}
+
+
+def _dinov2(size: str, num_registers: int = 0) -> Callable[..., VisionTransformer]:
+    gated = dict(gated=True, hidden=4096) if size == 'giant' else {}
+    positions = 'learned, antialiased' if num_registers else 'learned'
+    return partial(
+        VisionTransformer, *_VIT_SIZES[size], patch_size=14, positions=positions, num_registers=num_registers, **gated
+    )
+
+
+def _dinov3(size: str, *, gated: bool = False) -> Callable[..., VisionTransformer]:
+    return partial(
+        VisionTransformer,
+        *_VIT_SIZES[size],
+        patch_size=16,
+        positions='rotary',
+        num_registers=4,
+        gated=gated,
+        epsilon=1e-5,
+    )
+
 
 # Name -> constructor, called as `constructor(rngs, dtype, output_stride=...)`.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -27,6 +58,13 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     'efficientnet_lite2': partial(EfficientNetLite, width=1.1, depth=1.2, compensated_steps=4),
     'convnext_tiny': partial(ConvNeXt, (3, 3, 9, 3)),
     'convnext_small': partial(ConvNeXt, (3, 3, 27, 3)),
+    'convnext_base': partial(ConvNeXt, (3, 3, 27, 3), widths=(128, 256, 512, 1024)),
+    'convnext_large': partial(ConvNeXt, (3, 3, 27, 3), widths=(192, 384, 768, 1536)),
+    **{f'vit_{size}_patch14_dinov2': _dinov2(size) for size in ('small', 'base', 'large', 'giant')},
+    **{f'vit_{size}_patch14_reg4_dinov2': _dinov2(size, 4) for size in ('small', 'base', 'large', 'giant')},
+    **{f'vit_{size}_patch16_dinov3': _dinov3(size) for size in ('small', 'base', 'large')},
+    'vit_small_plus_patch16_dinov3': _dinov3('small', gated=True),
+    'vit_huge_plus_patch16_dinov3': _dinov3('huge_plus', gated=True),
 }
 
 

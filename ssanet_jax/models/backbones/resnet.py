@@ -94,6 +94,7 @@ class ResNet(nnx.Module):
     interpolation = 'bilinear'
     remat = False
     measured_centers = True
+    has_class_token = False
 
     def __init__(
         self,

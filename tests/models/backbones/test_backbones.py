@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from backbone_names import NAMES
 from flax import nnx
 
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone, list_backbones
@@ -96,7 +97,7 @@ def assert_close(actual, expected, tolerance, what, least=0):
     assert error <= tolerance, f'{what} is off by {error:.1e} of its largest value'
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', NAMES)
 def test_implements_the_protocol(name):
     module = nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), jnp.bfloat16))
     graph, state = nnx.split(module)
