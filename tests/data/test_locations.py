@@ -49,9 +49,35 @@ def test_the_message_says_where_it_looked_and_how_to_get_the_data(tmp_path, monk
     for words in (tmp_path / 'data/cars', tmp_path / 'cars', 'config.data.dir', 'ssanet_jax.download cars'):
         assert str(words) in message
     monkeypatch.setenv(locations.VARIABLE, '/nowhere')
-    with pytest.raises(UserError, match='/nowhere/cars, .*/data/cars, .*/cars; set') as caught:
+    with pytest.raises(UserError, match='/nowhere/cars, .*/data/cars, .*/cars, .*; set') as caught:
         read_listing(ConfigDict(dict(name='cars', dir='')))
     assert 'is not set' not in str(caught.value).partition('none of')[2]
+
+
+def test_the_folders_of_the_publishers_archives_are_found(tmp_path, monkeypatch):
+    """`tar xf CUB_200_2011.tgz` in ./data, or in the folder that the variable names, is enough."""
+    here = fill(tmp_path / 'data/fgvc-aircraft-2013b')
+    assert locations.find('aircraft') == here
+    shared = fill(tmp_path / 'sets/fgvc-aircraft-2013b')
+    monkeypatch.setenv(locations.VARIABLE, str(shared.parent))
+    assert locations.find('aircraft') == shared
+    monkeypatch.setenv(locations.VARIABLE, f'{shared}/')  # the set itself, in place of the folder around it
+    assert locations.find('aircraft') == shared
+    with pytest.raises(UserError, match='none of these folders'):
+        locations.find('cub')  # no folder of another set is taken for it
+
+
+def test_hidden_files_and_archives_are_not_a_data_set(tmp_path):
+    """A folder with .DS_Store, or with a download that was never extracted, does not hide the next place."""
+    (tmp_path / 'data/cub').mkdir(parents=True)
+    (tmp_path / 'data/cub/.DS_Store').touch()
+    with pytest.raises(UserError, match='none of these folders'):
+        locations.find('cub')
+    (tmp_path / 'data/cub/CUB_200_2011.tgz').touch()
+    with pytest.raises(UserError, match=r'data/cub holds only the archive CUB_200_2011.tgz: extract it there, or run'):
+        locations.find('cub')
+    here = fill(tmp_path / 'CUB_200_2011')
+    assert locations.find('cub') == here
 
 
 def test_a_given_folder_is_never_searched_for(tmp_path, cub_folder):
