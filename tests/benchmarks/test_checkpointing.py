@@ -1,0 +1,27 @@
+"""The benchmark of saving checkpoints."""
+
+import jax
+import numpy as np
+
+from benchmarks.checkpointing import RETURN, SYNCHRONOUS, WRITTEN, Settings, measure, state
+from ssanet_jax.runs.checkpoints import Checkpoints
+
+SETTINGS = Settings(backbone='resnet_tiny', size=64, num_classes=5, rounds=1)
+
+
+def test_both_kinds_are_timed():
+    rows = measure(SETTINGS).comparisons
+    assert [(row.first, row.second) for row in rows] == [(RETURN, SYNCHRONOUS), (WRITTEN, SYNCHRONOUS)]
+    returned, written = (row.seconds[0] for row in rows)
+    assert 0 < returned <= written
+
+
+def test_the_whole_state_is_saved(tmp_path):
+    """As much as training saves: for SGD with momentum, one array of momentum per parameter."""
+    items = state(SETTINGS)
+    checkpoints = Checkpoints(tmp_path, writes=True)
+    checkpoints.save(1, items)
+    _, restored = checkpoints.restore({'params': items['params'], 'stats': items['stats']})
+    jax.tree.map(np.testing.assert_array_equal, restored['params'], items['params'])
+    momentum = [leaf for leaf in jax.tree.leaves(items['opt']) if leaf.ndim]
+    assert sum(leaf.size for leaf in momentum) > sum(leaf.size for leaf in jax.tree.leaves(items['params'])) / 2
