@@ -282,6 +282,10 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()
+    config.recipe = (
+        ''  # auto, quick or full: sets num_parts, global_size and views of configs/folder.py; '' changes none
+    )
+    config.epochs = 0  # of all stages together, which keep their shares; 0: as the stages say
     config.eval_epochs = 0  # epochs between evaluations, for the learning curve; 0: only after each stage
     config.on_nonfinite = 'stop'  # at a NaN or an infinity in the loss or the gradients, or 'skip' the update
     config.checkpoint_steps = 0  # steps between checkpoints; 0: one per epoch

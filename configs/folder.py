@@ -1,7 +1,7 @@
 """SSANet on your own images: a folder per class, or a CSV file that lists the images.
 
-Expect minutes: 1,500 training and 1,389 test images take about 12 on two CPU cores shared with other jobs. The accuracy
-depends on the images.
+Expect one to three minutes for 8 classes of 30 photos on two CPU cores, and 12 for 1,500 training and 1,389 test
+images. The accuracy depends on the images.
 
     python -m ssanet_jax.main --config=configs/folder.py --workdir=runs/screws --config.data.dir=screws
 
@@ -10,6 +10,11 @@ depends on the images.
 
 The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jpg`. In the latter case
 `config.data.split_seed` draws a fifth of each class as test images. docs/datasets.md describes the CSV file.
+
+A run begins by choosing a recipe for the number of images and the machine, which it prints: `quick` (the image, the
+object and one part at 224 pixels) or `full` (the image at 448, the object and three parts). `--config.recipe=full`
+chooses by hand, and `--config.epochs=4` fits the classifiers to four augmented views of each image instead of two
+(docs/your_own_photos.md). `configs/folder.py:prototypes` has the settings of `full`, without a choice.
 
 The settings and the variants `fast`, `upright`, `backbone`, `random` and `nts` are those of `configs/cub.py`; `lite0`
 is the method of the paper with this backbone at 224, trained.
@@ -20,7 +25,13 @@ from ml_collections import ConfigDict
 from ssanet_jax.configs import common, cub
 
 
-def get_config(variant: str = 'prototypes') -> ConfigDict:
-    config = common.choose(dict(common.prototype_variants(), lite0=cub.lite0), variant)()
+def get_config(variant: str = 'auto') -> ConfigDict:
+    config = common.choose(dict(auto=auto, **common.prototype_variants(), lite0=cub.lite0), variant)()
     config.data.name = 'folder'
+    return config
+
+
+def auto() -> ConfigDict:
+    config = common.prototypes()
+    config.recipe = 'auto'
     return config

@@ -188,6 +188,11 @@ def _parse(argv: list[str]) -> list[str]:
         message = config_files.explain(argv, error) or _missing_flags(error) or config_files.unknown_field(argv)
         if message:
             raise UserError(message) from error
+        unknown = error.flagname if isinstance(error, flags.UnrecognizedFlagError) else ''
+        if fields := config_files.fields_named(argv, unknown):
+            raise UserError(
+                f'there is no flag --{unknown}: give {" or ".join(fields[:3])} for the field of the configuration'
+            ) from error
         if isinstance(error, flags.Error):
             raise UserError(f'{error.__cause__ or error}; see --help') from error
         if isinstance(error, (TypeError, ValueError)):

@@ -4,6 +4,7 @@ import os
 import re
 import traceback
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -147,6 +148,32 @@ def unknown_field(argv: list[str]) -> str | None:
                 hint = f' (did you mean {meant[1]}?)' if meant else ''
                 return f'the configuration has no field {name}{hint}: check the spelling against the --config file'
     return None
+
+
+def fields_named(argv: list[str], name: str) -> list[str]:
+    """The flags of all fields of the configuration that have this name, such as '--config.data.batch_size'.
+
+    Args:
+      argv: the command line.
+      name: the name of a flag that does not exist, such as 'batch_size'.
+    """
+    if not is_given(argv):
+        return []
+    try:
+        config = load(argv)
+    except Exception:  # the file has an error, which is not about this flag
+        return []
+    sections: list[tuple[str, Any]] = [('config', config)]
+    found = []
+    for path, section in sections:  # which grows
+        for field, value in section.items():
+            if field == name:
+                found.append(f'--{path}.{field}')
+            if isinstance(value, ConfigDict):
+                sections.append((f'{path}.{field}', value))
+            elif isinstance(value, tuple) and all(isinstance(item, ConfigDict) for item in value):
+                sections += [(f'{path}.{field}[{index}]', item) for index, item in enumerate(value)]
+    return found
 
 
 def _values(argv: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from ssanet_jax.plain_text import PlainConsole, printable
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
 from ssanet_jax.training import evaluate, loop
+from ssanet_jax.training.recipes import resolve_recipe
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -46,11 +47,16 @@ def main() -> None:
     config = _CONFIG.value
     processes.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value, _CLUSTER.value)
     workdir = _WORKDIR.value or Path(f'runs/{cli.config_name()}')
+    overrides = config_flags.get_override_values(flags.FLAGS['config']).keys()
+    console = PlainConsole(stderr=True, quiet=not processes.is_primary_process())
     if _MODE.value == 'evaluate':
-        overrides = config_flags.get_override_values(flags.FLAGS['config'])
-        check_overrides(workdir, config, overrides.keys())
-    run = {'train': loop.train, 'evaluate': evaluate.evaluate_run}[_MODE.value]
-    results = run(config, workdir, PlainConsole(stderr=True, quiet=not processes.is_primary_process()))
+        check_overrides(workdir, config, overrides)
+        results = evaluate.evaluate_run(config, workdir, console)
+    else:
+        config, lines = resolve_recipe(config, workdir, overrides)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+        results = loop.train(config, workdir, console)
     if processes.is_primary_process():
         if results.unreadable:
             print(printable(unreadable_line(results.unreadable, results.examples)))

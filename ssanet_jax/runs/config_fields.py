@@ -75,7 +75,12 @@ _SECTIONS: dict[str, dict[str, Check]] = {
     'optimizer': _each(_is_text, 'name') | _each(_is_number, 'momentum weight_decay'),
     'mesh': _each(_is_text, 'shape') | _each(_is_flag, 'shard_heads'),
 }
-_TOP = _each(_is_seed, 'seed') | _each(_is_text, 'on_nonfinite') | _each(_is_number, 'eval_epochs checkpoint_steps')
+_TOP = (
+    _each(_is_seed, 'seed')
+    | _each(_is_text, 'on_nonfinite recipe')
+    | _each(_is_number, 'eval_epochs checkpoint_steps')
+    | _each(_is_count, 'epochs')
+)
 _STAGE = (
     _each(_is_folder_name, 'name')
     | _each(_are_weights, 'train')

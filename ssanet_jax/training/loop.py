@@ -53,6 +53,7 @@ from ssanet_jax.training.nonfinite import FILE as NONFINITE_FILE
 from ssanet_jax.training.nonfinite import STOP, NonfiniteSteps
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageLogger
+from ssanet_jax.training.stages import scale_epochs
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
 from ssanet_jax.training.triggers import Triggers
 
@@ -83,6 +84,8 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     """
     # Settings that cannot work are refused before the work directory is claimed.
     mesh = _training_mesh(config)
+    config = config.copy_and_resolve_references()
+    config.stages = scale_epochs(config.stages, config.get('epochs', 0))
     check_settings(config)
     check_workdir(workdir, [stage.name for stage in config.stages])
     check_config_is_there(workdir)

@@ -23,8 +23,8 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f'config.seed={config.seed}: give a number between 0 and 2**32 - 1')
     if config.get('on_nonfinite', STOP) not in (STOP, SKIP):
         raise UserError(f'config.on_nonfinite={config.on_nonfinite}: set it to {STOP} or {SKIP}')
-    for name in ('eval_epochs', 'checkpoint_steps'):
-        if config[name] < 0:
+    for name in ('eval_epochs', 'checkpoint_steps', 'epochs'):
+        if config.get(name, 0) < 0:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')
     if config.model.part_head == 'none' and any(PART_HEAD in stage.train for stage in config.stages):
         raise UserError(f'a stage trains {PART_HEAD}, but config.model.part_head is none: name one of models/heads.py')

@@ -102,6 +102,40 @@ def stage(
     )
 
 
+def scale_epochs(stages: Sequence[ConfigDict], total: int) -> tuple[ConfigDict, ...]:
+    """Changes the number of epochs of all stages together to `total`; each keeps its share, and has at least one.
+
+    Milestones and warm-up change with the epochs of their stage, and no stage caches more views than it has epochs.
+
+    Args:
+      stages: the `config.stages` section; it is not changed.
+      total: the number of epochs of all stages; 0 leaves the stages as they are.
+
+    Raises:
+      UserError: there are fewer epochs than stages.
+    """
+    scaled = tuple(stage.copy_and_resolve_references() for stage in stages)
+    if not total:
+        return scaled
+    if total < len(stages):
+        raise UserError(f'config.epochs={total}: give 0, or at least one epoch for each of the {len(stages)} stages')
+    before = [stage.epochs for stage in stages]
+    # One for each, and the others in proportion, by the method of the largest remainder.
+    rest, spare = total - len(stages), sum(before) - len(stages)
+    exact = [1 + rest * ((epochs - 1) / spare if spare else 1 / len(stages)) for epochs in before]
+    whole = [math.floor(share + 1e-9) for share in exact]
+    for index in sorted(range(len(stages)), key=lambda index: whole[index] - exact[index])[: total - sum(whole)]:
+        whole[index] += 1
+    for stage, epochs, old in zip(scaled, whole, before, strict=True):
+        with stage.unlocked():
+            stage.epochs = epochs
+            stage.warmup_epochs = stage.warmup_epochs * epochs / old
+            stage.milestones = tuple(max(round(milestone * epochs / old), 1) for milestone in stage.milestones)
+            if 'cache' in stage:
+                stage.cache = min(stage.cache, epochs)
+    return scaled
+
+
 def check_stages(stages: Sequence[ConfigDict], optimizer: ConfigDict) -> None:
     """Raises `UserError` for stages or an optimizer that cannot train.
 
