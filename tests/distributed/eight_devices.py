@@ -13,6 +13,7 @@ import tiny_config
 from flax import nnx
 from rich.console import Console
 
+from configs import common
 from ssanet_jax.distributed import sharding
 from ssanet_jax.distributed.candidate_map import candidate_map as mapped_over_candidates
 from ssanet_jax.evaluation.accuracy import make_predict
@@ -21,6 +22,7 @@ from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.run import build_model
 from ssanet_jax.training import loop
+from ssanet_jax.training.nonfinite import nonfinite_metric
 from ssanet_jax.training.step import TrainState, make_train_step
 
 SHAPES = ('8x1', '4x2', '2x4', '1x8')
@@ -75,6 +77,37 @@ def crops():
     config = tiny_config.get_config()
     config.model.update(sharing='none', crop_size=56)
     check_steps(config, size=4, shapes=('4x2', '1x8', '8x1'), stages=(0,))
+
+
+def skipped_update():
+    """A NaN in one image, which one device reads, changes nothing on any of them; the next step is as on one device."""
+    config = tiny_config.get_config()
+    config.on_nonfinite = 'skip'
+    config.stages = common.global_pooling(epochs=1, learning_rate=0.01)
+    stage, active = config.stages[0], active_groups(config.stages, 0)
+    model = build_model(config, 16)
+    _, params, stats = split_model(model)
+    good = batch_of(8)
+    good['image'] = good['image'].astype(np.float32)
+    bad = good | {'image': good['image'].copy()}
+    bad['image'][5, 20, 20] = np.nan
+    expected = None
+    for mesh in meshes(('4x2',)):
+        optimizer, train_step = make_train_step(model, stage, active, config, 8, mesh)
+        state = TrainState(params, stats, optimizer.init(params), np.int32(0))
+        before = jax.device_get(state)
+        state = TrainState(*sharding.shard_state(state, mesh, False))
+        state, metrics = train_step(state, sharding.shard_batch(bad, mesh))
+        assert nonfinite_metric(jax.device_get(metrics))
+        for leaf, old in zip(jax.tree.leaves(state._replace(step=0)), jax.tree.leaves(before), strict=True):
+            for shard in leaf.addressable_shards if hasattr(leaf, 'addressable_shards') else ():
+                np.testing.assert_array_equal(shard.data, np.asarray(old)[shard.index])
+        state, metrics = train_step(state, sharding.shard_batch(good, mesh))
+        found = jax.device_get(metrics)
+        assert not nonfinite_metric(found) and int(state.step) == 2
+        if expected is None:
+            expected = found
+        chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def shard_heads():
@@ -175,5 +208,6 @@ def memory():
 if __name__ == '__main__':
     assert len(jax.devices()) == 8
     case = sys.argv[1]
-    {check.__name__: check for check in (steps, uneven, crops, shard_heads, memory, candidate_map, evaluation)}[case]()
+    cases = (steps, uneven, crops, skipped_update, shard_heads, memory, candidate_map, evaluation)
+    {check.__name__: check for check in cases}[case]()
     print(case, 'agrees')

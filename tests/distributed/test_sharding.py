@@ -15,7 +15,10 @@ from ssanet_jax.errors import UserError
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('case', ['steps', 'uneven', 'crops', 'shard_heads', 'memory', 'candidate_map', 'evaluation'])
+@pytest.mark.parametrize(
+    'case',
+    ['steps', 'uneven', 'crops', 'skipped_update', 'shard_heads', 'memory', 'candidate_map', 'evaluation'],
+)
 def test_on_eight_devices(case):
     """Eight devices compute the same as one: see eight_devices.py, which needs its own process."""
     path = (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))
