@@ -21,7 +21,7 @@ from ssanet_jax import cli
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.calibration import expected_calibration_error
 from ssanet_jax.evaluation.novelty import NoveltyDetector, novelty_detector
-from ssanet_jax.evaluation.prediction import NOVELTY_LIMIT, Prediction
+from ssanet_jax.evaluation.prediction import UNSURE_LIMITS, Prediction
 from ssanet_jax.path_flags import define_path, define_paths
 from ssanet_jax.plain_text import PlainConsole, print_table
 from ssanet_jax.predictor import Predictor
@@ -68,7 +68,7 @@ def main() -> None:
         if images is not None:
             pairs = list(zip(known, found))[:2]
             figures = [f'{measure(*pair):.3f}' for measure in (auroc, false_positive_rate) for pair in pairs]
-        table.add_row(name, str(len(found[0])), *figures, f'{(found[2] >= NOVELTY_LIMIT).mean():.3f}')
+        table.add_row(name, str(len(found[0])), *figures, f'{(found[2] >= UNSURE_LIMITS.novelty).mean():.3f}')
     print_table(table, PlainConsole())
     labels = np.asarray(source.labels)
     if len(tested) == len(labels):  # all could be read

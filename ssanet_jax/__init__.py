@@ -20,17 +20,21 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 __version__ = '0.1.0'
 
 if TYPE_CHECKING:
+    from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
     from ssanet_jax.distributed import candidate_map as parallel
     from ssanet_jax.errors import UnreadableImage, UserError
+    from ssanet_jax.evaluation.image_predictor import Features
     from ssanet_jax.evaluation.prediction import Evidence, Prediction
     from ssanet_jax.factory import create_model
+    from ssanet_jax.loading import load
     from ssanet_jax.models import losses
     from ssanet_jax.models.backbones.registry import list_backbones
-    from ssanet_jax.predictor import Features, Predictor, load
+    from ssanet_jax.predictor import Predictor
 
 __all__ = [
     'Evidence',
     'Features',
+    'OnnxPredictor',
     'Prediction',
     'Predictor',
     'UnreadableImage',
@@ -46,14 +50,15 @@ __all__ = [
 _MODULES = {'losses': 'ssanet_jax.models.losses', 'parallel': 'ssanet_jax.distributed.candidate_map'}
 _HOMES = {
     'Evidence': 'ssanet_jax.evaluation.prediction',
-    'Features': 'ssanet_jax.predictor',
+    'Features': 'ssanet_jax.evaluation.image_predictor',
+    'OnnxPredictor': 'ssanet_jax.artifact.onnx_predictor',
     'Prediction': 'ssanet_jax.evaluation.prediction',
     'Predictor': 'ssanet_jax.predictor',
     'UnreadableImage': 'ssanet_jax.errors',
     'UserError': 'ssanet_jax.errors',
     'create_model': 'ssanet_jax.factory',
     'list_backbones': 'ssanet_jax.models.backbones.registry',
-    'load': 'ssanet_jax.predictor',
+    'load': 'ssanet_jax.loading',
 }
 
 

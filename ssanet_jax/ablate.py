@@ -35,7 +35,8 @@ from ssanet_jax.experiments.run_comparison import EVALUATE_AGAIN
 from ssanet_jax.experiments.tables import TABLES
 from ssanet_jax.experiments.unreadable_images import result_lines
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, print_table, printable
+from ssanet_jax.plain_text import PlainConsole, print_table
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import RESULTS_FILE, write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE

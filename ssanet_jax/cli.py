@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
@@ -21,7 +20,7 @@ from ssanet_jax import config_files, startup, terminal
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.caches import is_writable
-from ssanet_jax.plain_text import one_line
+from ssanet_jax.printable import one_line
 from ssanet_jax.runs.aliases import upgrade_arguments
 
 # Errors of file operations that have nothing to do with this program, and what to do about them.
@@ -76,7 +75,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
         except Exception as error:
             if message := _out_of_memory(error):
                 _exit(message, 2)
-            if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            if _is_jax_error(error) and _process_count() > 1:
                 # Most likely another process has ended.
                 _exit(
                     f'error: lost contact with the other processes ({" ".join(str(error).split())[:200]}): start all '
@@ -116,7 +115,7 @@ def config_name() -> str:
 def _exit(message: str, code: int) -> NoReturn:
     """Ends the process; immediately if it is one of several, since a normal exit would wait for the others."""
     print(message, file=sys.stderr, flush=True)
-    if jax.process_count() > 1:
+    if _process_count() > 1:
         os._exit(code)
     sys.exit(code)
 
@@ -127,7 +126,7 @@ def _out_of_memory(error: BaseException | None) -> str | None:
         message = str(error)
         # RESOURCE_EXHAUSTED has other causes too, such as a message to another process that is too long.
         if (
-            isinstance(error, jax.errors.JaxRuntimeError)
+            _is_jax_error(error)
             and 'RESOURCE_EXHAUSTED' in message
             and re.search('memory|allocat', message, re.IGNORECASE)
         ):
@@ -227,8 +226,27 @@ def _use_compilation_cache() -> None:
         return
     if not is_writable(cache):
         return
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    if jax := _imported_jax():
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    else:  # JAX reads them if it is imported later
+        os.environ['JAX_COMPILATION_CACHE_DIR'] = str(cache)
+        os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+
+
+def _imported_jax() -> Any:
+    """JAX, if the command has imported it; one that runs an exported network has not."""
+    return sys.modules.get('jax')
+
+
+def _is_jax_error(error: BaseException) -> bool:
+    jax = _imported_jax()
+    return jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _process_count() -> int:
+    jax = _imported_jax()
+    return 1 if jax is None else jax.process_count()
 
 
 def check_out(out: Path) -> None:
@@ -245,14 +263,14 @@ def check_out(out: Path) -> None:
             pass
 
 
-def write_out(out: Path, text: str) -> None:
+def write_out(out: Path, content: str | bytes) -> None:
     """Writes the file that `--out` names, atomically; characters that UTF-8 cannot encode become '?'.
 
     Raises:
       UserError: it cannot be written; an earlier file is then unchanged.
     """
     with _out_errors(out):
-        write_atomically(out, text, errors='replace')
+        write_atomically(out, content, errors='replace')
 
 
 @contextlib.contextmanager

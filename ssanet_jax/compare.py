@@ -13,7 +13,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.run_comparison import RunComparison, check_same_images, compare_runs, load_predictions
 from ssanet_jax.experiments.unreadable_images import prediction_lines
 from ssanet_jax.path_flags import define_paths
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
 
 ONE_SEED = 'one run of each: the interval covers the choice of images, but not another training run'

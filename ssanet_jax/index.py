@@ -8,7 +8,8 @@ other runs, and those of earlier versions, need this command once.
 
 from ssanet_jax import cli
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.training.feature_indexing import index_run
 

@@ -15,7 +15,8 @@ from ml_collections import config_flags
 from ssanet_jax import cli
 from ssanet_jax.distributed import processes
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
 from ssanet_jax.training import evaluate, loop

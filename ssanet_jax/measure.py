@@ -29,7 +29,8 @@ from ssanet_jax.experiments.measurements import MEASUREMENTS, Options, write_mea
 from ssanet_jax.experiments.sharing_tradeoff import GLOBAL_POOLING
 from ssanet_jax.experiments.unreadable_images import measurement_line
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, print_table, printable
+from ssanet_jax.plain_text import PlainConsole, print_table
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.evaluation_count import evaluation_count_line
 from ssanet_jax.runs.run import Run, dataset_of, load_run
 

@@ -1,6 +1,7 @@
 """Predicts the class of images with a trained run, and draws their parts.
 
     python -m ssanet_jax.predict --workdir=runs/cub --out=predictions IMAGE_OR_FOLDER...
+    python -m ssanet_jax.predict --model=birds.onnx --out=predictions IMAGE_OR_FOLDER...
     python -m ssanet_jax.predict --workdir=runs/cub --format=csv,coco --pictures=none IMAGE_OR_FOLDER...
 
 Writes `predictions.jsonl`, one line per image (class, probabilities, boxes of the parts in pixels of the image, the
@@ -21,18 +22,18 @@ from ssanet_jax import __version__, cli
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.data.left_out import LeftOut, left_out_line
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.image_predictor import ImagePredictor
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.prediction_files.formats import check_files, parse_formats, write_formats
 from ssanet_jax.prediction_files.journal import open_journal
 from ssanet_jax.prediction_files.left_out_file import LEFT_OUT_FILE, write_left_out
 from ssanet_jax.prediction_files.picture_names import PictureNames
 from ssanet_jax.prediction_files.progress import PredictionProgress
 from ssanet_jax.prediction_files.recording import record_predictions
-from ssanet_jax.predictor import load
-from ssanet_jax.runs.finished_stages import unfinished_line
+from ssanet_jax.printable import printable
 
 # The pictures of `--pictures`: a function that draws a prediction to a file, None for no pictures.
 PICTURES: dict[str, Callable[[Prediction, Path], None] | None] = {
@@ -41,7 +42,8 @@ PICTURES: dict[str, Callable[[Prediction, Path], None] | None] = {
 }
 BATCH_SIZE = 8
 
-_WORKDIR = define_path('workdir', None, 'Folder of a trained run.', required=True)
+_WORKDIR = define_path('workdir', None, 'Folder of a trained run.')
+_MODEL = define_path('model', None, 'File of an exported run, in place of --workdir; needs no JAX.')
 _OUT = define_path('out', 'predictions', 'Folder to write to.')
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.', lower_bound=1)
 _FORMAT = flags.DEFINE_multi_string(
@@ -55,6 +57,9 @@ _PICTURES = flags.DEFINE_enum('pictures', 'parts', list(PICTURES), 'Picture to d
 
 def main(given: list[str]) -> None:
     """Predicts every image; an unreadable one is reported and skipped, and the exit code is then 2."""
+    if (_WORKDIR.value is None) == (_MODEL.value is None):
+        both = 'both --workdir and --model are given' if _MODEL.value else '--workdir or --model is missing'
+        raise UserError(f'{both}: give the folder of a trained run, or the file of an exported one; see --help')
     out, formats = _OUT.value, parse_formats(_FORMAT.value)
     arguments = [user_path(argument, 'image') for argument in given]
     for argument in arguments:
@@ -64,9 +69,7 @@ def main(given: list[str]) -> None:
     files, left_out = [str(file) for file in found.files], found.left_out
     del found  # strings take a fraction of the memory of paths
     check_files(out, [*(chosen.file for chosen in formats), LEFT_OUT_FILE])
-    predictor = load(_WORKDIR.value)
-    if line := unfinished_line(_WORKDIR.value):
-        print(printable(line), file=sys.stderr)
+    predictor = _load()
     batch_size = min(BATCH_SIZE, len(files))  # a single image is computed by all devices
     settings = {
         'the version': __version__,
@@ -84,7 +87,9 @@ def main(given: list[str]) -> None:
             for records in record_predictions(predictor, files[journal.done :], batch_size, make_line, draw):
                 journal.add(records)
                 progress.advance(len(records))
-        write_formats(out, formats, journal, f'ssanet_jax {__version__} ({_WORKDIR.value.resolve().name})')
+        write_formats(
+            out, formats, journal, f'ssanet_jax {__version__} ({(_MODEL.value or _WORKDIR.value).resolve().name})'
+        )
         unreadable = lambda: (record for record in journal if record.line is None)
         write_left_out(out, itertools.chain(left_out, (LeftOut(one.file, one.reason) for one in unreadable())))
         first = [one.reason for one in itertools.islice(unreadable(), 3)]
@@ -97,6 +102,21 @@ def main(given: list[str]) -> None:
             f'{num_unreadable} of {len(files)} images cannot be read and were left out ({out / LEFT_OUT_FILE}): '
             f'{"; ".join(first)}'
         )
+
+
+def _load() -> ImagePredictor:
+    """The network of --model or --workdir; says so if the training of the run is not over."""
+    if _MODEL.value is not None:
+        from ssanet_jax.artifact.onnx_predictor import load_model
+
+        return load_model(_MODEL.value)
+    from ssanet_jax.predictor import load  # imports JAX, as the next line does
+    from ssanet_jax.runs.finished_stages import unfinished_line
+
+    predictor = load(_WORKDIR.value)
+    if line := unfinished_line(_WORKDIR.value):
+        print(printable(line), file=sys.stderr)
+    return predictor
 
 
 def json_line(prediction: Prediction, top: int) -> dict[str, Any]:

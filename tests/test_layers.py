@@ -14,7 +14,8 @@ PACKAGE = 'ssanet_jax'
 FLOORS = (
     ('startup',),
     ('terminal',),
-    ('errors', 'plain_text', 'cpu_limit'),
+    ('errors', 'printable', 'cpu_limit'),
+    ('plain_text',),
     ('filesystem',),
     ('models',),
     ('pretrained',),
@@ -24,6 +25,7 @@ FLOORS = (
     ('evaluation',),
     ('artifact',),
     ('predictor', 'factory'),
+    ('loading',),
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight', 'download', 'prediction_files', 'export'),
@@ -108,7 +110,7 @@ def find_violations(root: Path, package: str = PACKAGE) -> list[str]:
             if is_command(target):
                 violations.append(f'{where}, a command')
             elif not own:
-                if _HEIGHTS.get(other, 0) > _HEIGHTS['predictor']:
+                if _HEIGHTS.get(other, 0) > _HEIGHTS['loading']:
                     violations.append(f'{where}, which is above the public API')
             elif other in FORBIDDEN.get(own, ()):
                 violations.append(f'{where}, which {own} must not know')

@@ -13,7 +13,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ssanet_jax.plain_text import PlainConsole, one_line, print_table, printable, text_column, track
+from ssanet_jax.plain_text import PlainConsole, print_table, text_column, track
+from ssanet_jax.printable import one_line, printable
 
 NAMES = [
     'birds [v2]',

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from commands import ROOT, changed, run_python
 
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation, to_source_pixels
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation, to_source_pixels
 from ssanet_jax.predict import find_images
 from ssanet_jax.predictor import load
 from ssanet_jax.runs.run import load_run
@@ -238,7 +238,7 @@ def test_bad_arguments(finished_run, tmp_path):
         ((f'--workdir={finished_run.workdir}', '--format=xml', tmp_path / 'photo.png'), '--format=xml: choose from'),
         ((f'--workdir={finished_run.workdir}', '--pictures=all', tmp_path / 'photo.png'), 'pictures'),
         ((f'--workdir={finished_run.workdir}', f'--out={full}', tmp_path / 'photo.png'), 'give another --out'),
-        ((tmp_path,), '--workdir is missing: Folder of a trained run; see --help'),
+        ((tmp_path,), '--workdir or --model is missing: give the folder of a trained run'),
     ):
         done = predict(*arguments)
         assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr

@@ -21,9 +21,9 @@ import ssanet_jax
 from ssanet_jax import UnreadableImage, UserError
 from ssanet_jax.data.images import decode_image
 from ssanet_jax.data.pipeline import eval_batches
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.data.record_builder import convert_image
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.prediction import ORIENTATIONS
 from ssanet_jax.models.ssanet import SSANet

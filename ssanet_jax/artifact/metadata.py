@@ -6,23 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ssanet_jax.data.preprocessing import INTERPOLATIONS, InputSettings
 from ssanet_jax.errors import UserError
 
 FORMAT = 1  # of the metadata and the outputs
 PREFIX = 'ssanet_jax.'
 CHECKSUM = f'{PREFIX}checksum'
-INTERPOLATIONS = ('bilinear', 'bicubic')
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How a photo becomes the input of the network; `data/preprocessing.py` does it."""
-
-    image_size: int  # S, side of the input, pixels
-    resize: int  # R, side to which the photo is resized before its center is cropped
-    interpolation: str  # how small photos are enlarged, one of `INTERPOLATIONS`
-    shrink: bool  # whether much larger photos are shrunk before
-    bit_depth: int  # bits that the values of images of 16 bits per channel use; 0 if unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Metadata:
     """The metadata of an exported network."""
 
     class_names: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: InputSettings
     calibration: Calibration | None  # None for a run without held-out images
     parts: Parts
     provenance: Provenance
@@ -88,15 +77,19 @@ def parse_metadata(entries: Mapping[str, str]) -> Metadata:
         return _check(
             Metadata(
                 class_names=tuple(values['class_names']),
-                preprocessing=Preprocessing(**values['preprocessing']),
+                preprocessing=InputSettings(**values['preprocessing']),
                 calibration=None if values['calibration'] is None else Calibration(**values['calibration']),
-                parts=Parts(**{k: v if k == 'num_parts' else tuple(v) for k, v in values['parts'].items()}),
+                parts=_parse_parts(**values['parts']),
                 provenance=Provenance(**values['provenance']),
                 license=values['license'],
             )
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f'its metadata are damaged ({type(error).__name__}: {error})') from error
+
+
+def _parse_parts(num_parts: int, heads: list[str], scales: list[float], orientations: list[str]) -> Parts:
+    return Parts(num_parts, tuple(heads), tuple(scales), tuple(orientations))
 
 
 def _check(metadata: Metadata) -> Metadata:

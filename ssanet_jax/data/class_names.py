@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ssanet_jax.data.layout import Files
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 
 _SEPARATORS = re.compile(r'[\s_\-\u200b-\u200d\ufeff]+')  # and characters without width
 _SHOWN = 3  # pairs of names listed in a note

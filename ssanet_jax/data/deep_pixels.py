@@ -7,11 +7,11 @@ holds the largest value. One depth for all images keeps their brightness compara
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ssanet_jax.data.file_kinds import UnsupportedImage, is_deep
+from ssanet_jax.data.opencv import cv2
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 
@@ -43,6 +43,8 @@ def read_deep(image: Image.Image, data: bytes | None) -> np.ndarray | None:
         return values.astype(np.uint16)
     if data is None or image.mode not in ('LA', 'RGB', 'RGBA', 'RGBX') or not is_deep(image, data):
         return None
+    if cv2 is None:
+        raise UnsupportedImage('16 bits per channel, which need OpenCV', 'install opencv-python-headless')
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow only keeps the high bytes
     if values is None or values.dtype != np.uint16:
         raise UnsupportedImage('16 bits per channel in a form that cannot be read', 'save it with 8 bits per channel')

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,10 +14,10 @@ from ssanet_jax.data.image_files import links_outside_line, read_file, search_fo
 from ssanet_jax.data.image_formats import image_suffixes
 from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
 from ssanet_jax.data.left_out import LeftOut, left_out_line
-from ssanet_jax.data.transforms import preprocess_for_evaluation, shrink_image
+from ssanet_jax.data.preprocessing import InputSettings, preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.filesystem.paths import user_path
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 
 _log = logging.getLogger(__name__)
 
@@ -129,20 +129,21 @@ def _warn_of_depth(bit_depth: int) -> None:
     )
 
 
-def network_input(image: np.ndarray, data: Any) -> np.ndarray:
+def network_input(image: np.ndarray, settings: InputSettings) -> np.ndarray:
     """An image of any size -> the network's input, with the pixels that training and evaluation would read.
 
-    With `data.shrink`, a data set stores much larger images shrunk (`builder.build_dataset`), so this shrinks them too.
+    With `settings.shrink`, a data set stores much larger images shrunk (`builder.build_dataset`), so this shrinks them
+    too.
 
     Args:
       image: uint8 `[H, W, 3]`, RGB.
-      data: the `data` section of a config.
+      settings: those of the network.
 
     Returns:
       uint8 `[image_size, image_size, 3]`, RGB.
     """
-    if data.get('shrink') and data.get('name') != 'toy_birds':  # drawn birds are not kept on disk
-        shrunk = shrink_image(image, data.resize)
+    if settings.shrink:
+        shrunk = shrink_image(image, settings.resize)
         if shrunk:
             image = decode_image(shrunk.data, 'shrunk')
-    return preprocess_for_evaluation(image, data)
+    return preprocess_for_evaluation(image, settings)

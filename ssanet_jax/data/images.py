@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -18,11 +17,8 @@ from ssanet_jax.data.color_profiles import srgb_transform, to_srgb
 from ssanet_jax.data.deep_pixels import bits_used, read_deep, reduce_to_8_bits
 from ssanet_jax.data.file_kinds import UnsupportedImage, check_tags, choose_page, may_be_deep, split_png, unrecognized
 from ssanet_jax.data.image_formats import explain_content, readable_formats
+from ssanet_jax.data.opencv import cv2
 from ssanet_jax.errors import UnreadableImage
-
-# The pipeline runs one decoder per thread; more threads inside OpenCV would compete with them.
-cv2.setNumThreads(0)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged file is reported once, by name
 
 # A tiny file can declare any number of pixels. Pillow warns above this limit.
 _MAX_PIXELS = 89_478_485
@@ -60,7 +56,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
         with _open(data) as (image, profile):
             if image.format in ('JPEG', 'MPO'):
                 _check_jpeg(data)
-                if image.mode == 'RGB' or (image.mode == 'L' and not profile):
+                if cv2 is not None and (image.mode == 'RGB' or (image.mode == 'L' and not profile)):
                     # The same pixels as Pillow's in two thirds of the time, with the EXIF orientation applied.
                     # If OpenCV fails, Pillow decides whether the file is readable.
                     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 
 NOT_AN_IMAGE = 'not an image'  # a reason of `LeftOut`
 _NUM_NAMES = 3  # that a message lists

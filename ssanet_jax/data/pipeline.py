@@ -24,7 +24,7 @@ import grain
 import numpy as np
 
 from ssanet_jax.cpu_limit import available_cpus
-from ssanet_jax.data import transforms
+from ssanet_jax.data import preprocessing, transforms
 from ssanet_jax.data.dataset import Source
 from ssanet_jax.distributed.processes import Process
 from ssanet_jax.errors import UnreadableImage, UserError
@@ -241,8 +241,8 @@ def check_data_settings(data: Any) -> None:
     for name, least in (('image_size', 1), ('num_workers', -1), ('prefetch', 0)):
         if data[name] < least:
             raise UserError(f'config.data.{name}={data[name]} must be at least {least}')
-    if data.interpolation not in ('', *transforms.INTERPOLATIONS):
-        known = ', '.join(transforms.INTERPOLATIONS)
+    if data.interpolation not in ('', *preprocessing.INTERPOLATIONS):
+        known = ', '.join(preprocessing.INTERPOLATIONS)
         raise UserError(f'config.data.interpolation={data.interpolation}: choose from {known}')
     for name in ('mean', 'std'):
         values = data.get(name) or ()

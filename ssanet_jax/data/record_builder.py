@@ -16,8 +16,8 @@ from ssanet_jax.cpu_limit import available_cpus
 from ssanet_jax.data.image_files import read_file
 from ssanet_jax.data.images import decode_image, measure_bit_depth
 from ssanet_jax.data.listing import Listing, Record
+from ssanet_jax.data.preprocessing import shrink_image
 from ssanet_jax.data.source_files import FileStatus, SourceFiles, digest, file_status
-from ssanet_jax.data.transforms import shrink_image
 from ssanet_jax.errors import UserError
 from ssanet_jax.plain_text import track
 

@@ -1,70 +1,15 @@
-"""Preprocessing and augmentation of decoded images, in uint8 on the host.
-
-Images are resized to a square without keeping their aspect ratio, as in NTS-Net, and then cropped. The model
-normalizes them on the device.
-"""
+"""Preprocessing and augmentation of decoded images as transforms of Grain, in uint8 on the host."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import grain
 import numpy as np
 
-# An image is shrunk if that leaves less than half of its pixels to decode.
-_MIN_SHRINK_FACTOR = 1.5
-
-INTERPOLATIONS = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
-
-
-def resize_image(image: np.ndarray, height: int, width: int, interpolation: str = 'bilinear') -> np.ndarray:
-    """Resizes an image. Images are shrunk by area averaging, since OpenCV's interpolations alias.
-
-    Args:
-      image: uint8 [H, W, 3].
-      height, width: the size of the result, in pixels.
-      interpolation: how images are enlarged, a key of `INTERPOLATIONS`.
-
-    Returns:
-      uint8 [height, width, 3].
-    """
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] * image.shape[1] > height * width
-    method = cv2.INTER_AREA if shrinks else INTERPOLATIONS[interpolation]
-    return cv2.resize(image, (width, height), interpolation=method)
-
-
-class ShrunkImage(NamedTuple):
-    """A shrunk image, encoded."""
-
-    data: bytes  # a JPEG file
-    scale: float  # pixels per pixel of the original
-
-
-def shrink_image(image: np.ndarray, side: int) -> ShrunkImage | None:
-    """Shrinks an image that is much larger than the network needs.
-
-    Args:
-      image: uint8 `[H, W, 3]`, RGB.
-      side: the shorter side that the network needs, pixels.
-
-    Returns:
-      The image with that shorter side, as a JPEG of quality 95 without chroma subsampling; None if the shorter side
-      of the original is less than 1.5 times `side`, so that shrinking would save little.
-    """
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    if scale > 1 / _MIN_SHRINK_FACTOR:
-        return None
-    image = resize_image(image, round(height * scale), round(width * scale))
-    settings = [
-        cv2.IMWRITE_JPEG_QUALITY, 95,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]  # fmt: skip
-    return ShrunkImage(cv2.imencode('.jpg', image[..., ::-1], settings)[1].tobytes(), scale)
+from ssanet_jax.data.preprocessing import center_crop, resize_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,71 +30,7 @@ class CenterCrop(grain.transforms.Map):
     size: int
 
     def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        image = element['image']
-        top = (image.shape[0] - self.size) // 2
-        left = (image.shape[1] - self.size) // 2
-        return element | {'image': image[top : top + self.size, left : left + self.size]}
-
-
-def preprocess_for_evaluation(image: np.ndarray, data: Any) -> np.ndarray:
-    """Resizes and crops an image to the network's input size S = `image_size`, as evaluation does.
-
-    Args:
-      image: uint8 [H, W, 3].
-      data: the `data` section of a configuration (`resize`, `image_size`, `interpolation`).
-
-    Returns:
-      uint8 [S, S, 3].
-    """
-    square = ResizeSquare(data.resize, data.interpolation).map({'image': image})
-    return CenterCrop(data.image_size).map(square)['image']
-
-
-def to_source_pixels(boxes: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
-    """Maps boxes from the network's input back to the original image.
-
-    Args:
-      boxes: [K, 4], (y0, x0, y1, x1) in pixels of the result of `preprocess_for_evaluation`.
-      shape: (height, width) of the original image, in pixels.
-      data: the `data` section of a configuration.
-
-    Returns:
-      [K, 4], in pixels of the original image.
-    """
-    offset = (data.resize - data.image_size) // 2
-    height, width = shape
-    return (boxes + offset) * (np.array([height, width, height, width]) / data.resize)
-
-
-def boxes_of_view(boxes: np.ndarray, views: np.ndarray, size: int) -> np.ndarray:
-    """Maps boxes from augmented views of images (`RandomCropFlip`) back to the images.
-
-    Args:
-      boxes: [B, K, 4], (y0, x0, y1, x1) in pixels of the views.
-      views: [B, 4], the place of each view in its image, as shares of the image's height and width.
-      size: side of the views, pixels.
-
-    Returns:
-      [B, K, 4], as shares of the images' height and width.
-    """
-    start, extent = views[:, None, :2], views[:, None, 2:] - views[:, None, :2]  # [B, 1, 2]
-    corners = [start + boxes[..., i : i + 2] / size * extent for i in (0, 2)]
-    return np.concatenate([np.minimum(*corners), np.maximum(*corners)], -1)
-
-
-def to_input_pixels(coordinates: np.ndarray, shape: tuple[int, int], data: Any) -> np.ndarray:
-    """Maps boxes or points from the original image to the network's input; the inverse of `to_source_pixels`.
-
-    Args:
-      coordinates: boxes [..., 4] or points [..., 2], (y, x), in pixels of the original image.
-      shape: (height, width) of the original image, in pixels.
-      data: the `data` section of a configuration.
-
-    Returns:
-      Of the shape of `coordinates`, in pixels of the result of `preprocess_for_evaluation`.
-    """
-    offset = (data.resize - data.image_size) // 2
-    return coordinates * np.tile(data.resize / np.array(shape), coordinates.shape[-1] // 2) - offset
+        return element | {'image': center_crop(element['image'], self.size)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +42,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
       flip: whether to flip.
       scale_min: smallest crop, in (0, 1]. If it is below 1, the side of the crop is uniform in [scale_min, 1] x size,
         and the crop is enlarged to ``size``.
-      interpolation: how it is enlarged, a key of `INTERPOLATIONS`.
+      interpolation: how it is enlarged, 'bilinear' or 'bicubic'.
     """
 
     size: int

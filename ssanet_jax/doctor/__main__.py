@@ -40,7 +40,8 @@ from ssanet_jax.doctor.checks import Finding
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, print_table, printable, track
+from ssanet_jax.plain_text import PlainConsole, print_table, track
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.run import dataset_of, load_run
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'Kind of data set.')

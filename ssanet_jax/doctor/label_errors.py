@@ -15,7 +15,7 @@ from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.label_errors import LabelError, find_label_errors
 from ssanet_jax.filesystem.atomic_files import write_atomically
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.run import Run
 
 COLUMNS = ('file', 'label', 'suggested', 'label_probability', 'suggested_probability')

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ssanet_jax.plain_text import printable
+from ssanet_jax.printable import printable
 
 Color = tuple[int, int, int]  # RGB
 MIN_FONT_SIZE = 9  # pixels; smaller text is not legible

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import Batch, eval_batches
-from ssanet_jax.data.transforms import to_input_pixels
+from ssanet_jax.data.preprocessing import to_input_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.keypoint_layout import KeypointLayout

@@ -42,6 +42,16 @@ class NoveltyDetector:
         self._mean, self._deviation = signs.mean(1), signs.std(1) + _EPSILON
         self._known = np.sort(self._standardize(signs))
 
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """All that the detector depends on, for other implementations of it."""
+        return {
+            'references': self._references,
+            'mean': self._mean,
+            'deviation': self._deviation,
+            'known': self._known,
+        }
+
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """How novel images are.
 

@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssanet_jax.evaluation.drawing import draw_parts, save_picture
+from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.fonts import can_draw
 
 # The orientations that oriented pooling chooses from, in the order of `oriented_features`.
 ORIENTATIONS = ('horizontal', 'vertical', 'horizontal reversed', 'vertical reversed')
 
-NOVELTY_LIMIT = 0.95  # one known image in twenty is taken for a stranger
+
+@dataclasses.dataclass(frozen=True)
+class UnsureLimits:
+    """From where on a prediction is unsure."""
+
+    novelty: float = 0.95  # one known image in twenty is taken for a stranger
+    score: float = 0.5  # below, a class is more likely wrong than right
+
+
+UNSURE_LIMITS = UnsureLimits()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +70,20 @@ class Prediction:
     image_features: np.ndarray | None = dataclasses.field(default=None, repr=False)
     part_features: np.ndarray | None = dataclasses.field(default=None, repr=False)
     read_photo: Callable[[], np.ndarray] | None = dataclasses.field(default=None, repr=False)  # the source image again
+    limits: UnsureLimits = dataclasses.field(default=UNSURE_LIMITS, repr=False)
 
     @property
     def unsure(self) -> str:
         """The reason to doubt the label, or an empty string.
 
-        An image more novel than `NOVELTY_LIMIT` of the held-out images may show none of the classes, and a score below
-        1/2 is more likely wrong than right. Without held-out images nothing is known, and nothing said.
+        An image more novel than `limits.novelty` of the held-out images may show none of the classes, and a score below
+        `limits.score` is more likely wrong than right. Without held-out images nothing is known, and nothing said.
         """
         if self.novelty is None:
             return ''
-        if self.novelty >= NOVELTY_LIMIT:
+        if self.novelty >= self.limits.novelty:
             return f'may be none of the classes: stranger than {100 * self.novelty:.0f} % of known images'
-        if self.score < 0.5 and self.evidence.runner_up:
+        if self.score < self.limits.score and self.evidence.runner_up:
             return f'could also be {self.evidence.runner_up}'
         return ''
 
@@ -111,7 +121,7 @@ class Prediction:
         Raises:
           UserError: the file cannot be written.
         """
-        save_picture(Path(path), self._draw(side))
+        _drawing().save_picture(Path(path), self._draw(side))
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """The prediction in plain Python types, for JSON; of the probabilities, those of the `top` best classes."""
@@ -147,4 +157,15 @@ class Prediction:
         if self.unsure:
             caption = f'unsure: {caption}'
         scales = self.scales if (self.scales != 1).any() else self.scales[:0]  # a single scale is no choice
-        return draw_parts(self.image, self.input_boxes, scales, caption, side, orientations=self.orientations)
+        return _drawing().draw_parts(
+            self.image, self.input_boxes, scales, caption, side, orientations=self.orientations
+        )
+
+
+def _drawing() -> Any:
+    """The module that draws. It needs OpenCV, which an exported network does without until it draws."""
+    try:
+        from ssanet_jax.evaluation import drawing
+    except ImportError as error:
+        raise UserError(f'pictures need OpenCV ({error}): pip install opencv-python-headless matplotlib') from error
+    return drawing

@@ -84,7 +84,7 @@ class PrototypeParts(nnx.Module):
         assignment = jax.nn.softmax(similarity / _TEMPERATURE, -1) * mask[..., None]  # [B, h, w, J]
         weights = jnp.concatenate([mask[..., None].astype(assignment.dtype), assignment[..., :count]], -1)
         attention = weights / (weights.sum((1, 2), keepdims=True) + 1e-6)
-        ones = jnp.ones((len(boxes), 1))
+        ones = jnp.ones((boxes.shape[0], 1))
         return LocatedParts(
             boxes=boxes,
             scores=jnp.concatenate([ones, scores[:, :count]], 1),

@@ -7,15 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ssanet_jax.cpu_limit import available_cpus
+from ssanet_jax.evaluation.image_predictor import ImagePredictor
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.prediction_files.journal import Record, file_version
-from ssanet_jax.predictor import Predictor
 
 _MOST_DRAWING_THREADS = 4
 
 
 def record_predictions(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     files: Sequence[str],
     batch_size: int,
     make_line: Callable[[Prediction], Mapping[str, Any]],

@@ -13,12 +13,12 @@ from flax import nnx
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.paths import user_path
-from ssanet_jax.plain_text import printable
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, HUB, PACKAGE, default_checkpoint, license_notice
 from ssanet_jax.pretrained.names import FAMILIES, check_weights, map_names
 from ssanet_jax.pretrained.prefixes import list_names, select_backbone
 from ssanet_jax.pretrained.state_dicts import StateDict, check_names
 from ssanet_jax.pretrained.torch_files import read_torch_file
+from ssanet_jax.printable import printable
 
 _MAX_HEADER = 1 << 22  # bytes of the header of a safetensors file; that of a large network has a tenth
 _SUFFIXES = ('.pth', '.pt', '.safetensors')

@@ -19,7 +19,8 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
-from ssanet_jax.plain_text import PlainConsole, printable
+from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.printable import printable
 from ssanet_jax.report import confidence_section, measurement_sections, prediction_sections, run_sections
 from ssanet_jax.report.curves import learning_curves
 from ssanet_jax.report.inputs import ReportInputs

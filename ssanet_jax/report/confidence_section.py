@@ -14,7 +14,7 @@ from ssanet_jax.evaluation.calibration import (
     reliability,
     selective_accuracy,
 )
-from ssanet_jax.evaluation.prediction import NOVELTY_LIMIT
+from ssanet_jax.evaluation.prediction import UNSURE_LIMITS
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.predictions import UNREADABLE
 from ssanet_jax.report.rendering import Table, printable
@@ -73,10 +73,10 @@ def _introduction(inputs: ReportInputs, error: float) -> str:
 def _strangers(novelty: np.ndarray | None) -> str:
     if novelty is None:
         return ''
-    share = 100 * (novelty >= NOVELTY_LIMIT).mean()
+    share = 100 * (novelty >= UNSURE_LIMITS.novelty).mean()
     return (
         f'{share:.1f} % of the test images would be called unsure because they may show none of the classes; '
-        f'{100 * (1 - NOVELTY_LIMIT):.0f} % are expected of images like those of the training.'
+        f'{100 * (1 - UNSURE_LIMITS.novelty):.0f} % are expected of images like those of the training.'
     )
 
 

@@ -9,7 +9,7 @@ import scipy.stats
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.aligned_maps import AlignedMaps, AlignedParts
 from ssanet_jax.evaluation.prediction import ORIENTATIONS

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.data.transforms import preprocess_for_evaluation
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.attention import attention_sheet
 from ssanet_jax.evaluation.drawing import draw_parts

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset, Source
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable, num_steps
-from ssanet_jax.data.transforms import preprocess_for_evaluation
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.evaluation.novelty import novelty_detector

@@ -10,8 +10,9 @@ from rich.console import Console
 from ssanet_jax.data.dataset import Dataset, Source, file_name
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.prediction import Prediction
-from ssanet_jax.plain_text import printable, track
+from ssanet_jax.plain_text import track
 from ssanet_jax.predictor import Predictor
+from ssanet_jax.printable import printable
 from ssanet_jax.runs.feature_index import INDEX_FILE, row_type, write_index
 from ssanet_jax.runs.run import Run
 

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
-from ssanet_jax.data.transforms import boxes_of_view
+from ssanet_jax.data.preprocessing import boxes_of_view
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT

@@ -7,7 +7,7 @@ from data_samples import make_config
 
 from ssanet_jax.data import toy_birds
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation, to_input_pixels, to_source_pixels
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation, to_input_pixels, to_source_pixels
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.evaluation.keypoint_layout import keypoint_layout

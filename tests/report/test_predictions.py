@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.data.transforms import preprocess_for_evaluation
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.models.groups import GROUPS

@@ -10,8 +10,9 @@ from commands import run_python
 from rich.console import Console
 from test_fitting import fit_config
 
+from ssanet_jax.data.preprocessing import boxes_of_view
 from ssanet_jax.data.registry import load_dataset
-from ssanet_jax.data.transforms import RandomCropFlip, boxes_of_view
+from ssanet_jax.data.transforms import RandomCropFlip
 from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.predictor import load
 from ssanet_jax.runs.feature_index import INDEX_FILE, read_index
