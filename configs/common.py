@@ -239,7 +239,7 @@ def get_config() -> ConfigDict:
             sharing='image',  # image, part (a crop per part) or none (a crop per candidate, as in the paper)
             output_stride=0,  # pixels per cell of the map; 0: the backbone's own (32), or half of it (16)
             remat=False,  # train with less memory and more time, with sharing='none' or 'part'
-            crop_size=224,  # with sharing='none' or 'part', pixels
+            crop_size=224,  # with sharing='none' or 'part', pixels; for 'none' a multiple of 7 cells
             features='pooled',  # or flat
             solver='fourier',  # or circulant
             patch=3,
@@ -249,6 +249,7 @@ def get_config() -> ConfigDict:
             upright_size=0,  # side of the views by which the orientation is found, pixels; 0: global_size
             part_head='none',  # or a baseline: gap, gmp, spp, fpn, dsm_fixed, dsm_1 or concat (models/heads.py)
             geometry='',  # standard, or legacy as in version 0.1.0; '' standard, or that of the run that is continued
+            class_token=False,  # the image classifier reads the class token too (vision transformers)
             fusion='parts',  # heads that the prediction sums: parts or global+parts
             dtype='float32',  # or bfloat16
         )

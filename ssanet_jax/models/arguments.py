@@ -73,7 +73,16 @@ def check_arguments(
     candidates.scale_factors(num_scales, alpha)  # an even S should fail here, not in the first batch
 
 
-def check_backbone(backbone: Backbone, name: str, *, size: int, step: int, sharing: Sharing, crop_size: int) -> None:
+def check_backbone(
+    backbone: Backbone,
+    name: str,
+    *,
+    size: int,
+    step: int,
+    sharing: Sharing,
+    crop_size: int,
+    class_token: bool,
+) -> None:
     """Raises `ValueError` for sizes that do not suit a backbone.
 
     Args:
@@ -81,16 +90,16 @@ def check_backbone(backbone: Backbone, name: str, *, size: int, step: int, shari
       name: its name.
       size: side of the images that pass through it whole, pixels.
       step: cells of its map per anchor.
-      sharing, crop_size: see `SSANet`.
+      sharing, crop_size, class_token: see `SSANet`.
     """
+    if class_token and not backbone.has_class_token:
+        raise ValueError(f'{name} has no class token: set class_token=False')
     if sharing == 'none' and backbone.dilated:
         raise ValueError("output_stride is for sharing='part' and 'image': remove it, or change sharing='none'")
     stride = step * backbone.stride
     side = REGION_SIDE * backbone.stride
-    if sharing == 'none' and crop_size != side:
-        raise ValueError(
-            f'crop_size must be {side}, for a {REGION_SIDE} x {REGION_SIDE} map of {name}; got {crop_size}'
-        )
+    if sharing == 'none' and (crop_size < 1 or crop_size % side):
+        raise ValueError(f'crop_size must be a multiple of {side}, {REGION_SIDE} cells of {name}; got {crop_size}')
     if sharing == 'part' and (crop_size < 1 or crop_size % stride):
         raise ValueError(f'crop_size must be a multiple of {stride} for {name}; got {crop_size}')
     if size % stride == 0:

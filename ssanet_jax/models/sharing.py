@@ -65,6 +65,15 @@ def crop_maps(
     return maps
 
 
+def average_cells(maps: jax.Array) -> jax.Array:
+    """Averages square blocks of cells: `[B, R, m, m, C]`, m a multiple of 7 -> `[B, R, 7, 7, C]`."""
+    *batch, side, _, channels = maps.shape
+    if side == REGION_SIDE:
+        return maps
+    block = side // REGION_SIDE
+    return maps.reshape(*batch, REGION_SIDE, block, REGION_SIDE, block, channels).mean((-4, -2))
+
+
 def part_maps(
     backbone: Backbone,
     images: jax.Array,

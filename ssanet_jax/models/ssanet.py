@@ -20,6 +20,7 @@ from ssanet_jax.models.arguments import (
     check_proposals,
     output_shapes,
 )
+from ssanet_jax.models.backbones.base import Level
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT
 from ssanet_jax.models.heads import Regions, build_head
@@ -31,6 +32,7 @@ from ssanet_jax.models.sharing import (
     MapCandidates,
     RegionFunction,
     Sharing,
+    average_cells,
     crop_maps,
     part_maps,
     roi_align,
@@ -72,8 +74,8 @@ class SSANet(nnx.Module):
         of regions with 'part' and 'image'.
       remat: whether the backward pass recomputes the activations of the crops of 'none' and 'part', which take most of
         the memory in training. A step then takes longer.
-      crop_size: side of the crops, pixels. Those of 'none' must yield a 7 x 7 map; those of 'part' contain the largest
-        of the scales.
+      crop_size: side of the crops, pixels. Those of 'none' yield maps of 7 x 7 cells, or of a multiple whose cells are
+        averaged to 7 x 7; those of 'part' contain the largest of the scales.
       features: 'pooled' averages the map of a region for DSM, 'flat' keeps all of it (Figure 3).
       solver: 'fourier' or 'circulant', for DSM.
       patch, grid, orientation: see `oriented_pooling.oriented_features`.
@@ -84,6 +86,8 @@ class SSANet(nnx.Module):
         through the backbone.
       fusion: the logits that the prediction sums. 'parts': DSM and OP (the paper; "P" in its Table 6); 'global+parts'
         adds the image classifier ("G+P", as in most methods of that table).
+      class_token: whether the image classifier reads the class token of a vision transformer beside the average of the
+        map, as the linear probes of DINOv2 do.
       geometry: where boxes lie and how regions are read from maps. 'standard': the cells of a map describe the pixels
         that were measured on trained weights (`Backbone.center`), RoIAlign reads the border of a map slightly outside
         it, and anchors are proportional to the image. 'legacy': that of version 0.1.0, for its runs. The cells are
@@ -124,6 +128,7 @@ class SSANet(nnx.Module):
         upright: int = 0,
         upright_size: int = 0,
         fusion: Fusion = 'parts',
+        class_token: bool = False,
         geometry: Geometry = 'standard',
         dtype: str = 'float32',
         mean: Sequence[float] | None = None,
@@ -159,6 +164,7 @@ class SSANet(nnx.Module):
         self.nms_iou, self.crop_size, self.remat = nms_iou, crop_size, remat
         self.sharing: Sharing = sharing
         self.flat_features, self.fusion = features == 'flat', fusion
+        self.reads_class_token = class_token
         self.legacy_geometry = geometry == 'legacy'
 
         self.backbone = build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
@@ -178,6 +184,7 @@ class SSANet(nnx.Module):
             step=self.proposal_step,
             sharing=sharing,
             crop_size=crop_size,
+            class_token=class_token,
         )
         self.proposals = (
             ProposalNetwork(channels, rngs=rngs)
@@ -186,7 +193,7 @@ class SSANet(nnx.Module):
         )
         linear = StandardizedLinear if standardize else nnx.Linear
         self.part_classifier = linear(channels, num_classes, rngs=rngs)
-        self.image_classifier = linear(channels, num_classes, rngs=rngs)
+        self.image_classifier = linear((2 if class_token else 1) * channels, num_classes, rngs=rngs)
         length = channels * REGION_SIDE**2 if self.flat_features else channels  # D
         self.scale_mining = scale_mining.ScaleMining(
             num_parts, num_scales, length, num_classes, solver, standardize=standardize, rngs=rngs
@@ -247,7 +254,7 @@ class SSANet(nnx.Module):
             images = turn_upright(images, orientation, self.upright.num_angles)
         levels = self.backbone.pyramid(self._global_view(images))
         feature_map = levels[-1].map  # [B, h, w, C]
-        features = PartFeatures(image=feature_map.mean((1, 2)), image_orientation=orientation)
+        features = PartFeatures(image=self._pool(levels[-1]), image_orientation=orientation)
         if 'proposals' not in active:
             return features
 
@@ -298,7 +305,7 @@ class SSANet(nnx.Module):
         if head is not None:
             original_boxes = parts[:, :, original]  # [B, K, 4]
             regions = Regions(
-                image=features.image,
+                image=feature_map.mean((1, 2)),
                 pooled=maps.mean((3, 4)) if head.multiscale else original_maps.mean((2, 3))[:, :, None],
                 maps=original_maps if complete else self._roi_align(feature_map, original_boxes, REGION_SIDE),
                 boxes=original_boxes,
@@ -363,6 +370,14 @@ class SSANet(nnx.Module):
     def normalize(self, images: jax.Array) -> jax.Array:
         """The pixels that the backbone reads: uint8 `[B, H, W, 3]` -> float32, the same shape."""
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def _pool(self, level: Level) -> jax.Array:
+        """The vector of the whole image: `[B, C]`, or `[B, 2 C]` with the class token."""
+        average = level.map.mean((1, 2))
+        if not self.reads_class_token:
+            return average
+        assert level.token is not None  # `check_backbone` makes sure
+        return jnp.concatenate([level.token, average], -1)
 
     def _global_view(self, images: jax.Array) -> jax.Array:
         """The whole images at `global_size`: `[B, image_size, image_size, 3]` -> `[B, V, V, 3]`."""
@@ -450,6 +465,7 @@ class SSANet(nnx.Module):
                 self.remat,
                 antialias=self.proposal != 'ranking',
             )
+            maps = average_cells(maps)
         maps_of_parts = maps[:, : count * scales].reshape(batch, count, scales, *maps.shape[2:])
         return maps_of_parts, maps[:, count * scales :] if extra_boxes is not None else None
 

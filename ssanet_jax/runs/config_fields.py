@@ -68,7 +68,7 @@ _SECTIONS: dict[str, dict[str, Check]] = {
     | _each(_is_count, 'num_parts num_proposals num_scales output_stride crop_size patch grid')
     | _each(_is_count, 'global_size upright upright_size')
     | _each(_is_number, 'part_size alpha nms_iou')
-    | _each(_is_flag, 'standardize remat'),
+    | _each(_is_flag, 'standardize class_token remat'),
     'loss': _each(_are_weights, 'weights')
     | _each(_is_number, 'mac_temperature label_smoothing')
     | _each(_is_text, 'mac_reduction'),

@@ -314,7 +314,11 @@ class Variants(chex.TestCase):
         (dict(num_scales=4), 'num_scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),
         (dict(backbone='resnet51'), "unknown backbone 'resnet51': choose one of resnet18"),
-        (dict(sharing='none', crop_size=224), 'crop_size must be 56, for a 7 x 7 map of resnet_tiny; got 224'),
+        (
+            dict(sharing='none', crop_size=64),
+            'crop_size must be a multiple of 56, 7 cells of resnet_tiny; got 64',
+        ),
+        (dict(class_token=True), 'resnet_tiny has no class token: set class_token=False'),
         (dict(solver='laplace'), "solver must be 'fourier' or 'circulant'"),
         (dict(orientation='north'), "orientation must be 'literal' or 'exact'"),
         (dict(patch=4), 'do not tile a map of 7 x 7'),
