@@ -6,15 +6,16 @@
 
 Writes `predictions.jsonl`, one line per image (class, probabilities, boxes of the parts in pixels of the image, the
 scale and orientation chosen for each), and a picture of the parts of each image, `folder_photo.jpg.png` for
-`folder/photo.jpg`. Files that are left out are in `left_out.csv`, with the reason. `--format` selects other files.
-Until all images are done, results are in `predictions.partial`: the same command continues after a kill.
+`folder/photo.jpg`; `--pictures=explain` draws explanations instead. Files that are left out are in `left_out.csv`, with
+the reason. `--format` selects other files. Until all images are done, results are in `predictions.partial`: the same
+command continues after a kill.
 """
 
 import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -35,11 +36,10 @@ from ssanet_jax.prediction_files.progress import PredictionProgress
 from ssanet_jax.prediction_files.recording import record_predictions
 from ssanet_jax.printable import printable
 
-# The pictures of `--pictures`: a function that draws a prediction to a file, None for no pictures.
-PICTURES: dict[str, Callable[[Prediction, Path], None] | None] = {
-    'none': None,
-    'parts': lambda prediction, path: prediction.save(path),
-}
+if TYPE_CHECKING:
+    from ssanet_jax.prediction_files.explained import Explainer
+
+PICTURES = ('none', 'parts', 'explain')
 BATCH_SIZE = 8
 
 _WORKDIR = define_path('workdir', None, 'Folder of a trained run.')
@@ -52,7 +52,13 @@ _FORMAT = flags.DEFINE_multi_string(
     'Files to write, separated by commas: jsonl (JSON lines), csv (a table), coco (the parts as detections), camtrap '
     '(observations of Camtrap DP).',
 )
-_PICTURES = flags.DEFINE_enum('pictures', 'parts', list(PICTURES), 'Picture to draw of each image.')
+_PICTURES = flags.DEFINE_enum(
+    'pictures',
+    'parts',
+    PICTURES,
+    'Picture to draw of each image: its parts, or an explanation with similar training photos.',
+)
+_DETAILS = flags.DEFINE_bool('details', False, 'Also write scale and orientation of the parts into pictures.')
 
 
 def main(given: list[str]) -> None:
@@ -60,6 +66,8 @@ def main(given: list[str]) -> None:
     if (_WORKDIR.value is None) == (_MODEL.value is None):
         both = 'both --workdir and --model are given' if _MODEL.value else '--workdir or --model is missing'
         raise UserError(f'{both}: give the folder of a trained run, or the file of an exported one; see --help')
+    if _MODEL.value and _PICTURES.value == 'explain':
+        raise UserError('--pictures=explain needs --workdir: the file of an exported run has no training photos')
     out, formats = _OUT.value, parse_formats(_FORMAT.value)
     arguments = [user_path(argument, 'image') for argument in given]
     for argument in arguments:
@@ -70,19 +78,21 @@ def main(given: list[str]) -> None:
     del found  # strings take a fraction of the memory of paths
     check_files(out, [*(chosen.file for chosen in formats), LEFT_OUT_FILE])
     predictor = _load()
+    explainer = _explainer(predictor)
     batch_size = min(BATCH_SIZE, len(files))  # a single image is computed by all devices
     settings = {
         'the version': __version__,
         'the network': predictor.digest(),
         '--top': _TOP.value,
         '--pictures': _PICTURES.value,
+        '--details': _DETAILS.value,
         'the batch size': batch_size,
     }
     with open_journal(out, settings, files) as journal:
         if journal.message:
             print(printable(journal.message), file=sys.stderr)
         with PredictionProgress(PlainConsole(stderr=True), len(files), journal.done) as progress:
-            draw = _drawing(PICTURES[_PICTURES.value], out, files)
+            draw = _drawing(explainer, out, files)
             make_line = lambda prediction: json_line(prediction, _TOP.value)
             for records in record_predictions(predictor, files[journal.done :], batch_size, make_line, draw):
                 journal.add(records)
@@ -91,6 +101,8 @@ def main(given: list[str]) -> None:
             out, formats, journal, f'ssanet_jax {__version__} ({(_MODEL.value or _WORKDIR.value).resolve().name})'
         )
         unreadable = lambda: (record for record in journal if record.line is None)
+        if explainer:
+            explainer.write_contact_sheets(out, journal)
         write_left_out(out, itertools.chain(left_out, (LeftOut(one.file, one.reason) for one in unreadable())))
         first = [one.reason for one in itertools.islice(unreadable(), 3)]
         num_unreadable = sum(1 for _ in unreadable()) if first else 0
@@ -142,14 +154,30 @@ def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
     }
 
 
-def _drawing(
-    draw: Callable[[Prediction, Path], None] | None, out: Path, files: Sequence[str]
-) -> Callable[[Prediction], None]:
+def _explainer(predictor: ImagePredictor) -> 'Explainer | None':
+    """What draws the pictures of --pictures=explain; says so if it has no training photos."""
+    if _PICTURES.value != 'explain':
+        return None
+    from ssanet_jax.prediction_files.explained import Explainer  # imports JAX
+    from ssanet_jax.predictor import Predictor
+
+    assert isinstance(predictor, Predictor)  # --model is refused
+    explainer = Explainer(predictor, details=_DETAILS.value)
+    if explainer.message:
+        print(printable(explainer.message), file=sys.stderr)
+    return explainer
+
+
+def _drawing(explainer: 'Explainer | None', out: Path, files: Sequence[str]) -> Callable[[Prediction], None]:
     """A function that draws the picture of a prediction in the folder `out`, if pictures are to be drawn."""
-    if draw is None:
+    if _PICTURES.value == 'none':
         return lambda prediction: None
+    if explainer:
+        name = PictureNames(files, '.jpg')
+        return lambda prediction: explainer.save(prediction, out / name(str(prediction.path)))
     name = PictureNames(files)
-    return lambda prediction: draw(prediction, out / name(str(prediction.path)))
+    details = {'details': True} if _DETAILS.value else {}
+    return lambda prediction: prediction.save(out / name(str(prediction.path)), **details)
 
 
 if __name__ == '__main__':

@@ -249,3 +249,21 @@ def test_find_images_sorts_and_takes_only_images(tmp_path):
     for name in ('b.JPG', 'a.png', 'notes.txt'):
         (tmp_path / name).touch()
     assert [file.name for file in find_images([str(tmp_path)]).files] == ['a.png', 'b.JPG']
+
+
+def test_explanations(workdir, photos, tmp_path):
+    """Without training photos first, which is said once; then with them."""
+    arguments = [f'--workdir={workdir}', '--pictures=explain', photos / '0.png', photos / '3.png']
+    done = predict(*arguments, f'--out={tmp_path / "without"}')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('explained without training photos') == 1
+    assert 'index.npz is missing: ssanet index --workdir=' in done.stderr
+    assert run_python(('-m', 'ssanet_jax.index'), f'--workdir={workdir}').returncode == 0
+    done = predict(*arguments, f'--out={tmp_path / "with"}', '--details')
+    assert done.returncode == 0 and 'training photos' not in done.stderr, done.stderr
+    names = sorted(file.name for file in (tmp_path / 'with').iterdir())
+    assert len(names) == 4 and names[:2] == ['contact_sheet_1.jpg', 'predictions.jsonl']
+    (wide,) = (tmp_path / 'with').glob('*3.png.jpg')
+    shown = cv2.imread(str(wide))
+    small = cv2.imread(str(tmp_path / 'without' / wide.name))
+    assert shown.shape[0] > small.shape[0] >= 2 * 96, '96 x 192 pixels are shown at twice their size'

@@ -75,12 +75,14 @@ def predictor(model):
 def test_pictures_say_what_is_worth_saying(predictor, images):
     """A scale of 1 everywhere is no choice, nothing is more certain than 0.99, and doubts come first."""
     prediction = next(predictor.predict(images[0]))
-    draw = lambda **changes: np.asarray(dataclasses.replace(prediction, **changes).plot())
+    draw = lambda **changes: np.asarray(dataclasses.replace(prediction, **changes).plot(details=True))
     ones, none, some = (
         draw(scales=np.array(scales, np.float32)) for scales in ([1] * len(prediction.boxes), [], [2] * 4)
     )
     np.testing.assert_array_equal(ones, none)
     assert (ones != some[: len(ones)]).any()
+    plain = dataclasses.replace(prediction, scales=np.array([2] * 4, np.float32)).plot()
+    np.testing.assert_array_equal(plain, dataclasses.replace(prediction, orientations=()).plot())
     np.testing.assert_array_equal(draw(score=1.0), draw(score=0.99))
     assert (draw(score=0.6, novelty=0.5) == draw(score=0.6)).all()
     assert (draw(score=0.6, novelty=0.97) != draw(score=0.6)).any()

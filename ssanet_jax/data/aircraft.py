@@ -23,7 +23,7 @@ NUM_CLASSES = {'variant': 100, 'family': 70, 'manufacturer': 30}
 _CLASS_FILES = {'variant': 'variants.txt', 'family': 'families.txt', 'manufacturer': 'manufacturers.txt'}
 # The bottom rows of every image name its photographer, and are to be cropped before use (README of the data set).
 # Photographers have favorite aircraft, so the banner would leak the label.
-_BANNER = 20
+BANNER = 20
 
 
 def read(config: Any) -> listing.Listing:
@@ -48,7 +48,7 @@ def read(config: Any) -> listing.Listing:
         root,
         class_names,
         records,
-        crop_bottom=_BANNER,
+        crop_bottom=BANNER,
         published=dict(classes=expected, train=6667, test=3333),
         origin='fgvc-aircraft-2013b.tar.gz, at https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft',
     )

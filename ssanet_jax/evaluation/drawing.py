@@ -1,6 +1,6 @@
 """Pictures of images with their parts, and contact sheets of such pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,8 @@ QUARTER_TURNS = {'horizontal': 0, 'vertical': 1, 'horizontal reversed': 2, 'vert
 FRACTION_BITS = 4  # OpenCV then takes coordinates in sixteenths of a pixel
 SUBPIXELS = 2**FRACTION_BITS
 CAPTION_HEIGHT = 28  # pixels
+# Colored lines stay sharp.
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 Box = tuple[int, int, int, int]  # (y0, x0, y1, x1), pixels of the picture
 
@@ -35,29 +37,25 @@ def draw_parts(
     """Draws the parts of one image (Figure 6) as boxes, colored by part index.
 
     Args:
-      image: uint8 `[H, H, 3]`, RGB, the network's input.
-      boxes: `[K, 4]`, `(y0, x0, y1, x1)` in pixels of the input; they may reach outside.
+      image: uint8 `[H, W, 3]`, RGB, the network's input or a photo.
+      boxes: `[K, 4]`, `(y0, x0, y1, x1)` in pixels of the image; they may reach outside.
       scales: `[K]`, the side chosen by scale mining as a multiple of the proposal's; empty without scale mining.
       caption: a line below the picture.
-      side: side of the picture, pixels.
+      side: longer side of the picture, pixels.
       orientations: each part's orientation chosen by oriented pooling, a key of `QUARTER_TURNS`. It is drawn as
         an arrow: to the right for horizontal, down for vertical, and the opposite way for the reversed orientations.
       proposals: `[K, 4]`, the parts before scale mining, drawn dashed.
-      keypoints: `[P, 3]`, (y, x, visible), pixels of the input. The visible ones are drawn as dots, and the centers of
+      keypoints: `[P, 3]`, (y, x, visible), pixels of the image. The visible ones are drawn as dots, and the centers of
         the boxes as triangles, as in Figure 7.
 
     Returns:
-      uint8 `[side + 28, side, 3]`, RGB.
+      uint8 `[h + 28, w, 3]`, RGB, where h and w are the proportions of the image.
     """
-    zoom = side / image.shape[0]
-    picture = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA)
-    width = max(side // 150, 1)
-    for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, side)):
+    picture, zoom = fit_picture(image, side)
+    for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, picture)):
         _draw_dashed(picture, box, PART_COLORS[index % len(PART_COLORS)])
-    corners = _corners(boxes, zoom, side)
-    for index, (y0, x0, y1, x1) in enumerate(corners):
-        cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
-        cv2.rectangle(picture, (x0, y0), (x1, y1), PART_COLORS[index % len(PART_COLORS)], width, cv2.LINE_AA)
+    corners = _corners(boxes, zoom, picture)
+    _draw_frames(picture, corners)
     occupied: list[Box] = []  # what labels should not cover
     if keypoints is not None:
         occupied += _draw_dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
@@ -67,7 +65,35 @@ def draw_parts(
         quarter_turns = QUARTER_TURNS[orientations[index]] if len(orientations) else None
         color = PART_COLORS[index % len(PART_COLORS)]
         occupied.append(_draw_label(picture, text, quarter_turns, box, color, occupied))
-    return np.concatenate([picture, _caption_band(caption, side)])
+    return np.concatenate([picture, _caption_band(caption, picture.shape[1])])
+
+
+def draw_named_boxes(picture: np.ndarray, boxes: Mapping[int, np.ndarray], names: Mapping[int, str]) -> None:
+    """Draws boxes with their names into a picture, in place.
+
+    Args:
+      picture: uint8 `[H, W, 3]`, RGB.
+      boxes: by part, from 0: `(y0, x0, y1, x1)` in pixels of the picture; they may reach outside.
+      names: the label of each of these parts.
+    """
+    corners = dict(zip(boxes, _corners(np.array([*boxes.values()]).reshape(-1, 4), 1.0, picture)))
+    _draw_frames(picture, corners.values(), [part_color(part) for part in corners], 250)
+    occupied: list[Box] = []
+    for part, box in corners.items():
+        occupied.append(_draw_label(picture, names[part], None, box, part_color(part), occupied))
+
+
+def part_color(part: int) -> Color:
+    """The color of a part, numbered from 0."""
+    return PART_COLORS[part % len(PART_COLORS)]
+
+
+def fit_picture(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """Resizes an image to a longer side of `side` pixels; also returns its pixels per pixel of the image."""
+    height, width = image.shape[:2]
+    zoom = side / max(height, width)
+    size = max(round(width * zoom), 1), max(round(height * zoom), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA), zoom
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8) -> np.ndarray:
@@ -102,7 +128,8 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
       UserError: the file cannot be written.
     """
     # cv2.imwrite only returns False when it fails, without the reason.
-    _, encoded = cv2.imencode(path.suffix, picture[..., ::-1])
+    options = _JPEG if path.suffix.lower() in ('.jpg', '.jpeg') else []
+    _, encoded = cv2.imencode(path.suffix, picture[..., ::-1], options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())
@@ -110,9 +137,20 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
         raise UserError(f'cannot write {path} ({error.strerror}): free some space or choose another folder') from error
 
 
-def _corners(boxes: np.ndarray, zoom: float, side: int) -> list[Box]:
-    """Boxes in pixels of the input -> integer pixels of the picture, clipped to it."""
-    corners = np.clip(boxes * zoom, 1, side - 2).round().astype(int)
+def _draw_frames(
+    picture: np.ndarray, corners: Iterable[Box], colors: Sequence[Color] = PART_COLORS, line_share: int = 150
+) -> None:
+    width = max(max(picture.shape) // line_share, 1)
+    for index, (y0, x0, y1, x1) in enumerate(corners):
+        cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), colors[index % len(colors)], width, cv2.LINE_AA)
+
+
+def _corners(boxes: np.ndarray, zoom: float, picture: np.ndarray) -> list[Box]:
+    """Boxes in pixels of the image -> integer pixels of the picture, clipped to it."""
+    height, width = picture.shape[:2]
+    farthest = np.maximum(np.array([height, width, height, width]) - 2, 1)
+    corners = np.clip(boxes * zoom, 1, farthest).round().astype(int)
     return [(y0, x0, y1, x1) for y0, x0, y1, x1 in corners.tolist()]
 
 
@@ -131,7 +169,7 @@ def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int = 4) -> 
 
 def _draw_dots(picture: np.ndarray, points: np.ndarray) -> list[Box]:
     """Draws key points as white dots with a black outline; returns the boxes around them."""
-    radius = max(len(picture) / 110, 2.2)
+    radius = max(max(picture.shape) / 110, 2.2)
     for point in points[:, ::-1]:
         for size, color in ((radius + 1.2, BLACK), (radius, WHITE)):
             x, y = (SUBPIXELS * point).round().astype(int).tolist()
@@ -141,7 +179,7 @@ def _draw_dots(picture: np.ndarray, points: np.ndarray) -> list[Box]:
 
 def _draw_triangles(picture: np.ndarray, points: np.ndarray) -> list[Box]:
     """Draws the centers of the parts as triangles in their colors; returns the boxes around them."""
-    radius = max(len(picture) / 45, 5)
+    radius = max(max(picture.shape) / 45, 5)
     shape = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]])  # (x, y)
     for index, point in enumerate(points[:, ::-1]):
         for size, color in ((radius + 2.5, BLACK), (radius, PART_COLORS[index % len(PART_COLORS)])):
@@ -158,14 +196,14 @@ def _draw_label(
     picture: np.ndarray, text: str, quarter_turns: int | None, box: Box, color: Color, occupied: Sequence[Box]
 ) -> Box:
     """Draws a label at the corner of a box where it covers the least of `occupied`; returns the label's box."""
-    side = len(picture)
-    font_size = max(side // 34, 10)
+    picture_height, picture_width = picture.shape[:2]
+    font_size = max(max(picture_height, picture_width) // 34, 10)
     height, text_width = text_size(text, font_size)
     width = text_width + 5 + (0 if quarter_turns is None else height)
     y0, x0, y1, x1 = box
     corners = [(y0 - height, x0), (y1, x0), (y0 - height, x1 - width), (y1, x1 - width), (y0, x0), (y1 - height, x0)]
     corners += [(y0, x1 - width), (y1 - height, x1 - width)]
-    candidates = [(min(max(y, 0), side - height), min(max(x, 0), side - width)) for y, x in corners]
+    candidates = [(max(min(y, picture_height - height), 0), max(min(x, picture_width - width), 0)) for y, x in corners]
 
     def covered_area(corner: tuple[int, int]) -> int:
         y, x = corner

@@ -111,17 +111,30 @@ class Prediction:
         best = np.argsort(-self.probabilities, kind='stable')[:n]
         return [(self.class_names[i], float(self.probabilities[i])) for i in best]
 
-    def plot(self, side: int = 448) -> Image.Image:
-        """The network's input with its parts drawn on it, class and probability below, `side` pixels wide."""
-        return Image.fromarray(self._draw(side))
+    def photo(self) -> np.ndarray:
+        """The source image, uint8 `[H, W, 3]`, RGB, read again; the network's input if there is no source.
 
-    def save(self, path: str | os.PathLike[str], side: int = 448) -> None:
-        """Writes `plot(side)` as the suffix of `path` says (.png, .jpg).
+        Raises:
+          UnreadableImage: the image can no longer be read.
+        """
+        return self.image if self.read_photo is None else self.read_photo()
+
+    def plot(self, side: int = 448, *, details: bool = False) -> Image.Image:
+        """The photo with its parts drawn on it, class and probability below.
+
+        Args:
+          side: longer side of the photo in the picture, pixels.
+          details: also write the chosen scale and orientation of each part.
+        """
+        return Image.fromarray(self._draw(side, details))
+
+    def save(self, path: str | os.PathLike[str], side: int = 448, *, details: bool = False) -> None:
+        """Writes `plot(side, details=details)` as the suffix of `path` says (.png, .jpg).
 
         Raises:
           UserError: the file cannot be written.
         """
-        _drawing().save_picture(Path(path), self._draw(side))
+        _drawing().save_picture(Path(path), self._draw(side, details))
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """The prediction in plain Python types, for JSON; of the probabilities, those of the `top` best classes."""
@@ -151,14 +164,16 @@ class Prediction:
         name = self.class_names[class_index]
         return name if can_draw(name) else f'class {class_index}'
 
-    def _draw(self, side: int) -> np.ndarray:
+    def _draw(self, side: int, details: bool) -> np.ndarray:
         # No network is certain, so 0.99 is the most that a picture says.
         caption = f'{self.drawn_name(self.class_index)}  {min(self.score, 0.99):.2f}'
         if self.unsure:
             caption = f'unsure: {caption}'
-        scales = self.scales if (self.scales != 1).any() else self.scales[:0]  # a single scale is no choice
+        has_scales = details and (self.scales != 1).any()  # a single scale is no choice
+        boxes = self.input_boxes if self.read_photo is None else self.boxes
+        orientations = self.orientations if details else ()
         return _drawing().draw_parts(
-            self.image, self.input_boxes, scales, caption, side, orientations=self.orientations
+            self.photo(), boxes, self.scales if has_scales else (), caption, side, orientations=orientations
         )
 
 

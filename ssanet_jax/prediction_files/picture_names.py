@@ -15,9 +15,11 @@ class PictureNames:
 
     Args:
       files: all files. Only names that occur more than once are kept in memory.
+      suffix: of the pictures.
     """
 
-    def __init__(self, files: Iterable[str]):
+    def __init__(self, files: Iterable[str], suffix: str = '.png'):
+        self._suffix = suffix
         once: set[int] = set()
         self._repeated: set[int] = set()
         for file in dict.fromkeys(files):
@@ -28,7 +30,7 @@ class PictureNames:
         """The name of the picture of a file."""
         name = _plain_name(file)
         is_too_long = len(os.fsencode(name)) > _LONGEST_NAME
-        return f'{_unique(file, name) if is_too_long or _key(name) in self._repeated else name}.png'
+        return f'{_unique(file, name) if is_too_long or _key(name) in self._repeated else name}{self._suffix}'
 
 
 def _plain_name(file: str) -> str:
