@@ -153,6 +153,18 @@ def upright() -> ConfigDict:
     return config
 
 
+def dinov2() -> ConfigDict:
+    """`prototypes` on a frozen DINOv2 ViT-S/14 with registers, and its class token for the image. Not yet run by us."""
+    config = prototypes()
+    config.model.update(
+        backbone='vit_small_patch14_reg4_dinov2',
+        pretrained='hub:timm/vit_small_patch14_reg4_dinov2.lvd142m',
+        crop_size=196,  # 14 x 14 patches, averaged to 7 x 7 cells
+        class_token=True,
+    )
+    return config
+
+
 def random() -> ConfigDict:
     """`prototypes` with boxes of the same number and sizes at random places: what more views alone bring."""
     config = prototypes()
@@ -186,7 +198,9 @@ def backbone() -> ConfigDict:
 
 def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     """The variants that `configs/cub.py`, `cars.py`, `aircraft.py` and `folder.py` share."""
-    return dict(prototypes=prototypes, fast=fast, upright=upright, random=random, nts=nts, backbone=backbone)
+    return dict(
+        prototypes=prototypes, fast=fast, upright=upright, dinov2=dinov2, random=random, nts=nts, backbone=backbone
+    )
 
 
 def get_config() -> ConfigDict:

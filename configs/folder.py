@@ -16,8 +16,8 @@ object and one part at 224 pixels) or `full` (the image at 448, the object and t
 chooses by hand, and `--config.epochs=4` fits the classifiers to four augmented views of each image instead of two
 (docs/your_own_photos.md). `configs/folder.py:prototypes` has the settings of `full`, without a choice.
 
-The settings and the variants `fast`, `upright`, `backbone`, `random` and `nts` are those of `configs/cub.py`; `lite0`
-is the method of the paper with this backbone at 224, trained.
+The settings and the variants `fast`, `upright`, `dinov2`, `backbone`, `random` and `nts` are those of `configs/cub.py`;
+`lite0` is the method of the paper with this backbone at 224, trained.
 """
 
 from ml_collections import ConfigDict

@@ -84,7 +84,7 @@ _TOP = (
 _STAGE = (
     _each(_is_folder_name, 'name')
     | _each(_are_weights, 'train')
-    | _each(_is_number, 'epochs learning_rate warmup_epochs cache')
+    | _each(_is_number, 'epochs learning_rate warmup_epochs layer_decay cache')
     | _each(_is_text, 'schedule')
     | _each(_are_numbers, 'milestones')
     | _each(_is_count, 'trainable_backbone_layers')

@@ -30,6 +30,7 @@ FIELDS = (
     'warmup_epochs',
     'freeze_batch_norm',
     'trainable_backbone_layers',
+    'layer_decay',
     'cache',
     'fit',
 )
@@ -48,6 +49,7 @@ def stage(
     warmup_epochs: float = 0.0,
     freeze_batch_norm: bool = False,
     trainable_backbone_layers: int = 0,
+    layer_decay: float = 0.0,
     cache: int = 0,
     fit: bool = False,
     **old_names: Any,
@@ -68,6 +70,8 @@ def stage(
         This protects a pretrained backbone from the noise of small batches.
       trainable_backbone_layers: number of layers of the backbone that train if it does, counted from the last; 0 trains
         all. A layer is all blocks of one resolution (`Backbone.layer_index`). The others are frozen like a group.
+      layer_decay: factor of the learning rate from each layer of the backbone to the one before it, in (0, 1), as in
+        BEiT (Bao et al., ICLR 2022). The last layer has the group's rate. 0 is off: all layers have that rate.
       cache: number of augmented views per image whose features are computed once and kept on disk, for a stage that
         trains only heads (`training/feature_cache.py`); 0 computes features in every epoch.
       fit: fit the groups in closed form to `epochs` augmented views of each image (`training/fitting.py`), instead of
@@ -96,6 +100,7 @@ def stage(
             warmup_epochs=float(warmup_epochs),
             freeze_batch_norm=fields['freeze_batch_norm'],
             trainable_backbone_layers=trainable_backbone_layers,
+            layer_decay=float(layer_decay),
             cache=cache,
             fit=fit,
         )
@@ -193,6 +198,11 @@ def _stage_problems(stage: ConfigDict, active: Collection[str]) -> Iterator[str]
         yield f'has trainable_backbone_layers {layers}: give a number from 1, or 0 to train all'
     if layers and 'backbone' not in stage.train:
         yield f'has trainable_backbone_layers {layers}, but does not train the backbone: add it to train, or set 0'
+    decay = stage.get('layer_decay', 0)
+    if not 0 <= decay < 1:
+        yield f'has layer_decay {decay}: give a factor below 1, or 0 for the same rate in all layers'
+    if decay and 'backbone' not in stage.train:
+        yield f'has layer_decay {decay}, but does not train the backbone: add it to train, or set 0'
     if not fit and not stage.learning_rate > 0:
         yield f'has learning_rate {stage.learning_rate}: set it above 0'
     if not 0 <= stage.warmup_epochs <= stage.epochs:
@@ -260,8 +270,26 @@ def make_trains(stage: ConfigDict, backbone: Backbone, params: Mapping[str, Any]
     return lambda path: path[0] in stage.train and (path[0] != 'backbone' or backbone.layer_index(path[1:]) >= first)
 
 
+def decay_layers(stage: ConfigDict, backbone: Backbone, params: Mapping[str, Any]) -> Callable[[Path], float]:
+    """The factor of each parameter's learning rate by its layer: `layer_decay` to the number of layers behind it.
+
+    Args:
+      stage, backbone, params: see `make_trains`.
+
+    Returns:
+      The path of a parameter, group first -> factor; 1 outside the backbone.
+    """
+    decay = stage.get('layer_decay', 0) or 1.0
+    last = max(map(backbone.layer_index, flatten_dict(params['backbone'])))
+    return lambda path: decay ** (last - backbone.layer_index(path[1:])) if path[0] == 'backbone' else 1.0
+
+
 def make_optimizer(
-    stage: ConfigDict, optimizer: ConfigDict, steps_per_epoch: float, trains: Callable[[Path], bool]
+    stage: ConfigDict,
+    optimizer: ConfigDict,
+    steps_per_epoch: float,
+    trains: Callable[[Path], bool],
+    rate_factor: Callable[[Path], float] | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of a stage, for parameters `{group: tree}`.
 
@@ -273,6 +301,7 @@ def make_optimizer(
         the gradient (paper, 4.1); 'adamw' is Loshchilov and Hutter, ICLR 2019.
       steps_per_epoch: converts epochs to steps in the learning rate schedule.
       trains: see `make_trains`.
+      rate_factor: see `decay_layers`; None leaves all rates, and has the state of earlier versions.
     """
     base = learning_rate(stage, steps_per_epoch)
 
@@ -294,7 +323,15 @@ def make_optimizer(
             for group, tree in found.items()
         }
 
-    return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
+    by_group = optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
+    if rate_factor is None:
+        return by_group
+
+    # Updates are proportional to the rate, the weight decay of AdamW included.
+    def scale(updates: Any, _: Any) -> Any:
+        return path_aware_map(lambda path, update: rate_factor(path) * update, updates)
+
+    return optax.chain(by_group, optax.stateless(scale))
 
 
 def split_params(params: Mapping[str, Any], trains: Callable[[Path], bool]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,7 +20,14 @@ from ssanet_jax.models.losses import cross_entropy, mac_loss, ranking_loss
 from ssanet_jax.models.outputs import Outputs
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.training.nonfinite import SKIP
-from ssanet_jax.training.stages import learning_rate, make_optimizer, make_trains, merge_params, split_params
+from ssanet_jax.training.stages import (
+    decay_layers,
+    learning_rate,
+    make_optimizer,
+    make_trains,
+    merge_params,
+    split_params,
+)
 
 
 class Loss(NamedTuple):
@@ -168,7 +175,8 @@ def make_train_step(
     if not weights:
         raise UserError(f'stage {stage.name!r} has no loss: raise one of config.loss.weights, or train another group')
     rate = learning_rate(stage, steps_per_epoch)
-    optimizer = make_optimizer(stage, config.optimizer, steps_per_epoch, trains)
+    factor = decay_layers(stage, model.backbone, params) if stage.get('layer_decay') else None
+    optimizer = make_optimizer(stage, config.optimizer, steps_per_epoch, trains, factor)
     extract_features = partial(
         SSANet.extract_features,
         active=active,

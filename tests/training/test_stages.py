@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.registry import build_backbone
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
 from ssanet_jax.models.groups import GROUPS, active_groups
 from ssanet_jax.training import stages
 from ssanet_jax.training.stages import stage
@@ -53,6 +54,8 @@ def optimizer(name='sgd', momentum=0.9, weight_decay=0.05):
             (new_stage(train=dict(proposals=1), trainable_backbone_layers=1),),
             'trainable_backbone_layers 1, but does not train the backbone',
         ),
+        ((new_stage(layer_decay=1.5),), 'layer_decay 1.5: give a factor below 1'),
+        ((new_stage(train=dict(proposals=1), layer_decay=0.5),), 'layer_decay 0.5, but does not train the backbone'),
         (  # silently without parts, before: a network from another run has proposals, but they would not be active
             (new_stage(train=dict(backbone=1, scale_mining=1)),),
             "'first' trains scale_mining, which reads the parts, but .*: add proposals to its train",
@@ -243,3 +246,32 @@ def test_more_layers_than_the_backbone_has_are_refused():
         stages.make_trains(new_stage(trainable_backbone_layers=count), shapes, params)
     with pytest.raises(UserError, match="'first' has trainable_backbone_layers 5, and the backbone has 4 layers"):
         stages.make_trains(new_stage(trainable_backbone_layers=5), shapes, params)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_the_rate_decays_from_layer_to_layer(name):
+    """In the first step, the updates are those without the decay times 0.5 per layer behind."""
+    backbone = nnx.eval_shape(lambda: VisionTransformer(8, 3, 2, nnx.Rngs(0), patch_size=4, positions='rotary'))
+    tree = jax.tree.map(lambda leaf: np.ones(leaf.shape), nnx.to_pure_dict(nnx.state(backbone, nnx.Param)))
+    params = {'backbone': tree, 'image_classifier': {'kernel': np.ones(3)}}
+    groups = dict(backbone=1, image_classifier=1)
+    updates = []
+    for decay in (0, 0.5):
+        table = new_stage(train=groups, layer_decay=decay)
+        factor = stages.decay_layers(table, backbone, params) if decay else None
+        chosen = stages.make_trains(table, backbone, params)
+        transform = stages.make_optimizer(table, optimizer(name, MOMENTUM, DECAY), EPOCH_STEPS, chosen, factor)
+        update, _ = jax.jit(transform.update)(params, transform.init(params), params)
+        updates.append(flatten_dict(update))
+    expected = {
+        ('backbone', 'patch_embed', 'kernel'): 1 / 8,
+        ('backbone', 'class_token'): 1 / 8,
+        ('backbone', 'blocks', 0, 'mlp', 'expand', 'kernel'): 1 / 4,
+        ('backbone', 'blocks', 1, 'scale1'): 1 / 2,
+        ('backbone', 'blocks', 2, 'norm2', 'bias'): 1,
+        ('backbone', 'norm', 'scale'): 1,
+        ('image_classifier', 'kernel'): 1,
+    }
+    for path, factor in expected.items():
+        assert np.all(updates[0][path]), path
+        np.testing.assert_allclose(updates[1][path], factor * updates[0][path], rtol=1e-6)
