@@ -165,6 +165,7 @@ class Prediction:
         return name if can_draw(name) else f'class {class_index}'
 
     def _draw(self, side: int, details: bool) -> np.ndarray:
+        draw = _drawing().draw_parts
         # No network is certain, so 0.99 is the most that a picture says.
         caption = f'{self.drawn_name(self.class_index)}  {min(self.score, 0.99):.2f}'
         if self.unsure:
@@ -172,9 +173,7 @@ class Prediction:
         has_scales = details and (self.scales != 1).any()  # a single scale is no choice
         boxes = self.input_boxes if self.read_photo is None else self.boxes
         orientations = self.orientations if details else ()
-        return _drawing().draw_parts(
-            self.photo(), boxes, self.scales if has_scales else (), caption, side, orientations=orientations
-        )
+        return draw(self.photo(), boxes, self.scales if has_scales else (), caption, side, orientations=orientations)
 
 
 def _drawing() -> Any:

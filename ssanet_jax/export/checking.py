@@ -105,7 +105,7 @@ def compare(predictor: Predictor, exported: OnnxPredictor, inputs: np.ndarray) -
 def require_same(difference: Difference, weights: str) -> None:
     """Raises UserError unless the exported network says the same as JAX: exactly, or nearly for weights of 16 bits."""
     rounded = weights != 'float32'
-    apart = difference.probability > (_ROUNDED if rounded else _SAME)
+    apart = not difference.probability <= (_ROUNDED if rounded else _SAME)  # nan is apart
     if apart or (difference.parts and not rounded):
         raise UserError(
             f'not written: the exported network differs from JAX (probabilities by {difference.probability:.1g}, '

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from ssanet_jax.export.call import Call, Rule, Unsupported
@@ -79,6 +80,12 @@ def _rem(graph: Graph, call: Call, x: Any, y: Any) -> Tensor:
     return graph.elementwise('Mod', [x, y], call.shape, call.dtype, fmod=1)
 
 
+def _round(graph: Graph, call: Call, x: Any) -> Tensor:
+    if call.params['rounding_method'] != jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise Unsupported('rounding away from zero')
+    return graph.elementwise('Round', [x], call.shape, call.dtype)
+
+
 def _clamp(graph: Graph, call: Call, low: Any, x: Any, high: Any) -> Tensor:
     lowered = graph.elementwise('Max', [x, low], call.shape, call.dtype)
     return graph.elementwise('Min', [lowered, high], call.shape, call.dtype)
@@ -120,6 +127,7 @@ RULES: dict[str, Rule] = {
     'integer_pow': _integer_pow,
     'erfc': _erfc,
     'rem': _rem,
+    'round': _round,
     'clamp': _clamp,
     'select_n': _select_n,
     'convert_element_type': _convert,

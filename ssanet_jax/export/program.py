@@ -9,6 +9,7 @@ from ssanet_jax.artifact.outputs import OUTPUTS
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.novelty import NoveltyDetector
 from ssanet_jax.evaluation.part_logits import part_logits
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.predictor import Predictor
 
 Program = Callable[[jax.Array], dict[str, jax.Array]]
@@ -23,7 +24,7 @@ def build_program(predictor: Predictor) -> Program:
       UserError: a setting of the run cannot be exported.
     """
     _check_settings(predictor)
-    model, active = predictor.network, predictor.active
+    model, active, heads = predictor.network, predictor.active, part_heads(predictor)
 
     def program(images: jax.Array) -> dict[str, jax.Array]:
         features = model.extract_features(images, active=active)
@@ -39,8 +40,9 @@ def build_program(predictor: Predictor) -> Program:
         }
         if predictor.novelty is not None:
             found['novelty'] = novelty(logits, predictor.novelty)
-        if terms.parts:
-            found['part_logits'] = jnp.stack([terms.parts[head] for head in part_heads(predictor)], 1)
+        assert sorted(terms.parts) == heads, terms.parts.keys()
+        if heads:
+            found['part_logits'] = jnp.stack([terms.parts[head] for head in heads], 1)
         if outputs.boxes is not None and outputs.aligned_boxes is not None:
             found['boxes'] = outputs.aligned_boxes
             found['proposals'] = outputs.boxes[:, : outputs.aligned_boxes.shape[1]]
@@ -60,14 +62,9 @@ def build_program(predictor: Predictor) -> Program:
 
 def part_heads(predictor: Predictor) -> list[str]:
     """The names of the heads that read parts, in the order of the output `part_logits`."""
-    size = predictor.config.data.image_size
-    model, active = predictor.network, predictor.active
-
-    def terms(images: jax.Array) -> dict[str, jax.Array]:
-        features = model.extract_features(images, active=active)
-        return part_logits(model, features, model.classify(features, active=active), active).parts
-
-    return sorted(jax.eval_shape(terms, jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)))
+    if 'proposals' not in predictor.active:
+        return []
+    return sorted(predictor.active & {'scale_mining', 'oriented_pooling', PART_HEAD})
 
 
 def novelty(logits: jax.Array, detector: NoveltyDetector) -> jax.Array:

@@ -60,8 +60,9 @@ def _upsample_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
     for axis, length in ((1, height), (2, width)):
         step = max(1, round(length / x.shape[axis]))
         x = jax.lax.slice_in_dim(jnp.repeat(x, step, axis), 0, min(length, step * x.shape[axis]), axis=axis)
-    missing = [(0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)]
-    return jnp.pad(x, missing, mode='edge')
+        last = jax.lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
+        x = jnp.concatenate([x, jnp.repeat(last, length - x.shape[axis], axis)], axis)
+    return x
 
 
 def pyramid_level(boxes: jax.Array, strides: Sequence[int]) -> jax.Array:

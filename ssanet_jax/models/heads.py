@@ -187,7 +187,7 @@ class ConcatHead(nnx.Module):
     def __call__(self, regions: Regions) -> jax.Array:
         """Regions -> logits `[B, N]`."""
         both = jnp.concatenate([regions.image[:, None], regions.pooled[:, :, 0]], 1).astype(jnp.float32)
-        both = both.reshape(len(both), -1)  # [B, (K + 1) * C]
+        both = both.reshape(both.shape[0], -1)  # [B, (K + 1) * C]
         if regions.dropout is not None:
             kept = jax.random.bernoulli(regions.dropout, 1 - NTS_DROPOUT, both.shape)
             both = jnp.where(kept, both / (1 - NTS_DROPOUT), 0)

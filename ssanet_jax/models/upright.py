@@ -66,7 +66,7 @@ class Upright(nnx.Module):
         network.eval()
         maps = network(copies.reshape(-1, *views.shape[1:]))  # [B * 4, h, w, D]
         averages = maps.astype(jnp.float32).mean((1, 2))
-        return jnp.moveaxis(averages.reshape(len(images), QUARTERS, -1), 1, 0)
+        return jnp.moveaxis(averages.reshape(images.shape[0], QUARTERS, -1), 1, 0)
 
 
 def small_views(images: jax.Array, size: int, *, disc: bool) -> jax.Array:
