@@ -54,10 +54,8 @@ def main() -> None:
         check_overrides(workdir, config, overrides)
         results = evaluate.evaluate_run(config, workdir, console)
     else:
-        config, lines = resolve_recipe(config, workdir, overrides)
-        for line in lines:
-            console.print(line, soft_wrap=True)
-        results = loop.train(config, workdir, console)
+        config, explanation = resolve_recipe(config, workdir, overrides)
+        results = loop.train(config, workdir, console, explanation)
     if processes.is_primary_process():
         if results.unreadable:
             print(printable(unreadable_line(results.unreadable, results.examples)))

@@ -1,6 +1,7 @@
 """Text on the terminal: names of files, classes and data sets appear as they are, whatever characters they have."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sized
 from typing import Any, TypeVar
 
 from rich.console import Console, Group
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ssanet_jax.activity import every
 from ssanet_jax.printable import printable
 
 _Item = TypeVar('_Item')
@@ -79,6 +81,8 @@ def track(
 ) -> Iterable[_Item]:
     """Shows a progress bar while a sequence is iterated, as `rich.progress.track`, but with a plain description.
 
+    A log has a line every ten seconds instead.
+
     Args:
       sequence: any iterable.
       description: what is done.
@@ -94,5 +98,14 @@ def track(
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     console = PlainConsole(stderr=True) if console is None else console
-    with Progress(*columns, console=console, transient=transient, disable=disable) as progress:
-        yield from progress.track(sequence, total=total, description=printable(description))
+    if total is None and isinstance(sequence, Sized):
+        total = len(sequence)
+    done = 0
+    of = '' if total is None else f' of {total:.0f}'
+    log = contextlib.nullcontext()
+    if not console.is_terminal and not disable:
+        log = every(lambda seconds: console.print(f'{description}: {done}{of}', markup=False, soft_wrap=True))
+    with Progress(*columns, console=console, transient=transient, disable=disable) as progress, log:
+        for item in progress.track(sequence, total=total, description=printable(description)):
+            yield item
+            done += 1

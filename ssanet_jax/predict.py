@@ -26,13 +26,13 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.image_predictor import ImagePredictor
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.filesystem.paths import user_path
+from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.prediction_files.formats import check_files, parse_formats, write_formats
 from ssanet_jax.prediction_files.journal import open_journal
 from ssanet_jax.prediction_files.left_out_file import LEFT_OUT_FILE, write_left_out
 from ssanet_jax.prediction_files.picture_names import PictureNames
-from ssanet_jax.prediction_files.progress import PredictionProgress
 from ssanet_jax.prediction_files.recording import record_predictions
 from ssanet_jax.printable import printable
 
@@ -91,7 +91,7 @@ def main(given: list[str]) -> None:
     with open_journal(out, settings, files) as journal:
         if journal.message:
             print(printable(journal.message), file=sys.stderr)
-        with PredictionProgress(PlainConsole(stderr=True), len(files), journal.done) as progress:
+        with ImageProgress(PlainConsole(stderr=True), len(files), journal.done, task='predicting') as progress:
             draw = _drawing(explainer, out, files)
             make_line = lambda prediction: json_line(prediction, _TOP.value)
             for records in record_predictions(predictor, files[journal.done :], batch_size, make_line, draw):

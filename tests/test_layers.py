@@ -14,8 +14,10 @@ PACKAGE = 'ssanet_jax'
 FLOORS = (
     ('startup',),
     ('terminal',),
+    ('activity',),
     ('errors', 'printable', 'cpu_limit'),
     ('plain_text',),
+    ('image_progress',),
     ('filesystem',),
     ('models',),
     ('pretrained',),

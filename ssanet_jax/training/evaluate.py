@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from ssanet_jax.activity import activity
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import eval_batches, list_unreadable
 from ssanet_jax.data.registry import load_dataset
@@ -157,7 +158,7 @@ def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: 
 def _evaluate_test_set(
     run: Run, dataset: Dataset, config: ConfigDict, workdir: Path, purpose: str, console: Console
 ) -> tuple[RunEvaluation, ImagePredictions]:
-    with console.status(f'evaluating stage {run.stage} on {len(dataset.test)} images'):
+    with activity(console, f'evaluating stage {run.stage} on {len(dataset.test)} images'):
         model = optimize_for_inference(run.model)
         evaluator = Evaluator(model, run.active, config, workdir, purpose)
         _, params, stats = split_model(model)

@@ -132,7 +132,6 @@ def _compute_features(
         total=num_batches - done,
         console=context.console,
         transient=True,
-        disable=not context.console.is_terminal,
     )
     with file.writing(done * batch_bytes):
         for number, (batch, features) in enumerate(progress, done + 1):

@@ -9,7 +9,6 @@ Each classifier is fitted alone, so that none leans on another that reads the sa
 the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -21,16 +20,17 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ssanet_jax.activity import activity
 from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
 from ssanet_jax.data.preprocessing import boxes_of_view
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
+from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
-from ssanet_jax.plain_text import track
 from ssanet_jax.runs.feature_index import INDEX_FILE, network_digest, write_index_once
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.feature_indexing import index_rows
@@ -43,16 +43,15 @@ from ssanet_jax.training.linear_probe import (
     log_softmax,
     out_of_fold,
 )
-from ssanet_jax.training.part_discovery import NUM_FOLDS, cluster_cells, information, select_parts
+from ssanet_jax.training.part_discovery import MAX_IMAGES, NUM_FOLDS, cluster_cells, information, select_parts
 from ssanet_jax.training.stages import FITTED_GROUPS
+from ssanet_jax.training.time_left import FEATURES, ORIENTATIONS, PARTS, views_after
 from ssanet_jax.training.upright_fit import fit_upright, orientation_features, set_weights
 
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
-_MAX_MAPS = 1000  # images among whose cells parts are looked for
 _CELLS_PER_IMAGE = 50
 _HIDDEN_SHARE = 0.02  # of the training images, in which a part is taken to be hidden
 _INDEX_ROWS = 1000  # of the index that are written at a time
-_PRINT_SECONDS = 15  # between lines about progress where there is no progress bar
 
 Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
 
@@ -94,14 +93,20 @@ def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any
 
 def _discover_parts(context: StageContext, model: SSANet) -> None:
     """Sets the prototypes of a model."""
-    parts = cast(PrototypeParts, model.proposals)
-    seed, num_images = context.config.seed, len(context.dataset.train)
+    num_images = len(context.dataset.train)
 
     def maps(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
         feature_map = model.global_map(images)
         return {'map': feature_map.astype(jnp.float16), 'mask': foreground(feature_map)}
 
-    seen = _collect(context, model, maps, min(_MAX_MAPS, num_images), 'looking for parts')
+    seen = _collect(context, model, maps, min(MAX_IMAGES, num_images), PARTS)
+    with activity(context.console, f'{context.stage.name}: choosing parts'):
+        _choose_parts(context, model, seen)
+
+
+def _choose_parts(context: StageContext, model: SSANet, seen: _Rows) -> None:
+    """Sets the prototypes of a model, from the maps and the foreground of training images."""
+    parts, seed = cast(PrototypeParts, model.proposals), context.config.seed
     rng = np.random.default_rng(seed)
     pairs = zip(seen.values['map'], seen.values['mask'])
     cells = [rng.permutation(feature_map[mask])[:_CELLS_PER_IMAGE] for feature_map, mask in pairs]
@@ -141,7 +146,7 @@ def _fit_upright(context: StageContext, model: SSANet) -> None:
         features = orientation_features(model.upright, model.backbone, model.normalize(images))
         return {'orientations': features.astype(jnp.float16)}
 
-    rows = _collect(context, model, read, len(context.dataset.train), 'looking for orientations')
+    rows = _collect(context, model, read, len(context.dataset.train), ORIENTATIONS)
     set_weights(model.upright, fit_upright(rows.values['orientations']))
 
 
@@ -164,9 +169,16 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         return found | {name: value for name, value in located.items() if value is not None}
 
     count = context.stage.epochs * len(context.dataset.train)
-    rows = _collect(context, model, read, count, 'computing features')
+    rows = _collect(context, model, read, count, FEATURES)
     for problem in list_unreadable(context.dataset.train, processes.gather_distinct(rows.unreadable)):
         context.print(f'skipped: {problem}')
+    with activity(context.console, f'{context.stage.name}: fitting classifiers'):
+        _fit_to_rows(context, model, heads, rows, active)
+    _write_index(context, model, rows)
+
+
+def _fit_to_rows(context: StageContext, model: SSANet, heads: list[str], rows: _Rows, active: frozenset[str]) -> None:
+    """Sets the weights of classifiers by features of the training images."""
     num_classes = len(context.dataset.class_names)
     if 'part_classifier' in heads:
         # All parts share one classifier, which no prediction reads: it only trains the prototypes.
@@ -218,7 +230,6 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         kernels = np.stack([each.kernel.T[:, None] for each in classifiers])  # [K, N, 1, D]
         cast(nnx.Param, model.scale_mining.weights).set_value(jnp.asarray(kernels))
         model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
-    _write_index(context, model, rows)
 
 
 def _write_index(context: StageContext, model: SSANet, rows: _Rows) -> None:
@@ -293,40 +304,35 @@ def _collect(context: StageContext, model: SSANet, extract: Extract, count: int,
 
 def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> Iterator[_Rows]:
     """What `extract` finds in the first `count` augmented views of the training images, batch by batch."""
-    graph, params, stats = split_model(optimize_for_inference(model))
-    params, stats = sharding.replicate((params, stats), context.mesh)
     data, source = context.config.data, context.dataset.train
-
-    @jax.jit
-    def call(params, stats, images):
-        images = sharding.constrain_batch(images, context.mesh)
-        found = extract(merge_model(graph, params, stats), images)
-        return jax.lax.with_sharding_constraint(found, NamedSharding(context.mesh, PartitionSpec()))  # for the host
-
-    steps = -(-count // data.batch_size)
-    batches = train_batches(
-        source, data, seed=context.seed, epochs=-(-count // len(source)), process=processes.current()
-    )
-    on_devices = sharding.prefetch_to_device(batches, context.mesh, ('image',))
-    steps = min(steps, num_steps(-(-count // len(source)), len(source), data.batch_size))
     context.print(f'{task}: {count} views of {len(source)} images')
-    progress = track(
-        range(steps), task, console=context.console, transient=True, disable=not context.console.is_terminal
-    )
-    left, last_print = count, time.monotonic()
-    for number, (batch, images) in zip(progress, on_devices):
-        if not number:
-            processes.compile_together(call, params, stats, images['image'])
-        found = jax.device_get(call(params, stats, images['image']))
-        labels, indices, views = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
-        size = min(left, len(labels))
-        left -= size
-        if not context.console.is_terminal and time.monotonic() - last_print > _PRINT_SECONDS:
-            context.print(f'{task}: {count - left} of {count} views')
-            last_print = time.monotonic()
-        unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
-        values = {name: value[:size] for name, value in found.items()}
-        yield _Rows(values, labels[:size], indices[:size], views[:size], unreadable)
+    later = views_after(context.config, context.index, task, len(source))
+    with ImageProgress(context.console, count, task=f'{context.stage.name}: {task}', later=later) as progress:
+        graph, params, stats = split_model(optimize_for_inference(model))
+        params, stats = sharding.replicate((params, stats), context.mesh)
+
+        @jax.jit
+        def call(params, stats, images):
+            images = sharding.constrain_batch(images, context.mesh)
+            found = extract(merge_model(graph, params, stats), images)
+            return jax.lax.with_sharding_constraint(found, NamedSharding(context.mesh, PartitionSpec()))  # for the host
+
+        epochs = -(-count // len(source))
+        batches = train_batches(source, data, seed=context.seed, epochs=epochs, process=processes.current())
+        on_devices = sharding.prefetch_to_device(batches, context.mesh, ('image',))
+        steps = min(-(-count // data.batch_size), num_steps(epochs, len(source), data.batch_size))
+        left = count
+        for number, (batch, images) in zip(range(steps), on_devices):
+            if not number:
+                processes.compile_together(call, params, stats, images['image'])
+            found = jax.device_get(call(params, stats, images['image']))
+            labels, indices, views = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
+            size = min(left, len(labels))
+            left -= size
+            progress.advance(size)
+            unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
+            values = {name: value[:size] for name, value in found.items()}
+            yield _Rows(values, labels[:size], indices[:size], views[:size], unreadable)
 
 
 def _gather_rows(rows: np.ndarray) -> np.ndarray:

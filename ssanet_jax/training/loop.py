@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 import ssanet_jax
 from ssanet_jax import terminal
+from ssanet_jax.activity import activity
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.pipeline import check_batch_fits, list_unreadable, train_batches
 from ssanet_jax.data.registry import find_data_dir, load_dataset
@@ -55,6 +56,7 @@ from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stage_logger import StageLogger
 from ssanet_jax.training.stages import scale_epochs
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
+from ssanet_jax.training.time_left import TRAINING, views_after
 from ssanet_jax.training.triggers import Triggers
 
 EXAMPLES = 10  # test images in the picture of the parts
@@ -67,13 +69,14 @@ class Position(NamedTuple):
     evaluation_pending: bool = False  # whether the evaluation that is due at this step was interrupted
 
 
-def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
+def train(config: ConfigDict, workdir: Path, console: Console, messages: Sequence[str] = ()) -> RunResults:
     """Trains every stage of a configuration, from where an earlier start left off.
 
     Args:
       config: the whole configuration.
       workdir: the run's work directory.
       console: the console for progress messages.
+      messages: lines to print after that on the data.
 
     Returns:
       The content of `workdir/results.json`.
@@ -99,27 +102,37 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> RunResults:
     dataset = load_dataset(config.data)
     resolve_bit_depth(config, dataset.bit_depth)
     check_batch_fits(dataset.train, config.data)
-    model = build_model(config, len(dataset.class_names))
+    with activity(console, 'building the network', at_once=False):
+        model = build_model(config, len(dataset.class_names))
     # Weights wait on the host, so that the first device does not hold a copy of all of them beside its share.
     nnx.update(model, jax.device_get(nnx.state(model)))
     with lock_workdir(workdir):
-        return _train_stages(config, workdir, console, dataset, model, mesh)
+        return _train_stages(config, workdir, console, dataset, model, mesh, messages)
 
 
 def _train_stages(
-    config: ConfigDict, workdir: Path, console: Console, dataset: Dataset, model: SSANet, mesh: Mesh
+    config: ConfigDict,
+    workdir: Path,
+    console: Console,
+    dataset: Dataset,
+    model: SSANet,
+    mesh: Mesh,
+    messages: Sequence[str],
 ) -> RunResults:
     """Trains the stages that are not finished and collects the results of all."""
     claim_workdir(workdir, config, dataset.class_names, dataset.digest)
     place = f' in {config.data.dir}' if config.data.dir else ''
     network = f'{config.model.backbone} at {config.data.image_size} from {initial_weights(config)}'
     print_dataset(console, dataset, f'{place}: {dataset.summary}; {network} on {sharding.device_kind()}')
+    for message in messages:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     stages: dict[str, StageResult] = {}
     for index, stage in enumerate(config.stages):
         is_last = index == len(config.stages) - 1
         passes_on = is_last or not has_whole_checkpoint(workdir, config.stages[index + 1].name)
         result = finished_result(workdir, stage.name, passes_on=passes_on)
         if result is None:
+            console.print(_stage_line(index, config.stages), markup=False, highlight=False, soft_wrap=True)
             result = _finish_stage(StageContext(config, index, model, dataset, workdir, mesh, console))
             write_json(workdir / stage.name / EVALUATION_FILE, result.to_dict())
         feature_cache.remove(workdir, stage.name)
@@ -133,7 +146,8 @@ def _train_stages(
             write_predictions(workdir / PREDICTIONS_FILE, predictions)
     else:
         final = evaluate_once(config, workdir, dataset, console)
-        predict_validation(config, workdir, dataset)
+        with activity(console, 'predicting the validation images'):
+            predict_validation(config, workdir, dataset)
     console.print(evaluation_count_line(workdir), highlight=False)
     results = RunResults(
         accuracy=final.accuracy,
@@ -151,8 +165,18 @@ def _train_stages(
         versions={'ssanet_jax': ssanet_jax.__version__, 'jax': jax.__version__},
     )
     write_json(workdir / RESULTS_FILE, results.to_dict())
-    _draw_examples(workdir, dataset)
+    with activity(console, f'drawing the parts on {EXAMPLES} test images'):
+        _draw_examples(workdir, dataset)
     return results
+
+
+def _stage_line(index: int, stages: Sequence[ConfigDict]) -> str:
+    """The first line of a stage, such as 'stage 1 of 3: scale_mining, 6 epochs'."""
+    stage = stages[index]
+    work = f'{stage.epochs} epoch{"" if stage.epochs == 1 else "s"}'
+    if stage.get('fit'):
+        work = f'a fit in closed form to {stage.epochs} view{"" if stage.epochs == 1 else "s"} of each image'
+    return f'stage {index + 1} of {len(stages)}: {stage.name}, {work}'
 
 
 def _finish_stage(context: StageContext) -> StageResult:
@@ -201,10 +225,14 @@ def train_stage(context: StageContext) -> StageResult:
     skipped: set[int] = set()  # unreadable images of this epoch
     interrupts = terminal.interrupts()
 
-    with StageLogger(context.console, context.directory, stage.name, triggers, context.split) as logger:
+    later = views_after(config, context.index, TRAINING, len(context.dataset.train)) / config.data.batch_size
+    with StageLogger(
+        context.console, context.directory, stage.name, triggers, context.split, later_steps=later
+    ) as logger:
 
         def evaluate(step: int) -> None:
-            result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
+            with logger.doing(f'evaluating {context.split} images'):
+                result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
             logger.log_evaluation(step, result)
             best.update(step, result, predictions, state.params, state.stats)
 
@@ -217,10 +245,11 @@ def train_stage(context: StageContext) -> StageResult:
             if position.evaluation_pending and triggers.evaluate(triggers.first_step):
                 evaluate(triggers.first_step)
             for step, (batch, on_device) in enumerate(batches, triggers.first_step + 1):
-                if triggers.is_first(step):
-                    processes.compile_together(train_step, state, on_device)
-                with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
-                    state, metrics = train_step(state, on_device)
+                with logger.doing('compiling') if triggers.is_first(step) else contextlib.nullcontext():
+                    if triggers.is_first(step):
+                        processes.compile_together(train_step, state, on_device)
+                    with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
+                        state, metrics = train_step(state, on_device)
                 pending.append((step, metrics, batch['index']))
                 skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
                 stop = _requested_stop(step, triggers)
@@ -293,7 +322,8 @@ def fit_stage(context: StageContext) -> StageResult:
         checkpoints.close()
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     with StageLogger(context.console, context.directory, stage.name, triggers, context.split) as logger:
-        result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
+        with logger.doing(f'evaluating {context.split} images'):
+            result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
         logger.log_evaluation(triggers.num_steps, result)
         best.update(triggers.num_steps, result, predictions, state.params, state.stats)
     return StageResult(

@@ -17,6 +17,7 @@ from scipy.cluster.vq import kmeans2
 from ssanet_jax.models.prototypes import PROTOTYPE_LENGTH
 from ssanet_jax.training.linear_probe import assign_folds, out_of_fold
 
+MAX_IMAGES = 1000  # among whose cells parts are looked for
 MAX_CELLS = 40_000  # for k-means
 NUM_FOLDS = 5
 _RESTARTS = 4

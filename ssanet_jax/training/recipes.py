@@ -102,10 +102,10 @@ def resolve_recipe(config: ConfigDict, workdir: Path, fixed: Collection[str] = (
     if name == AUTO:
         name, reason = choose_recipe(find_facts(config))
         other = 'full' if name == 'quick' else 'quick'
-        ratio = 'three times' if name == 'quick' else 'a third'
+        ratio = 'three times' if name == 'quick' else 'a third of'
         lines = [
             f'recipe {name}: {RECIPES[name].summary} ({reason})',
-            f'another choice is --config.recipe={other}: {RECIPES[other].summary}, about {ratio} of the work',
+            f'another choice is --config.recipe={other}: {RECIPES[other].summary}, about {ratio} the work',
         ]
     _apply(config, {path: getattr(RECIPES[name], field) for path, field in _FIELDS.items()}, fixed)
     config.recipe = name

@@ -1,7 +1,8 @@
 """Progress of a stage: a progress bar, a line per epoch, TensorBoard events, and a history file."""
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
+from ssanet_jax.activity import every
 from ssanet_jax.distributed import processes
 from ssanet_jax.plain_text import text_column
 from ssanet_jax.runs.history import EPOCH, EVALUATION, HISTORY_FILE, PREDICTION, History
@@ -28,10 +30,21 @@ class StageLogger:
       stage: name of the stage.
       triggers: the stage's steps and epochs.
       split: the images of its evaluations, 'test' or 'validation'.
+      later_steps: the work of later stages, in steps of this one, for the time left.
     """
 
-    def __init__(self, console: Console, directory: Path, stage: str, triggers: Triggers, split: str):
+    def __init__(
+        self,
+        console: Console,
+        directory: Path,
+        stage: str,
+        triggers: Triggers,
+        split: str,
+        *,
+        later_steps: float = 0.0,
+    ):
         self._console, self._stage, self._triggers, self._split = console, stage, triggers, split
+        self._later_steps = later_steps
         first = triggers.first_step
         self._events = EventFile(directory, first) if processes.is_primary_process() else None
         self._history = History(directory / HISTORY_FILE, first)
@@ -44,7 +57,9 @@ class StageLogger:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(stage, total=triggers.num_steps, completed=first, state='compiling')
+        self._task = self._progress.add_task(stage, total=triggers.num_steps, completed=first, state='')
+        self._state, self._step = '', first
+        self._lines = contextlib.ExitStack()
         self._clock_started = time.monotonic()
         self._clock_step = first
         self._epoch_metrics: list[Mapping[str, np.ndarray]] = []
@@ -52,11 +67,14 @@ class StageLogger:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        if not self._console.is_terminal:
+            self._lines.enter_context(every(lambda seconds: self._print_state()))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._lines.close()
         self._progress.stop()
         self._history.close()
         if self._events is not None:
@@ -76,10 +94,12 @@ class StageLogger:
             self._add_scalars(metrics, step)
             self._epoch_metrics.append(metrics)
         seconds_per_step = (time.monotonic() - self._clock_started) / (step - self._clock_step)
-        left = timedelta(seconds=round(seconds_per_step * (self._triggers.num_steps - step)))
+        steps_left = self._triggers.num_steps - step + self._later_steps
+        left = timedelta(seconds=round(seconds_per_step * steps_left))
         images_per_second = self._triggers.batch_size / seconds_per_step
         pace = f'{images_per_second:.1f} images/s  {left} left'
-        self._progress.update(self._task, completed=step, state=f'loss {metrics["loss/total"]:.3f}  {pace}')
+        self._step = step
+        self._show(f'loss {metrics["loss/total"]:.3f}  {pace}')
         if self._triggers.epoch_ends(step):
             epoch = self._triggers.whole_epochs(step)
             measured = self._epoch_metrics
@@ -93,6 +113,16 @@ class StageLogger:
             fields = {'skipped': self._epoch_skipped} if self._epoch_skipped else {}
             self._history.add(EPOCH, step, epoch, means, steps=len(measured), **fields)
             self._epoch_metrics, self._epoch_skipped = [], 0
+
+    @contextlib.contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """Shows what goes on between two steps, such as 'compiling'."""
+        before = self._state
+        self._show(text)
+        if not self._console.is_terminal:
+            self._print_state()
+        yield
+        self._show(before)
 
     def log_evaluation(self, step: int, result: EvaluationResult) -> None:
         """Logs the accuracy of every head."""
@@ -113,6 +143,14 @@ class StageLogger:
     def restart_clock(self, step: int) -> None:
         """Measures images per second from `step` on: compilation, evaluations and saves before it do not count."""
         self._clock_started, self._clock_step = time.monotonic(), step
+
+    def _show(self, state: str) -> None:
+        self._state = state
+        self._progress.update(self._task, completed=self._step, state=state)
+
+    def _print_state(self) -> None:
+        steps = f'step {self._step} of {self._triggers.num_steps}  ' if self._step else ''
+        self._print(f'{steps}{self._state}')
 
     def _add_scalars(self, values: Mapping[str, float | np.ndarray], step: int) -> None:
         if self._events is not None:

@@ -1,8 +1,10 @@
 """The history of a stage: one line for each thing that happened, whatever killed it in between."""
 
 import io
+import itertools
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,6 +163,31 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
     with StageLogger(console, tmp_path, 'scale_mining', Triggers(IMAGES, BATCH, EPOCHS), 'test') as logger:
         logger.log_metrics(1, metrics(1))
     assert re.search(r'scale_mining.*1/10.*loss 10\.000', re.sub(r'\x1b\[[\d;?]*\w', '', text.getvalue()))
+
+
+def test_a_log_says_what_goes_on_and_the_time_left_of_all_stages(tmp_path, monkeypatch):
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(stage_logger, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
+    text = io.StringIO()
+    triggers = Triggers(IMAGES, BATCH, EPOCHS)
+    with StageLogger(Console(file=text, width=200), tmp_path, 'tune', triggers, 'test', later_steps=8) as logger:
+        with logger.doing('compiling'):
+            pass
+        for step in range(1, 4):
+            logger.log_metrics(step, metrics(step))
+        with logger.doing('evaluating test images'):
+            pass
+        logger.log_evaluation(3, result(3))
+        logger._print_state()  # as every ten seconds
+    # The third step after 30 seconds: 7 steps of this stage and 8 of later ones are left.
+    pace = '0.4 images/s  0:02:30 left'
+    assert text.getvalue().splitlines() == [
+        'tune  compiling',
+        f'tune  epoch 1/4  loss 6.111  batch accuracy 0.125  {pace}',
+        'tune  step 3 of 10  evaluating test images',
+        'tune  test accuracy: image_classifier 0.1500  prediction 0.3000',
+        f'tune  step 3 of 10  loss 3.333  {pace}',
+    ]
 
 
 @pytest.mark.slow

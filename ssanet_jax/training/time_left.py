@@ -1,0 +1,64 @@
+"""The work that a run has ahead of it after what it does now, in all its stages."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from ssanet_jax.models.groups import UPRIGHT
+from ssanet_jax.training.part_discovery import MAX_IMAGES
+
+PARTS, ORIENTATIONS, FEATURES, TRAINING = (
+    'looking for parts',
+    'looking for orientations',
+    'computing features',
+    'training',
+)
+
+
+class Work(NamedTuple):
+    """One pass over views of the training images."""
+
+    stage: int
+    task: str
+    views: int
+    pixels: float  # that pass through the backbone per view; a backward pass counts twice
+
+
+def views_after(config: ConfigDict, stage: int, task: str, num_images: int) -> float:
+    """The work of a run after a task, as the number of views of this task that take as long.
+
+    Time is taken to be proportional to the pixels that pass through the backbone. Closed-form fits, evaluations and
+    compilation are left out.
+
+    Args:
+      config: the whole configuration.
+      stage: position of the stage in `config.stages`.
+      task: one of the constants above.
+      num_images: for training.
+    """
+    works = list(_works(config, num_images))
+    now = next(number for number, work in enumerate(works) if (work.stage, work.task) == (stage, task))
+    later = sum(work.views * work.pixels for work in works[now + 1 :])
+    return later / works[now].pixels
+
+
+def _works(config: ConfigDict, num_images: int) -> Iterator[Work]:
+    model = config.model
+    image = (model.get('global_size', 0) or config.data.image_size) ** 2
+    crops = 0
+    if model.sharing != 'image':
+        crops = model.num_parts * model.num_scales * model.crop_size**2
+    for index, stage in enumerate(config.stages):
+        views = stage.epochs * num_images
+        if stage.get('fit', False):
+            if 'proposals' in stage.train:
+                yield Work(index, PARTS, min(MAX_IMAGES, num_images), image)
+            if UPRIGHT in stage.train:
+                yield Work(index, ORIENTATIONS, num_images, 4 * (model.upright_size**2 or image))
+            yield Work(index, FEATURES, views, image + crops)
+        elif cached := stage.get('cache', 0):
+            yield Work(index, FEATURES, cached * num_images, image + crops)
+            yield Work(index, TRAINING, views, 0.01 * image)  # heads alone
+        else:
+            yield Work(index, TRAINING, views, (image + crops) * (3 if 'backbone' in stage.train else 1))
