@@ -117,7 +117,7 @@ def main(given: list[str]) -> None:
 
 
 def _load() -> ImagePredictor:
-    """The network of --model or --workdir; says so if the training of the run is not over."""
+    """The network of --model or --workdir; says so if its training is not over, or if it has no held-out images."""
     if _MODEL.value is not None:
         from ssanet_jax.artifact.onnx_predictor import load_model
 
@@ -128,6 +128,12 @@ def _load() -> ImagePredictor:
     predictor = load(_WORKDIR.value)
     if line := unfinished_line(_WORKDIR.value):
         print(printable(line), file=sys.stderr)
+    if predictor.novelty is None:
+        print(
+            'the run has no held-out images, so that images of none of its classes are not recognized as such: '
+            'config.data.validation=0.1 holds some out',
+            file=sys.stderr,
+        )
     return predictor
 
 

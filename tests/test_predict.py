@@ -153,6 +153,7 @@ def test_a_killed_prediction_goes_on_to_the_same_files(finished_run, many_photos
     again = predict(*arguments, f'--out={out}')
     assert again.returncode == 2
     assert f'going on after {len(records)} of 120 images of an earlier start\n' in again.stderr
+    assert again.stderr.count('images of none of its classes are not recognized as such') == 1
     assert contents(out) == expected
     kept = [name for record in records if 'line' in record for name in pictures if record['file'][-7:] in name]
     assert len(kept) >= 23 and all((out / name).stat().st_mtime_ns == pictures[name] for name in kept)

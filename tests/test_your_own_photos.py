@@ -15,11 +15,11 @@ from PIL import Image
 from ssanet_jax.data.toy_birds import ToyBirds
 
 PAGE, NOTEBOOK = ROOT / 'docs' / 'your_own_photos.md', ROOT / 'docs' / 'your_own_photos.ipynb'
-# The page's training command, in seconds: a random network, small images.
+# Beside the page's training command: a random network and small images, so that it takes seconds.
 TINY = [
     '--config.model.backbone=resnet_tiny',
     '--config.model.pretrained=none',
-    '--config.model.crop_size=32',
+    '--config.model.crop_size=56',
     '--config.data.image_size=64',
     '--config.data.resize=64',
     '--config.data.batch_size=8',
@@ -92,7 +92,7 @@ def test_the_log_of_a_training_says_what_goes_on(followed):
         'fit: choosing parts',
         'fit: computing features: 32 views of 16 images',
         'fit: fitting classifiers',
-        'fit  evaluating test images',
+        'fit  evaluating 4 test images',
         'fit  test accuracy: ',
         'drawing the parts on 10 test images',
     ]

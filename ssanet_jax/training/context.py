@@ -54,6 +54,12 @@ class StageContext:
         """Name of the images that the stage is evaluated on."""
         return 'test' if self.dataset.validation is None else 'validation'
 
+    @property
+    def evaluation(self) -> str:
+        """What an evaluation does, in words."""
+        source = self.dataset.test if self.dataset.validation is None else self.dataset.validation
+        return f'evaluating {len(source)} {self.split} images'
+
     def print(self, message: str) -> None:
         """Prints a line about the stage."""
         self.console.print(f'{self.stage.name}: {message}', highlight=False, soft_wrap=True)

@@ -231,7 +231,7 @@ def train_stage(context: StageContext) -> StageResult:
     ) as logger:
 
         def evaluate(step: int) -> None:
-            with logger.doing(f'evaluating {context.split} images'):
+            with logger.doing(context.evaluation):
                 result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
             logger.log_evaluation(step, result)
             best.update(step, result, predictions, state.params, state.stats)
@@ -322,7 +322,7 @@ def fit_stage(context: StageContext) -> StageResult:
         checkpoints.close()
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     with StageLogger(context.console, context.directory, stage.name, triggers, context.split) as logger:
-        with logger.doing(f'evaluating {context.split} images'):
+        with logger.doing(context.evaluation):
             result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
         logger.log_evaluation(triggers.num_steps, result)
         best.update(triggers.num_steps, result, predictions, state.params, state.stats)

@@ -103,7 +103,7 @@ def test_the_same_command_again_fits_nothing(fitted):
     config, workdir, results, _ = fitted
     said = io.StringIO()
     again = train(config, workdir, Console(file=said, width=200))
-    assert 'views' not in said.getvalue()
+    assert 'computing features' not in said.getvalue()
     assert again.accuracy == results.accuracy
 
 
@@ -113,7 +113,7 @@ def test_a_kill_before_the_evaluation_does_not_fit_again(fitted, tmp_path):
     (tmp_path / 'run' / 'fit' / 'evaluation.json').unlink()
     said = io.StringIO()
     again = train(config, tmp_path / 'run', Console(file=said, width=200))
-    assert 'views' not in said.getvalue()
+    assert 'computing features' not in said.getvalue()
     assert again.accuracy == results.accuracy
 
 
