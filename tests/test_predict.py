@@ -193,11 +193,11 @@ def test_memory_does_not_grow_with_the_images(finished_run, tmp_path):
     sampled = f"""
 import resource
 from pathlib import Path
-samples, add = [], module.PredictionProgress.advance
+samples, add = [], module.ImageProgress.advance
 def advance(self, count):
     samples.append(int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize())
     add(self, count)
-module.PredictionProgress.advance = advance
+module.ImageProgress.advance = advance
 main = module.main
 def measured(given):
     main(given)
