@@ -21,7 +21,13 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.printable import printable
-from ssanet_jax.report import confidence_section, measurement_sections, prediction_sections, run_sections
+from ssanet_jax.report import (
+    confidence_section,
+    explained_section,
+    measurement_sections,
+    prediction_sections,
+    run_sections,
+)
 from ssanet_jax.report.curves import learning_curves
 from ssanet_jax.report.inputs import ReportInputs
 from ssanet_jax.report.part_similarity import PartSimilarity, check_comparable, compare_parts
@@ -47,6 +53,7 @@ SECTIONS = (  # id, title, template, function that makes the content
     ('keypoints', 'Key points', 'measurement', measurement_sections.keypoints_section),
     ('sharing', 'Sharing of features', 'measurement', measurement_sections.sharing_section),
     ('parts', 'Parts', 'parts', prediction_sections.parts_section),
+    ('explained', 'Explanations', 'explained', explained_section.explained_section),
     ('attention', 'Attention of the prototypes', 'annotated', prediction_sections.attention_section),
     ('annotated', 'Parts among key points', 'annotated', prediction_sections.annotated_section),
     ('responses', 'Oriented pooling', 'similarity', prediction_sections.similarity_section),

@@ -52,7 +52,7 @@ def parts_section(inputs: ReportInputs) -> PartsSection:
     has_parts, has_scales, has_orientations = (
         group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling')
     )
-    shown = list(_readable(dataset.test, evenly(NUM_EXAMPLES, len(dataset.test))))
+    shown = list(readable_images(dataset.test, evenly(NUM_EXAMPLES, len(dataset.test))))
     predictions = Predictor.from_run(run).predict([example['image'] for _, example in shown])
     examples = []
     for (_, example), prediction in zip(shown, predictions):
@@ -105,7 +105,7 @@ def annotated_section(inputs: ReportInputs) -> PictureSection | str:
         return 'This data set has no key points.'
     if 'scale_mining' not in run.active:
         return 'This network does not mine scales.'
-    shown = [example for _, example in _readable(dataset.test, evenly(NUM_ANNOTATED, len(dataset.test)))]
+    shown = [example for _, example in readable_images(dataset.test, evenly(NUM_ANNOTATED, len(dataset.test)))]
     predictions = list(Predictor.from_run(run).predict([example['image'] for example in shown]))
     points = [annotations_in_input_pixels(example, run.config.data)[0] for example in shown]
     labels = [int(example['label']) for example in shown]
@@ -122,7 +122,7 @@ def attention_section(inputs: ReportInputs) -> PictureSection | str:
     run, dataset = inputs.run, inputs.dataset
     if 'proposals' not in run.active or run.config.model.proposal != 'prototypes':
         return 'This network has no prototypes.'
-    shown = _readable(dataset.test, evenly(NUM_ATTENTION, len(dataset.test)))
+    shown = readable_images(dataset.test, evenly(NUM_ATTENTION, len(dataset.test)))
     images = [preprocess_for_evaluation(example['image'], run.config.data) for _, example in shown]
     if not images:
         return 'None of the test images could be read.'
@@ -259,7 +259,7 @@ def mistakes_section(inputs: ReportInputs) -> MistakesSection:
             float(predictions.confidence[index]),
             predictions.file_names[index],
         )
-        for index, example in _readable(
+        for index, example in readable_images(
             inputs.dataset.test, test_predictions.hardest_examples(predictions, NUM_EXAMPLES)
         )
     ]
@@ -307,7 +307,8 @@ def loading_section(inputs: ReportInputs) -> LoadingSection:
     return LoadingSection(caption, slowest)
 
 
-def _readable(source: Source, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def readable_images(source: Source, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Position and example of those of these images that can be read."""
     for index in indices:
         with contextlib.suppress(UnreadableImage):  # listed among the mistakes
             yield index, source[index]

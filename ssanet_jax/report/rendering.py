@@ -31,6 +31,11 @@ class Section:
     template: str
     content: Any
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show: only a reason, or the command of a measurement that was not made."""
+        return isinstance(self.content, str) or bool(getattr(self.content, 'command', ''))
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -55,12 +60,13 @@ def render_report(title: str, header: object, sections: Sequence[Section], foote
     Args:
       title: the title of the page.
       header: a `run_sections.Header`.
-      sections: the sections, in order.
+      sections: the sections, in order; those with nothing to show are folded away at the end.
       footer: the last line.
     """
     style = importlib.resources.files(_PACKAGE).joinpath('report.css').read_text()
     template = environment().get_template('report.html.j2')
-    return template.render(title=title, header=header, sections=sections, footer=footer, style=Markup(style))
+    ordered = sorted(sections, key=lambda section: section.is_empty)  # stable
+    return template.render(title=title, header=header, sections=ordered, footer=footer, style=Markup(style))
 
 
 def environment() -> jinja2.Environment:

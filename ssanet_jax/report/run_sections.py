@@ -121,18 +121,18 @@ def results_section(inputs: ReportInputs) -> ResultsSection:
         result = results.get(name)
         if result is None:
             progress = f'{inputs.steps.get(name, 0):,} of {_stage_steps(inputs, stage):,}'
-            rows.append([name, epochs, progress, *([''] * (len(heads) + 2))])
+            rows.append([name, *([''] * (len(heads) + 1)), epochs, progress, ''])
             continue
         accuracies = [cell(result.heads.get(head)) for head in heads]
         duration = format_duration(result.wall_seconds)
-        rows.append([name, epochs, f'{result.steps:,}', *accuracies, cell(result.accuracy), duration])
+        rows.append([name, cell(result.accuracy), *accuracies, epochs, f'{result.steps:,}', duration])
     if splits == {'validation'} and final:
         accuracies = [cell(final.heads.get(head)) for head in heads]
         duration = format_duration(final.wall_seconds)
-        rows.append(['test images, once at the end', '', '', *accuracies, cell(final.accuracy), duration])
+        rows.append(['test images, once at the end', cell(final.accuracy), *accuracies, '', '', duration])
     split = 'validation' if 'validation' in splits else 'test'
-    headings = ['after stage', 'epochs', 'steps', *map(_head_name, heads), PREDICTION, 'time']
-    caption = f'Accuracy on the {split} images. The prediction is the sum of the fused heads.'
+    headings = ['after stage', 'accuracy', *map(_head_name, heads), 'epochs', 'steps', 'time']
+    caption = f'Accuracy on the {split} images: of the prediction, the sum of the fused heads, then of each head alone.'
     lines = {unreadable_line(result.unreadable, result.examples) for result in results.values()}
     unreadable = '; '.join(sorted(filter(None, lines)))
     return ResultsSection(Table(headings, rows, caption), unreadable, _deviation_warning(inputs), _provenance(inputs))

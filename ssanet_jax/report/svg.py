@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ssanet_jax.report.rendering import printable
 
+_PIXELS_PER_UNIT = 1.2
 UNIT = 1 / 72  # inches: one user unit of Matplotlib's SVG
 HOVER = 'hover:'  # starts the gid of an artist whose remaining gid becomes its tooltip
 
@@ -47,7 +48,9 @@ def to_svg(figure: Figure, title: str, css_class: str, tight: bool = False) -> M
     root = ElementTree.fromstring(buffer.getvalue())
     for name in ('width', 'height', 'version'):
         root.attrib.pop(name, None)
-    root.attrib.update({'class': f'chart {css_class}', 'role': 'img'})
+    width = float(root.attrib['viewBox'].split()[2])
+    natural = f'--natural: {_PIXELS_PER_UNIT * width:.0f}px'  # at which text is as large as that of the page
+    root.attrib.update({'class': f'chart {css_class}', 'role': 'img', 'style': natural})
     _remove_page_wide_elements(root)
     elements = list(root.iter())
     references = {value[1:] for element in elements for name, value in element.items() if name.endswith('href')}

@@ -6,6 +6,7 @@ from markupsafe import Markup
 from page_checks import Page, check_page, decode
 
 from ssanet_jax.report.confidence_section import ConfidenceSection
+from ssanet_jax.report.explained_section import ExplainedImage, ExplainedSection
 from ssanet_jax.report.measurement_sections import FoldedTable, MeasurementSection
 from ssanet_jax.report.prediction_sections import (
     ConfusedPairExample,
@@ -75,6 +76,11 @@ def every_section(name):
             3,
         ),
         ('annotated', PictureSection(name, DOT, name), 1),
+        (
+            'explained',
+            ExplainedSection(name, name, [ExplainedImage(DOT, name, name, right) for right in (True, False)]),
+            4,
+        ),
         ('similarity', SimilaritySection(name, SVG, table, name), 8),
         ('confidence', ConfidenceSection(name, SVG, SVG, table, name), 8),
         ('confusion', ConfusionSection(SVG, table, [ConfusedPairExample(DOT, DOT, name, name, 1, 2, name)]), 9),
@@ -158,6 +164,21 @@ def test_the_contents_link_to_the_sections():
     made = check_page(render(Section('a', 'First', 'none', '1'), Section('b', 'Second', 'none', '2')))
     assert made.ids == ['a', 'b'] and made.links == ['#a', '#b']
     assert 'First Second' in made.text
+
+
+def test_sections_with_nothing_to_show_are_folded_away_at_the_end():
+    """Links lead to the folded sections as well."""
+    sections = [
+        Section('a', 'First', 'none', 'It does not apply.'),
+        Section('b', 'Second', 'loading.html.j2', LoadingSection('slow', [])),
+        Section('c', 'Third', 'measurement.html.j2', MeasurementSection('measure it')),
+        Section('d', 'Fourth', 'measurement.html.j2', MeasurementSection('', Table([], []))),
+    ]
+    made = check_page(render(*sections))
+    assert made.ids == ['b', 'd', 'a', 'c'] and made.links == ['#b', '#d', '#a', '#c']
+    assert [value for tag, name, value in made.attributes if (tag, name) == ('details', 'id')] == ['a', 'c']
+    assert not [name for tag, name, _ in made.attributes if (tag, name) == ('details', 'open')]
+    assert 'It does not apply.' in made.text and 'measure it' in made.text
 
 
 @pytest.mark.parametrize(
