@@ -55,7 +55,7 @@ def draw_parts(
     for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, picture)):
         _draw_dashed(picture, box, PART_COLORS[index % len(PART_COLORS)])
     corners = _corners(boxes, zoom, picture)
-    _draw_frames(picture, corners)
+    _draw_frames(picture, corners, PART_COLORS, max(side // 150, 1))
     occupied: list[Box] = []  # what labels should not cover
     if keypoints is not None:
         occupied += _draw_dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
@@ -77,7 +77,8 @@ def draw_named_boxes(picture: np.ndarray, boxes: Mapping[int, np.ndarray], names
       names: the label of each of these parts.
     """
     corners = dict(zip(boxes, _corners(np.array([*boxes.values()]).reshape(-1, 4), 1.0, picture)))
-    _draw_frames(picture, corners.values(), [part_color(part) for part in corners], 250)
+    width = max(max(picture.shape) // 250, 2)
+    _draw_frames(picture, corners.values(), [part_color(part) for part in corners], width)
     occupied: list[Box] = []
     for part, box in corners.items():
         occupied.append(_draw_label(picture, names[part], None, box, part_color(part), occupied))
@@ -137,10 +138,7 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
         raise UserError(f'cannot write {path} ({error.strerror}): free some space or choose another folder') from error
 
 
-def _draw_frames(
-    picture: np.ndarray, corners: Iterable[Box], colors: Sequence[Color] = PART_COLORS, line_share: int = 150
-) -> None:
-    width = max(max(picture.shape) // line_share, 1)
+def _draw_frames(picture: np.ndarray, corners: Iterable[Box], colors: Sequence[Color], width: int) -> None:
     for index, (y0, x0, y1, x1) in enumerate(corners):
         cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colors[index % len(colors)], width, cv2.LINE_AA)

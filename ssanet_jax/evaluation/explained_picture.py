@@ -81,7 +81,8 @@ def _class_text(explanation: Explanation, index: int) -> str:
 def term_text(term: Term) -> str:
     """What a part says, in words."""
     if not term.is_present:
-        return 'not to be seen'
+        share = f': {round(100 * term.share)} %' if term.share >= 0.005 else ''
+        return f'not to be seen{share}'  # presence does not change the prediction
     if term.value < 0:
         return 'speaks against it'
     return f'{round(100 * term.share)} % of the evidence'
@@ -163,7 +164,7 @@ class _Panel:
             text += f' Between the two, {article}{decisive.name} decides.'
             of_parts = [term for term in explanation.terms if term.part and term.value > 0]
             if not decisive.part and of_parts:  # neither the whole photo nor the object tells where to look
-                text += f' Of its parts, {max(of_parts, key=lambda term: term.value).name} says most.'
+                text += f' Of the parts, {max(of_parts, key=lambda term: term.value).name} says most.'
         return text
 
     def _gap(self, units: float) -> None:

@@ -28,6 +28,7 @@ from ssanet_jax.doctor.scan import scan_image
 from ssanet_jax.download import lists
 from ssanet_jax.download.unpack import unpack
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.neighbors import nearest_images
 from ssanet_jax.experiments.run_comparison import compare_runs, load_predictions
 from ssanet_jax.models.backbones.base import IMAGENET_MEAN
 from ssanet_jax.pretrained.checkpoint_info import architecture_info, read_timm_config
@@ -37,6 +38,7 @@ from ssanet_jax.report.measurement_sections import read_measurements
 from ssanet_jax.report.result_files import BestStep, RunSummary, StageSummary, damaged_histories, read_summary
 from ssanet_jax.runs.compatibility import changed_settings, evaluation_config
 from ssanet_jax.runs.evaluation_count import num_test_evaluations
+from ssanet_jax.runs.feature_index import INDEX_FILE, read_index, row_type, write_index
 from ssanet_jax.runs.files import read_json, read_run
 from ssanet_jax.runs.history import read_history
 from ssanet_jax.runs.image_predictions import ImagePredictions
@@ -399,6 +401,20 @@ def _read_histories(folder: Path) -> None:
     damaged_histories(folder, ['scale_mining'], ['scale_mining'])
 
 
+def _make_index(folder: Path) -> None:
+    rows = np.zeros(6, row_type(4, 2, 3))
+    rows['label'] = np.arange(6) % 3
+    with write_index(folder / INDEX_FILE, 'fit', 'abc') as writer:
+        writer.add(rows, [f'images/{number}.jpg' for number in range(6)])
+
+
+def _read_index(path: Path) -> None:
+    index = read_index(path, 'write it again')
+    assert index is not None
+    assert len(index.files) == len(index.labels) == len(index.rows)
+    nearest_images(index, np.ones(index.rows.dtype['image'].shape[0], np.float32), k=2)
+
+
 def _make_predictions(folder: Path) -> None:
     _make_results(folder)
     labels = np.arange(8, dtype=np.int32) % 3
@@ -467,6 +483,7 @@ TARGETS = {
     'results': Target(_make_results, ['**/*.json'], _read_results, mutate_json, share=2),
     'histories': Target(_make_histories, ['**/*.jsonl'], _read_histories, _mutate_lines),
     'predictions.npz': Target(_make_predictions, ['*.npz'], _read_predictions, single=True),
+    'index.npz': Target(_make_index, ['*.npz'], _read_index, single=True),
     'run': Target(_make_run, ['run/config.json'], _read_network, mutate_json, share=0.2),
     'archives': Target(_make_archives, ['*'], _unpack, single=True),
 }  # fmt: skip
