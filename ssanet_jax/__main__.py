@@ -25,6 +25,7 @@ COMMANDS = {
     'predict': Command('ssanet_jax.predict', 'Predict the class of images, and draw their parts.'),
     'index': Command('ssanet_jax.index', "Compute the features of a run's training images, for explanations."),
     'export': Command('ssanet_jax.export', 'Export a run to one file that runs without JAX.'),
+    'serve': Command('ssanet_jax.serving', 'Serve an exported network by HTTP.'),
     'report': Command('ssanet_jax.report', 'Write one page about a run: results, curves, parts, mistakes.'),
     'measure': Command('ssanet_jax.measure', 'Measure robustness, and parts against key points.'),
     'ablate': Command('ssanet_jax.ablate', "Train the rows of one of the paper's tables with several seeds."),

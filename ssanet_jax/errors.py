@@ -9,4 +9,13 @@ class UserError(Exception):
 
 
 class UnreadableImage(UserError):
-    """A file that is damaged or not an image. Training skips it, evaluation counts it as an error."""
+    """A file that is damaged or not an image. Training skips it, evaluation counts it as an error.
+
+    Args:
+      message: as for `UserError`.
+      reason: the part of the message that says what is wrong with the content, without the name of the file.
+    """
+
+    def __init__(self, message: str, reason: str = ''):
+        super().__init__(message)
+        self.reason = reason

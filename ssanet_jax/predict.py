@@ -15,7 +15,7 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -29,6 +29,7 @@ from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
+from ssanet_jax.prediction_files import json_lines
 from ssanet_jax.prediction_files.formats import check_files, parse_formats, write_formats
 from ssanet_jax.prediction_files.journal import open_journal
 from ssanet_jax.prediction_files.left_out_file import LEFT_OUT_FILE, write_left_out
@@ -93,7 +94,7 @@ def main(given: list[str]) -> None:
             print(printable(journal.message), file=sys.stderr)
         with ImageProgress(PlainConsole(stderr=True), len(files), journal.done, task='predicting') as progress:
             draw = _drawing(explainer, out, files)
-            make_line = lambda prediction: json_line(prediction, _TOP.value)
+            make_line = lambda prediction: json_lines.to_line(prediction, _TOP.value)
             for records in record_predictions(predictor, files[journal.done :], batch_size, make_line, draw):
                 journal.add(records)
                 progress.advance(len(records))
@@ -135,29 +136,6 @@ def _load() -> ImagePredictor:
             file=sys.stderr,
         )
     return predictor
-
-
-def json_line(prediction: Prediction, top: int) -> dict[str, Any]:
-    """The line of one image: boxes are `[y0, x0, y1, x1]` in pixels of the image, one per part.
-
-    `scale` and `orientation` are empty where the network chooses none. `present`, whether each part is to be seen, is
-    only there for a network that knows. `angle`, the degrees by which the image was
-    turned upright, clockwise, is only there for a network that turns images. `novelty` and `unsure`, the reason not to
-    rely on the class, are only there for a run with held-out images.
-    """
-    angle = {} if prediction.angle is None else {'angle': prediction.angle}
-    present = {'present': list(prediction.present)} if prediction.present else {}
-    return {
-        'file': prediction.path,
-        'class': prediction.label,
-        'probabilities': {name: round(probability, 6) for name, probability in prediction.top(top)},
-        'boxes': prediction.boxes.astype(float).round(1).tolist(),
-        'scale': [round(float(scale), 4) for scale in prediction.scales],
-        'orientation': list(prediction.orientations),
-        **present,
-        **angle,
-        **prediction.trust(),
-    }
 
 
 def _explainer(predictor: ImagePredictor) -> 'Explainer | None':

@@ -31,6 +31,7 @@ FLOORS = (
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight', 'download', 'prediction_files', 'export'),
+    ('serving',),
     ('config_imports',),
     ('config_files', 'path_flags'),
     ('cli',),

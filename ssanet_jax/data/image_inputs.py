@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssanet_jax.data.image_files import links_outside_line, read_file, search_folder, without_repeats
 from ssanet_jax.data.image_formats import image_suffixes
-from ssanet_jax.data.images import decode_image, from_pillow, measure_bit_depth
+from ssanet_jax.data.images import MAX_PIXELS, decode_image, from_pillow, measure_bit_depth
 from ssanet_jax.data.left_out import LeftOut, left_out_line
 from ssanet_jax.data.preprocessing import InputSettings, preprocess_for_evaluation, shrink_image
 from ssanet_jax.errors import UnreadableImage, UserError
@@ -115,9 +115,27 @@ def read_image(image: ImageInput, bit_depth: int = 0) -> np.ndarray:
         data = read_file(user_path(image, 'image'))
     except OSError as error:
         raise UnreadableImage(f'cannot read the image {image} ({error.strerror}): check the path') from error
+    return decode_file(data, str(image), bit_depth)
+
+
+def decode_file(data: bytes, name: str, bit_depth: int = 0, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes the content of an image file, upright as its EXIF orientation says.
+
+    Args:
+      data: the content.
+      name: its name, for messages.
+      bit_depth: as for `read_image`.
+      max_pixels: the most pixels that the header may declare.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      UnreadableImage: it is damaged, too large, or not an image.
+    """
     if not bit_depth and (bit_depth := measure_bit_depth(data)):
         _warn_of_depth(bit_depth)
-    return decode_image(data, str(image), bit_depth)
+    return decode_image(data, name, bit_depth, max_pixels)
 
 
 @functools.cache  # once per depth

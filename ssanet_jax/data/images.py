@@ -21,7 +21,7 @@ from ssanet_jax.data.opencv import cv2
 from ssanet_jax.errors import UnreadableImage
 
 # A tiny file can declare any number of pixels. Pillow warns above this limit.
-_MAX_PIXELS = 89_478_485
+MAX_PIXELS = 89_478_485
 # Larger images are decoded one at a time and converted in strips, which bounds the memory: a decoder needs up to 4
 # bytes per pixel, and the result 3.
 _LARGE = 16_000_000
@@ -34,7 +34,7 @@ _MAX_COMPRESSION = 300
 _MAX_SCANS = 100
 
 
-def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
+def decode_image(data: bytes, file: str, bit_depth: int = 16, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes an image file to upright sRGB.
 
     The EXIF orientation is applied, colors are converted from the file's color profile, grayscale, palette and CMYK
@@ -45,6 +45,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
       file: its name, for the error message.
       bit_depth: bits that the values of 16-bit images use in this data set, the highest 8 of which are kept; 0 for as
         many as each image needs (see `deep_pixels`).
+      max_pixels: the most pixels that the header may declare.
 
     Returns:
       uint8 [H, W, 3], RGB.
@@ -53,7 +54,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
       UnreadableImage: the file is truncated, damaged, not an image, too large, or of an unsupported kind.
     """
     try:
-        with _open(data) as (image, profile):
+        with _open(data, max_pixels) as (image, profile):
             if image.format in ('JPEG', 'MPO'):
                 _check_jpeg(data)
                 if cv2 is not None and (image.mode == 'RGB' or (image.mode == 'L' and not profile)):
@@ -72,7 +73,7 @@ def decode_image(data: bytes, file: str, bit_depth: int = 16) -> np.ndarray:
             error = unrecognized(data) or UnidentifiedImageError(explain_content(data))
         reason = ' '.join(str(error).split()) or type(error).__name__
         cure = error.cure if isinstance(error, UnsupportedImage) else 'replace the file or move it out of the data set'
-        raise UnreadableImage(f'cannot read the image {file} ({reason}): {cure}') from error
+        raise UnreadableImage(f'cannot read the image {file} ({reason}): {cure}', reason) from error
 
 
 def measure_bit_depth(data: bytes) -> int:
@@ -93,7 +94,7 @@ def from_pillow(image: Image.Image, bit_depth: int = 16) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
+def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Opens an image file at the page that counts; also returns its color profile."""
     stripped, profile = split_png(data)
     check_tags(data)
@@ -102,8 +103,9 @@ def _open(data: bytes) -> Iterator[tuple[Image.Image, bytes | None]]:
         if page:
             image.seek(page)
         width, height = image.size
-        if not 0 < width * height <= _MAX_PIXELS:
-            raise ValueError(f'{width} x {height} pixels exceed the limit of {_MAX_PIXELS // 10**6} million')
+        if not 0 < width * height <= min(max_pixels, MAX_PIXELS):
+            limit = min(max_pixels, MAX_PIXELS) / 1e6
+            raise ValueError(f'{width} x {height} pixels exceed the limit of {limit:.3g} million')
         check_tags(image.info.get('exif') or b'')
         with _decoding_slot(image):
             if _is_large(image):

@@ -111,7 +111,7 @@ class ImagePredictor(abc.ABC):
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1; got {batch_size}')
         for batch in _batches(self._inputs(images, batch_size, on_error), batch_size):
-            yield from self._predictions(batch, self.outputs(_padded(batch, batch_size)))
+            yield from self.predictions(batch, self.outputs(_padded(batch, batch_size)))
 
     def features(
         self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 8, on_error: OnError = 'raise'
@@ -163,7 +163,7 @@ class ImagePredictor(abc.ABC):
         path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
         return NetworkInput(network_input(pixels, self.inputs), pixels.shape[:2], path, read)
 
-    def _predictions(self, batch: Sequence[NetworkInput], outputs: NetworkOutputs) -> Iterator[Prediction]:
+    def predictions(self, batch: Sequence[NetworkInput], outputs: NetworkOutputs) -> Iterator[Prediction]:
         """Converts the results for a batch to predictions; the padding of the batch is left out."""
         none = np.zeros((0, 4), np.float32)
         for i, given in enumerate(batch):

@@ -1,0 +1,1 @@
+"""The server of an exported network: photos by HTTP, predictions as JSON. Imports no JAX."""
