@@ -105,7 +105,8 @@ def track(
     log = contextlib.nullcontext()
     if not console.is_terminal and not disable:
         log = every(lambda seconds: console.print(f'{description}: {done}{of}', markup=False, soft_wrap=True))
-    with Progress(*columns, console=console, transient=transient, disable=disable) as progress, log:
+    no_bar = disable or (transient and not console.is_terminal)  # else the log would have an empty line at the end
+    with Progress(*columns, console=console, transient=transient, disable=no_bar) as progress, log:
         for item in progress.track(sequence, total=total, description=printable(description)):
             yield item
             done += 1

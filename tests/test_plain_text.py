@@ -70,6 +70,14 @@ def test_progress_bars_can_be_disabled():
     assert not file.getvalue()
 
 
+def test_a_bar_that_goes_leaves_nothing_in_a_log():
+    file = io.StringIO()
+    assert list(track([1, 2], 'x', console=PlainConsole(file=file), transient=True)) == [1, 2]
+    assert not file.getvalue()
+    assert list(track([1, 2], 'x', console=PlainConsole(file=file))) == [1, 2]
+    assert 'x' in file.getvalue()
+
+
 @pytest.mark.parametrize(
     'text, shown',
     [
