@@ -8,7 +8,7 @@ ENV := .venv
 RUN := $(ENV)/bin/python
 EXTRAS ?= test,lite0
 # What `make core-test` runs: the tests that depend most on the versions of JAX and Flax.
-CORE := tests/models tests/pretrained tests/data tests/runs tests/test_layers.py
+CORE := tests/models tests/export tests/pretrained tests/data tests/runs tests/test_layers.py
 export PATH := $(CURDIR)/$(ENV)/bin:$(PATH)
 
 .PHONY: demo baseline test fast-test core-test lint format clean
