@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_backbones import assert_equals_torch, parameters, random_weights
+from test_backbones import assert_close, assert_equals_torch, parameters, random_weights
 
 from ssanet_jax.models.backbones.convnext import ConvNeXt
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
+from ssanet_jax.pretrained.load import load_pretrained
 from ssanet_jax.pretrained.names import FAMILIES
 from ssanet_jax.runs.checkpoints import Checkpoints
 
@@ -92,6 +93,29 @@ def test_equals_torch(name, naming, backward, tmp_path, monkeypatch):
     forward = lambda torch, w, images: torch_convnext(torch, w, images, name, naming)
     # 70 is not a multiple of 32: both implementations drop the incomplete patch at the border.
     assert_equals_torch(name, weights, forward, tmp_path, training=True, backward=backward, size=(70, 96))
+
+
+def test_equals_dinov3_of_transformers(monkeypatch, tmp_path):
+    """The tokens of the patches; the first token is their average, which goes through the same norm."""
+    torch = pytest.importorskip('torch', reason='needs torch: pip install -e .[torch-parity]')
+    library = pytest.importorskip('transformers', reason='needs transformers: pip install -e .[torch-parity]')
+    depths, widths = (1, 1, 2, 1), (8, 16, 24, 32)
+    config = library.DINOv3ConvNextConfig(hidden_sizes=list(widths), depths=list(depths))
+    network = library.DINOv3ConvNextModel(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    network.save_pretrained(tmp_path)
+    monkeypatch.setitem(BACKBONES, 'narrow', partial(ConvNeXt, depths, widths=widths))
+    monkeypatch.setitem(FAMILIES, 'narrow', FAMILIES['convnext_tiny'])
+    module = nnx.eval_shape(lambda: build_backbone('narrow', nnx.Rngs(0)))
+    load_pretrained(module, 'narrow', str(tmp_path / 'model.safetensors'))
+    images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
+    with torch.no_grad():
+        tokens = network.double()(torch.tensor(images.transpose(0, 3, 1, 2)).double()).last_hidden_state
+    ours = nnx.jit(lambda module, images: module(images))(module, images)
+    assert_close(ours, tokens[:, 1:].reshape(2, 2, 3, 32).numpy(), 1e-4, 'tokens')
 
 
 def test_a_new_block_is_nearly_the_identity():

@@ -78,12 +78,10 @@ TRAINED, LARGER, NARROW = (12, 12), (20, 28), (8, 32)  # heights and widths; lea
     'kind, size',
     [
         ('dinov2', TRAINED),
-        ('dinov2', LARGER),
         ('dinov2', NARROW),
         ('dinov2, gated', TRAINED),
         ('dinov2, registers', LARGER),
         ('dinov2, registers', NARROW),
-        ('dinov3', TRAINED),
         ('dinov3', LARGER),
         ('dinov3, gated', LARGER),
     ],
