@@ -171,13 +171,17 @@ class SelfAttention(nnx.Module):
         query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        read = jax.nn.dot_product_attention(query, key, value, implementation=_attention_kernel(x.dtype))
+        read = jax.nn.dot_product_attention(query, key, value, implementation=_attention_kernel(query))
         return self.project(read.reshape(x.shape))
 
 
-def _attention_kernel(dtype: jnp.dtype) -> Literal['cudnn'] | None:
-    """The implementation for `jax.nn.dot_product_attention`: cuDNN's, which takes 16 bits, on GPUs that have it."""
-    if dtype.itemsize != 2 or jax.default_backend() != 'gpu':
+def _attention_kernel(query: jax.Array) -> Literal['cudnn'] | None:
+    """The implementation for `jax.nn.dot_product_attention`: cuDNN's on GPUs that have it, for what it supports.
+
+    Args:
+      query: `[B, T, heads, D]`. cuDNN takes 16 bits, and D up to 128 in steps of 8.
+    """
+    if jax.default_backend() != 'gpu' or query.dtype.itemsize != 2 or query.shape[-1] % 8 or query.shape[-1] > 128:
         return None
     return 'cudnn' if 'cuda' in jax.devices()[0].client.platform_version else None
 
