@@ -23,10 +23,10 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 # Those that the rules of the converter use.
 OPERATORS = frozenset(
-    'Abs Add And ArgMax ArgMin AveragePool Cast Ceil Concat Conv Cos Div Equal Erf Exp Expand Floor Gather GatherND '
-    'Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow '
-    'Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round Shape Sigmoid Sign Sin Slice Sqrt Sub Tanh '
-    'Transpose Where Xor'.split()
+    'Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Conv Cos Div Equal Erf Exp Expand Floor Gather '
+    'GatherND Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow '
+    'Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Relu Reshape Round Shape Sigmoid Sign Sin Slice Sqrt Sub '
+    'Tanh Transpose Where Xor'.split()
 )
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ssanet_jax.export.call import Call, Rule, Unsupported
+from ssanet_jax.export.fusion import fuse_bias, fuse_clip, fuse_relu
 from ssanet_jax.export.graph import Complex, Empty, Graph, Tensor
 
 # Primitives with an operator of the same meaning.
@@ -47,6 +48,18 @@ def _same(graph: Graph, call: Call, *inputs: Any) -> Tensor:
     if call.name in _OF_BOOLEANS and call.dtype != np.bool_:
         raise Unsupported(f'{call.name} of {call.dtype}')
     return graph.elementwise(_SAME[call.name], inputs, call.shape, call.dtype)
+
+
+def _add(graph: Graph, call: Call, x: Any, y: Any) -> Tensor:
+    return fuse_bias(graph, call, x, y) or fuse_bias(graph, call, y, x) or _same(graph, call, x, y)
+
+
+def _max(graph: Graph, call: Call, x: Any, y: Any) -> Tensor:
+    return fuse_relu(graph, call, x, y) or fuse_relu(graph, call, y, x) or _same(graph, call, x, y)
+
+
+def _min(graph: Graph, call: Call, x: Any, y: Any) -> Tensor:
+    return fuse_clip(graph, call, x, y) or fuse_clip(graph, call, y, x) or _same(graph, call, x, y)
 
 
 def _composed(*operators: str) -> Rule:
@@ -121,6 +134,9 @@ def _zeros_like(graph: Graph, x: Tensor | Empty) -> Any:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
+    'add': _add,
+    'max': _max,
+    'min': _min,
     'ne': _composed('Equal', 'Not'),
     'rsqrt': _composed('Sqrt', 'Reciprocal'),
     'square': _square,

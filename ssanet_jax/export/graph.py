@@ -72,6 +72,7 @@ class Graph:
         self.initializers: dict[str, np.ndarray] = {}
         self._input = input_name
         self._names: dict[Any, str] = {}
+        self._producers: dict[str, onnx.NodeProto] = {}
 
     def op(
         self, kind: str, inputs: Sequence[Any], shape: Sequence[Dim], dtype: Any, held: Sequence[Dim] = (), **attributes
@@ -90,7 +91,7 @@ class Graph:
 
     def elementwise(self, kind: str, inputs: Sequence[Any], shape: Shape, dtype: Any, **attributes) -> Tensor:
         """Adds a node that broadcasts its inputs, which have the shape of the output or none."""
-        compact = [_squeeze_repeats(value) if isinstance(value, np.ndarray) else value for value in inputs]
+        compact = [squeeze_repeats(value) if isinstance(value, np.ndarray) else value for value in inputs]
         held = [value.held if isinstance(value, Tensor) else value.shape for value in compact]
         full = [dims for dims in held if len(dims) == len(shape)]
         result = tuple(next((d for d in column if d != 1), 1) for column in zip(*full)) if full else shape
@@ -115,6 +116,16 @@ class Graph:
             return value
         name = self._node('Expand', [value.name, self.shape_name(value.shape)], {})
         return dataclasses.replace(value, name=name, held=value.shape)
+
+    def producer(self, value: Tensor | str) -> onnx.NodeProto | None:
+        """The node that computes a value; None for the input and constants."""
+        return self._producers.get(value if isinstance(value, str) else value.name)
+
+    def constant(self, value: Any) -> np.ndarray | None:
+        """The elements of a constant without repetitions; None for what is computed."""
+        if isinstance(value, np.ndarray):
+            return squeeze_repeats(value)
+        return self.initializers.get(value.name) if isinstance(value, Tensor) else None
 
     def cast(self, value: Tensor, dtype: Any) -> Tensor:
         """Converts the elements of a value."""
@@ -179,6 +190,7 @@ class Graph:
         if key not in self._names:
             self._names[key] = f'{kind.lower()}_{len(self._names)}'
             self.nodes.append(helper.make_node(kind, inputs, [self._names[key]], **attributes))
+            self._producers[self._names[key]] = self.nodes[-1]
         return self._names[key]
 
     def model(self, spec: Any, outputs: dict[str, Tensor]) -> onnx.ModelProto:
@@ -221,7 +233,7 @@ def _value_info(name: str, value: Any) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TYPES[np.dtype(value.dtype)], dims)
 
 
-def _squeeze_repeats(array: np.ndarray) -> np.ndarray:
+def squeeze_repeats(array: np.ndarray) -> np.ndarray:
     """A broadcast array without its repetitions."""
     for axis, (size, stride) in enumerate(zip(array.shape, array.strides)):
         if size > 1 and stride == 0:

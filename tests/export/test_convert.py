@@ -120,3 +120,13 @@ def test_a_graph_keeps_only_what_its_outputs_need():
     model = to_onnx(function, batch_spec((4,), np.float32), 'x')
     assert [node.op_type for node in model.graph.node] == ['Add', 'Identity', 'Identity']
     assert [tensor.dims for tensor in model.graph.initializer] == [[]]
+
+
+def test_bias_and_relu6_join_their_convolution():
+    """onnxruntime can then fuse them; the maps stay in its own layout."""
+    function = lambda x: {'y': jnp.clip(x @ WEIGHTS + WEIGHTS[0], 0, 6)}
+    model = to_onnx(function, batch_spec((6, 8, 4), np.float32), 'x')
+    assert [node.op_type for node in model.graph.node] == ['Transpose', 'Conv', 'Transpose', 'Clip', 'Identity']
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    x = np.random.default_rng(0).normal(size=(2, 6, 8, 4)).astype(np.float32) * 3
+    np.testing.assert_allclose(session.run(None, {'x': x})[0], function(x)['y'], rtol=1e-5, atol=1e-5)
