@@ -159,7 +159,8 @@ class _Panel:
         other = _class_text(explanation, explanation.runner_up)
         chance = percent(float(explanation.prediction.probabilities[explanation.runner_up]))
         text = f'Next best: {other} ({chance}).'
-        if decisive := next((term for term in explanation.terms if term.decides), None):
+        decisive = next((term for term in explanation.terms if term.decides), None)
+        if decisive and len(explanation.terms) > 1:
             article = '' if decisive.name.startswith('part') else 'the '
             text += f' Between the two, {article}{decisive.name} decides.'
             of_parts = [term for term in explanation.terms if term.part and term.value > 0]
