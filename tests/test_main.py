@@ -203,7 +203,7 @@ def test_each_variant_has_a_folder_of_its_own(tmp_path):
     }
     before = """
 import types
-def train(config, workdir, console):
+def train(config, workdir, console, messages):
     print(workdir)
     return types.SimpleNamespace(accuracy=1, examples=1)
 module.loop.train = train
