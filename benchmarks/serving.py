@@ -141,7 +141,7 @@ def main(given: list[str]) -> None:
         call = uploads(port, photos, expected)
         measure(call, 1, 1)
         for clients in CLIENTS:
-            rows.append((f'server, {clients} clients', measure(call, seconds, clients)))
+            rows.append((f'server, clients: {clients}', measure(call, seconds, clients)))
     table = Table('', 'photos/s', 'p50 ms', 'p99 ms', 'calls', title=f'{len(files)} photos, {flags.FLAGS.model}')
     for name, timing in rows:
         p50, p99 = 1000 * np.quantile(timing.latencies, (0.5, 0.99))

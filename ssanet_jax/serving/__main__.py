@@ -28,6 +28,7 @@ _MAX_WAIT_MS = flags.DEFINE_float('max_wait_ms', 2, 'Milliseconds that a photo w
 _QUEUE = flags.DEFINE_integer('queue', 128, 'Requests at a time; more are answered with 503.', 1)
 _MAX_UPLOAD_MB = flags.DEFINE_float('max_upload_mb', 20, 'Megabytes of a request.', 0.001)
 _MAX_PIXELS = flags.DEFINE_integer('max_pixels', 50_000_000, 'Pixels of a photo.', 1)
+_PAGE = define_path('page', None, 'Folder that ssanet export --format=web wrote, to show in place of a plain form.')
 for _name in ('batch_size', 'max_wait_ms', 'max_upload_mb', 'max_pixels'):
     flags.DEFINE_alias(_name.replace('_', '-'), _name)
 
@@ -41,6 +42,9 @@ def main() -> None:
     from ssanet_jax.serving.limits import Limits
     from ssanet_jax.serving.server import open_socket, serve, url_of
 
+    page = _PAGE.value
+    if page is not None and not (page / 'index.html').is_file():
+        raise UserError(f'--page={page} has no index.html: give a folder that ssanet export --format=web wrote')
     predictor = load_model(_MODEL.value)
     limits = Limits(
         upload_bytes=int(_MAX_UPLOAD_MB.value * 1e6),
@@ -48,11 +52,11 @@ def main() -> None:
         files=min(Limits.files, _QUEUE.value),
         queue=_QUEUE.value,
     )
-    app = create_app(predictor, limits, batch_size=_BATCH_SIZE.value, max_wait=_MAX_WAIT_MS.value / 1000)
+    max_wait = _MAX_WAIT_MS.value / 1000
+    app = create_app(predictor, limits, batch_size=_BATCH_SIZE.value, max_wait=max_wait, page=page)
     with open_socket(_HOST.value, _PORT.value) as opened:
-        classes = len(predictor.class_names)
-        print(printable(f'serving {_MODEL.value} ({classes} classes) on {url_of(opened)}: Ctrl-C stops it'), flush=True)
-        serve(app, opened)
+        line = f'serving {_MODEL.value} ({len(predictor.class_names)} classes) on {url_of(opened)}: Ctrl-C stops it'
+        serve(app, opened, announce=lambda: print(printable(line), flush=True))
     print('stopped: all accepted requests are answered', file=sys.stderr)
 
 

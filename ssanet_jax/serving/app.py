@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from ssanet_jax import __version__
 from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
@@ -178,7 +180,12 @@ class Service:
 
 
 def create_app(
-    predictor: OnnxPredictor, limits: Limits | None = None, *, batch_size: int = 8, max_wait: float = 0.002
+    predictor: OnnxPredictor,
+    limits: Limits | None = None,
+    *,
+    batch_size: int = 8,
+    max_wait: float = 0.002,
+    page: Path | None = None,
 ) -> Starlette:
     """The server as an ASGI application, for any ASGI server with a lifespan.
 
@@ -187,15 +194,16 @@ def create_app(
       limits: what is accepted.
       batch_size: photos in a full batch.
       max_wait: seconds that a photo waits for others.
+      page: a folder of static files to show in a browser, in place of a form.
     """
     service = Service(predictor, limits or Limits(), batch_size, max_wait)
     return Starlette(
         routes=[
-            Route('/', _page, methods=['GET']),
             Route('/predict', service.predict, methods=['POST']),
             Route('/health', service.health, methods=['GET']),
             Route('/metrics', service.show_metrics, methods=['GET']),
             Route('/openapi.json', service.show_openapi, methods=['GET']),
+            Mount('/', StaticFiles(directory=page, html=True)) if page else Route('/', _page, methods=['GET']),
         ],
         middleware=[Middleware(UnreadBodies)],
         exception_handlers={HTTPException: _handle_error},

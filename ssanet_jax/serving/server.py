@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -46,10 +46,15 @@ def url_of(opened: socket.socket) -> str:
     return f'http://[{host}]:{port}' if opened.family == socket.AF_INET6 else f'http://{host}:{port}'
 
 
-def serve(app: ASGIApp, opened: socket.socket) -> None:
+def serve(app: ASGIApp, opened: socket.socket, announce: Callable[[], None]) -> None:
     """Answers requests until SIGTERM or SIGINT. It then accepts no more, and returns when all accepted are answered.
 
     A second SIGINT ends it at once.
+
+    Args:
+      app: the application.
+      opened: a socket that listens.
+      announce: is called as soon as signals are handled.
     """
     config = uvicorn.Config(
         app,
@@ -63,6 +68,7 @@ def serve(app: ASGIApp, opened: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     with _stopped_by_signals(server):
+        announce()
         server.run([opened])
 
 

@@ -157,6 +157,22 @@ def test_the_page_is_a_form_that_loads_nothing_from_elsewhere(client):
     assert "default-src 'none'" in page.headers['content-security-policy']
 
 
+def test_a_folder_of_static_files_takes_the_place_of_the_form(make_client, predictor, tmp_path):
+    folder = tmp_path / 'page'
+    folder.mkdir()
+    (folder / 'index.html').write_text('<p>the page')
+    (folder / 'session.mjs').write_text('export default 1')
+    (folder / 'health').write_text('a file of the name of a route')
+    (tmp_path / 'secret.txt').write_text('secret')
+    with make_client(predictor, page=folder) as client:
+        assert client.get('/').text == '<p>the page'
+        assert client.get('/session.mjs').headers['content-type'].startswith('text/javascript')
+        assert client.get('/health').json()['status'] == 'ready'
+        assert client.post('/predict', content=photo(COLORS[3])).status_code == 200
+        for path in ('/../secret.txt', '/%2e%2e/secret.txt', '/..%2fsecret.txt', f'/{tmp_path}/secret.txt'):
+            assert client.get(path).status_code == 404
+
+
 def test_other_paths_and_methods_are_refused(client):
     assert client.get('/nothing').status_code == 404
     assert client.get('/predict').status_code == 405

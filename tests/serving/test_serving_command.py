@@ -99,6 +99,7 @@ def test_what_cannot_be_served_is_one_line(color_model, make_app, tmp_path):
                 'other': [f'--model={other}'],
                 'port': [f'--model={color_model}', f'--port={port}'],
                 'no model': [],
+                'page': [f'--model={color_model}', f'--page={tmp_path}'],
             },
             tmp_path,
         )
@@ -107,6 +108,7 @@ def test_what_cannot_be_served_is_one_line(color_model, make_app, tmp_path):
     check_user_error(ended['other'], ['no ONNX file', 'ssanet export'])
     check_user_error(ended['port'], [f'port {port}', 'in use', '--port'])
     check_user_error(ended['no model'], ['--model'])
+    check_user_error(ended['page'], ['--page', 'index.html'])
 
 
 def test_a_missing_package_is_named_and_jax_is_not_needed(make_app, tmp_path):
