@@ -109,6 +109,12 @@ def main(given: list[str]) -> None:
         num_unreadable = sum(1 for _ in unreadable()) if first else 0
     if left_out:
         print(printable(left_out_line(left_out, len(files))), file=sys.stderr)
+    if not predictor.detects_novelty:
+        print(
+            'the run has no held-out images, so that images of none of its classes are not recognized as such: train '
+            'with config.data.validation=0.1 to hold some out',
+            file=sys.stderr,
+        )
     print(printable(f'{len(files) - num_unreadable} images recognized: see {out}'))
     if num_unreadable:
         raise UserError(
@@ -118,7 +124,7 @@ def main(given: list[str]) -> None:
 
 
 def _load() -> ImagePredictor:
-    """The network of --model or --workdir; says so if its training is not over, or if it has no held-out images."""
+    """The network of --model or --workdir; says so if its training is not over."""
     if _MODEL.value is not None:
         from ssanet_jax.artifact.onnx_predictor import load_model
 
@@ -129,12 +135,6 @@ def _load() -> ImagePredictor:
     predictor = load(_WORKDIR.value)
     if line := unfinished_line(_WORKDIR.value):
         print(printable(line), file=sys.stderr)
-    if predictor.novelty is None:
-        print(
-            'the run has no held-out images, so that images of none of its classes are not recognized as such: '
-            'config.data.validation=0.1 holds some out',
-            file=sys.stderr,
-        )
     return predictor
 
 

@@ -96,6 +96,11 @@ class Predictor(ImagePredictor):
             digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
         return digest.hexdigest()
 
+    @property
+    def detects_novelty(self) -> bool:
+        """Whether predictions have `novelty`: the run has held-out images."""
+        return self.novelty is not None
+
     def outputs(self, images: np.ndarray) -> NetworkOutputs:
         """Computes the network; it is compiled once per number of images."""
         response = self._compile(_respond, len(images))(images)

@@ -26,7 +26,7 @@ for name, (arguments, stem) in given['cases'].items():
     pid = os.fork()
     if not pid:
         for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         sys.argv = [given['module'], *arguments]
         try:
             cli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))

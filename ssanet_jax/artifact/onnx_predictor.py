@@ -48,6 +48,11 @@ class OnnxPredictor(ImagePredictor):
         """Identifies the file."""
         return self._digest
 
+    @property
+    def detects_novelty(self) -> bool:
+        """Whether predictions have `novelty`: the run had held-out images."""
+        return 'novelty' in self._outputs
+
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network.
 

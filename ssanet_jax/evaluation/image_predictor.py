@@ -76,6 +76,11 @@ class ImagePredictor(abc.ABC):
     def digest(self) -> str:
         """Identifies what predictions depend on: weights, settings, names of classes and held-out predictions."""
 
+    @property
+    @abc.abstractmethod
+    def detects_novelty(self) -> bool:
+        """Whether predictions have `novelty`: there were held-out images to compare with."""
+
     @abc.abstractmethod
     def outputs(self, images: np.ndarray) -> NetworkOutputs:
         """Computes the network for inputs uint8 `[n, S, S, 3]`."""
