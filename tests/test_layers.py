@@ -30,7 +30,7 @@ FLOORS = (
     ('loading',),
     ('training',),
     ('experiments',),
-    ('report', 'doctor', 'preflight', 'download', 'prediction_files', 'export'),
+    ('report', 'doctor', 'preflight', 'download', 'prediction_files', 'export', 'web'),
     ('serving',),
     ('config_imports',),
     ('config_files', 'path_flags'),

@@ -1,7 +1,5 @@
 """Export of a trained network to an ONNX file."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 
@@ -99,8 +97,3 @@ def _serialize(model: onnx.ModelProto, metadata: Metadata) -> bytes:
     for key, value in {**metadata.to_entries(), CHECKSUM: PLACEHOLDER}.items():
         model.metadata_props.add(key=key, value=value)
     return seal(model.SerializeToString(deterministic=True))
-
-
-def describe_size(path: Path) -> str:
-    """The size of a file, such as '15.2 MB'."""
-    return f'{path.stat().st_size / 1e6:.1f} MB'
