@@ -9,8 +9,7 @@ from node import run_with_node
 
 from ssanet_jax.data.preprocessing import InputSettings
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
-from ssanet_jax.predict import json_line
-from ssanet_jax.prediction_files import csv_table
+from ssanet_jax.prediction_files import csv_table, json_lines
 from ssanet_jax.prediction_files.journal import Record
 
 SCRIPT = """
@@ -132,7 +131,7 @@ def test_cases_cover_both_reasons_to_doubt_and_none(found):
 
 def test_table_is_that_of_predict(found):
     file = io.StringIO()
-    lines = [json_line(by_loops(seed)[1], 5) for seed in range(len(FILES))]
+    lines = [json_lines.to_line(by_loops(seed)[1], 5) for seed in range(len(FILES))]
     csv_table.write(file, [Record(name, line) for name, line in zip(FILES, lines)], 'network')
     expected, table = (list(csv.reader(io.StringIO(text))) for text in (file.getvalue(), found['table']))
     assert table[0] == expected[0]
