@@ -56,7 +56,7 @@ def make_app():
 @pytest.fixture(scope='session')
 def make_client(make_app):
     """Arguments of `create_app` -> a context manager that gives a client of that server."""
-    pytest.importorskip('httpx', reason='httpx is not installed')
+    pytest.importorskip('httpx2', reason='httpx2 is not installed')
     from starlette.testclient import TestClient
 
     return lambda *arguments, **options: TestClient(make_app(*arguments, **options), raise_server_exceptions=False)
