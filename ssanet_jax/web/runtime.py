@@ -45,9 +45,7 @@ def choose_runtime(choice: str | None) -> dict[str, bytes] | None:
       UserError: there is no choice, or it is something else, or another version.
     """
     if not choice:
-        raise UserError(
-            f'--format=web needs --runtime=PACKAGE: {_GET_IT}; or give --runtime=cdn for a page that loads it'
-        )
+        raise UserError(f'--format=web needs --runtime=PACKAGE: {_GET_IT}; or give --runtime=cdn (docs/web.md)')
     return None if choice == 'cdn' else read_runtime(user_path(choice, '--runtime'))
 
 

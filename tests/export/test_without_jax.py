@@ -125,6 +125,9 @@ def test_bad_arguments(exported, finished_run, photos, tmp_path):
         'holds no run': [f'--workdir={photos}', out],
         '--out is missing': [workdir],
         'format': [workdir, out, '--format=tflite'],
+        'needs --runtime=PACKAGE': [workdir, out, '--format=web'],
+        'cannot read onnxruntime-web': [workdir, out, '--format=web', f'--runtime={image}'],
+        'has other files than a page': [workdir, f'--out={photos}', '--format=web', '--runtime=cdn'],
     }
     (tmp_path / 'outputs').mkdir()
     for name, ended in run_each('ssanet_jax.export', cases, tmp_path / 'outputs').items():

@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 from color_model import COLORS, SETTINGS, write_color_model
+from commands import run_python
 from node import PAGE
 
 from ssanet_jax.artifact.onnx_file import read_onnx_file
@@ -103,6 +104,22 @@ def test_runtime_is_never_loaded_without_being_asked_for():
     with pytest.raises(UserError, match='needs --runtime=PACKAGE'):
         runtime.choose_runtime(None)
     assert runtime.choose_runtime('cdn') is None
+
+
+@pytest.mark.slow
+def test_command_writes_a_page_of_a_run(finished_run, tmp_path):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    out = tmp_path / 'page'
+    arguments = (f'--workdir={finished_run.workdir}', f'--out={out}', '--format=web', '--runtime=cdn')
+    done = run_python(('-m', 'ssanet_jax', 'export'), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f'{out}: ')
+    description = json.loads((out / 'model.json').read_text())
+    assert description['provenance']['run'] == finished_run.workdir.name
+    assert description['provenance']['weights'] == 'float16'
+    network = read_onnx_file(out / description['files']['model']['url'])
+    assert list(network.metadata.class_names) == description['class_names']
 
 
 def test_unpacked_package_is_read_as_well(package, tmp_path):
