@@ -24,7 +24,7 @@ def test_shellcheck(script):
 
 
 def test_every_script_is_tested():
-    assert {path.name for path in LAUNCH.iterdir()} == {*SCRIPTS, COMMON, 'gke.yaml'}
+    assert {path.name for path in LAUNCH.iterdir()} == {*SCRIPTS, COMMON, 'gke.yaml', 'serve.Dockerfile'}
 
 
 @pytest.mark.parametrize('script', SCRIPTS)

@@ -309,10 +309,11 @@ HEADS = {'oriented_pooling': 1}
     ],
 )
 def test_a_stage_whose_features_change_keeps_none(tiny_config, train, cache, named):
-    table = [stage('heads', epochs=1, learning_rate=1, train=train, cache=cache)]
+    parts = stage('parts', epochs=1, learning_rate=1, train={'proposals': 1})
+    table = [parts, stage('heads', epochs=1, learning_rate=1, train=train, cache=cache)]
     with pytest.raises(UserError, match=named):
         check_stages(table, tiny_config.optimizer)
-    check_stages([stage('heads', epochs=1, learning_rate=1, train=train)], tiny_config.optimizer)
+    check_stages([parts, stage('heads', epochs=1, learning_rate=1, train=train)], tiny_config.optimizer)
 
 
 def test_a_feature_pyramid_keeps_none(tiny_config):
