@@ -69,7 +69,7 @@ def _step(equation: Any, inputs: list[Any], emit: Emit) -> Sequence[Any]:
             raise UnknownLoop('cond')
         return _inline(params['branches'][int(branch)], rest, emit)
     if name == 'scan':
-        return _unroll(params, inputs, emit)
+        return _unroll(equation, inputs, emit)
     if name == 'while':
         raise UnknownLoop('while')
     return emit(equation, inputs)
@@ -80,14 +80,21 @@ def _inline(inner: Any, inputs: Sequence[Any], emit: Emit) -> list[Any]:
     return walk(getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ()), inputs, emit)
 
 
-def _unroll(params: Any, inputs: list[Any], emit: Emit) -> list[Any]:
-    """Repeats the body of a loop that only carries values, such as `lax.fori_loop`."""
-    num_constants, num_carry = params['num_consts'], params['num_carry']
-    if len(inputs) > num_constants + num_carry or len(params['jaxpr'].out_avals) > num_carry:
+def _unroll(equation: Any, inputs: list[Any], emit: Emit) -> list[Any]:
+    """Repeats the body of a loop that only carries values, such as `lax.fori_loop`.
+
+    The parameters that count constants and carried values differ between versions of JAX. Without scanned inputs and
+    stacked outputs, which have one more dimension outside of the body, all outputs are carried.
+    """
+    closed = equation.params['jaxpr']
+    body = getattr(closed, 'jaxpr', closed)
+    shapes = lambda variables: [variable.aval.shape for variable in variables]
+    if shapes(equation.invars) != shapes(body.invars) or shapes(equation.outvars) != shapes(body.outvars):
         raise UnknownLoop('scan')
+    num_constants = len(inputs) - len(body.outvars)
     constants, carry = inputs[:num_constants], inputs[num_constants:]
-    for _ in range(params['length']):
-        carry = _inline(params['jaxpr'], [*constants, *carry], emit)
+    for _ in range(equation.params['length']):
+        carry = _inline(closed, [*constants, *carry], emit)
     return carry
 
 

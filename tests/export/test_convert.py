@@ -102,6 +102,8 @@ def test_the_graph_computes_what_jax_does(name):
     [
         (lambda x: jnp.sort(x, 1), 'the operation sort'),
         (lambda x: jax.lax.while_loop(lambda y: y.sum() > 1, lambda y: y / 2, x), 'a loop'),
+        (lambda x: jax.lax.scan(lambda y, row: (y + row, None), x[:, 0], STACK[:, 0])[0], 'a loop'),
+        (lambda x: jax.lax.scan(lambda y, _: (y + 1, y), x, length=3)[1], 'a loop'),
         (lambda x: jnp.fft.fft(x).real, 'fft of kind FFT'),
         (partial(jnp.cumsum, axis=1), 'the operation cumsum'),
         (lambda x: jax.lax.conv_transpose(x, KERNEL, (2, 2), 'SAME'), 'transposed'),
