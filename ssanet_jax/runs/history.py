@@ -11,6 +11,7 @@ from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import set_aside, write_atomically
 from ssanet_jax.filesystem.regular_files import read_regular_file
+from ssanet_jax.runs.json_checksums import FIELD as CHECKSUM
 from ssanet_jax.runs.json_checksums import add_checksum, remove_checksum
 
 HISTORY_FILE = 'history.jsonl'
@@ -40,15 +41,24 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise UserError(f'cannot read {path} ({error.strerror}): check its permissions') from error
-    # A last line without a newline may end in the middle of a number.
-    lines = (_parse(line, path.parent.name) for line in content.split(b'\n')[:-1])
+    lines = (_parse(line, path.parent.name) for line in _complete_lines(content))
     return [line for line in lines if line is not None]
+
+
+def _complete_lines(content: bytes) -> list[bytes]:
+    """The lines of a file. A last one without a newline may end in the middle of a number, unless it has a checksum."""
+    *lines, last = content.split(b'\n')
+    last = last[: last.rfind(b'}') + 1]
+    return [*lines, last] if CHECKSUM.encode() in last else lines
 
 
 def _parse(text: bytes, stage: str) -> dict[str, Any] | None:
     try:
-        line = remove_checksum(json.loads(text))
-        if line.pop('stage', stage) != stage:  # early versions wrote none
+        line = json.loads(text)
+        if 'stage' in line and CHECKSUM not in line:  # early versions wrote neither
+            return None
+        line = remove_checksum(line)
+        if line.pop('stage', stage) != stage:
             return None
         numbers = [line['step'], line['epoch'], *line['values'].values()]
         whole = line['kind'] in (EPOCH, EVALUATION) and isinstance(line['step'], int)
@@ -64,7 +74,7 @@ def num_damaged_lines(path: Path) -> int:
       UserError: the file cannot be read.
     """
     try:
-        lines = read_regular_file(path, _MAX_BYTES).split(b'\n')[:-1]
+        lines = _complete_lines(read_regular_file(path, _MAX_BYTES))
     except FileNotFoundError:
         return 0
     except OSError as error:

@@ -7,6 +7,7 @@ import pytest
 from ssanet_jax.errors import UserError
 from ssanet_jax.report.curves import LearningCurves, learning_curves
 from ssanet_jax.runs.history import read_history
+from ssanet_jax.runs.json_checksums import add_checksum
 
 STAGES = [{'name': 'first', 'epochs': 2}, {'name': 'second', 'epochs': 3}, {'name': 'third', 'epochs': 4}]
 
@@ -41,7 +42,7 @@ def test_a_history_without_its_flaws(tmp_path):
     assert read_history(path) == good
     other = path.parent / 'other' / path.name
     other.parent.mkdir()
-    content = ''.join(json.dumps({**line, 'stage': path.parent.name}) + '\n' for line in good)
+    content = ''.join(json.dumps(add_checksum({**line, 'stage': path.parent.name})) + '\n' for line in good)
     for copy in (path, other):
         copy.write_text(content)
     assert read_history(path) == good and read_history(other) == []
