@@ -7,13 +7,12 @@ Both compute the same inputs in one process, in alternation: logits, parts, evid
 """
 
 import dataclasses
-import time
-from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks import networks, runner
 from benchmarks.comparisons import Comparison, Findings
+from benchmarks.programs import cpu_seconds
 from benchmarks.runner import setting
 from ssanet_jax.artifact.onnx_file import OnnxFile, check_content
 from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
@@ -64,7 +63,7 @@ def _compare(
 ) -> Comparison:
     workloads = {ONNXRUNTIME: lambda: exported.outputs(images), XLA: lambda: predictor.outputs(images)}
     times = time_interleaved(workloads, settings.rounds, log)
-    cpu = {name: _cpu_seconds(workload) / len(images) for name, workload in workloads.items()}
+    cpu = {name: cpu_seconds(workload) / len(images) for name, workload in workloads.items()}
     seconds = {name: value / len(images) for name, value in times.items()}
     return Comparison(
         ONNXRUNTIME,
@@ -77,16 +76,6 @@ def _compare(
         f'{1e3 * cpu[ONNXRUNTIME]:.1f} and {1e3 * cpu[XLA]:.1f} ms of CPU time',
         details={'cpu_seconds': cpu[ONNXRUNTIME], 'cpu_seconds_of_xla': cpu[XLA]},
     )
-
-
-def _cpu_seconds(workload: Callable[[], object]) -> float:
-    """The CPU time of a workload in all threads: the least of three calls."""
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        workload()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def _random(settings: Settings) -> Predictor:

@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import networks, runner
 from benchmarks.comparisons import Comparison, Findings
+from benchmarks.programs import cpu_seconds
 from benchmarks.runner import setting
 from ssanet_jax.configs import common
 from ssanet_jax.data.image_inputs import read_image
@@ -90,7 +90,7 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
             PARTS: lambda: command(lambda prediction, path: prediction.save(path)),
         }
         times = time_interleaved(workloads, settings.rounds, log)
-        cpu = {name: _cpu_seconds(workload) / len(files) for name, workload in workloads.items()}
+        cpu = {name: cpu_seconds(workload) / len(files) for name, workload in workloads.items()}
     seconds = {name: value / len(files) for name, value in times.items()}
     where = f'{settings.variant}, {settings.backbone}, {settings.size}, batch {_BATCH}; time per photo'
     line = runner.command_line('prediction', settings)
@@ -109,16 +109,6 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
             for name in (NO_PICTURES, PARTS)
         ]
     )
-
-
-def _cpu_seconds(workload: Callable[[], object]) -> float:
-    """The CPU time of a workload in all threads, which other programs hardly affect: the least of three calls."""
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        workload()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def _resize(config: ConfigDict, settings: Settings) -> None:

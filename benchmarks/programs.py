@@ -1,6 +1,7 @@
-"""Compiled programs to be timed, and the check for PyTorch."""
+"""Compiled programs to be timed, the CPU time of a workload, and the check for PyTorch."""
 
 import importlib.util
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -30,3 +31,13 @@ def torch_problem() -> str:
     if backend != 'cpu' and not (backend == 'gpu' and torch.cuda.is_available()):
         return f'PyTorch does not support the {backend} that JAX runs on: set JAX_PLATFORMS=cpu to compare on the CPU'
     return ''
+
+
+def cpu_seconds(workload: Workload) -> float:
+    """The CPU time of a workload in all threads, which other programs hardly affect: the least of three calls."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        workload()
+        times.append(time.process_time() - start)
+    return min(times)
