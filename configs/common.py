@@ -158,7 +158,7 @@ def dinov2() -> ConfigDict:
     config = prototypes()
     config.model.update(
         backbone='vit_small_patch14_reg4_dinov2',
-        pretrained='hub:timm/vit_small_patch14_reg4_dinov2.lvd142m',
+        pretrained='',  # hub:timm/vit_small_patch14_reg4_dinov2.lvd142m, or those of another size
         crop_size=196,  # 14 x 14 patches, averaged to 7 x 7 cells
         class_token=True,
     )
@@ -297,9 +297,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict(dict(name='sgd', momentum=0.9, weight_decay=1e-4))  # or adamw
     config.stages = three_stages()
-    config.recipe = (
-        ''  # auto, quick or full: sets num_parts, global_size and views of configs/folder.py; '' changes none
-    )
+    config.recipe = ''  # auto, quick, full or dinov2: sets fields of configs/folder.py; '' changes none
     config.epochs = 0  # of all stages together, which keep their shares; 0: as the stages say
     config.eval_epochs = 0  # epochs between evaluations, for the learning curve; 0: only after each stage
     config.on_nonfinite = 'stop'  # at a NaN or an infinity in the loss or the gradients, or 'skip' the update

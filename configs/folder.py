@@ -12,9 +12,11 @@ The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or only `CLASS/*.jp
 `config.data.split_seed` draws a fifth of each class as test images. docs/datasets.md describes the CSV file.
 
 A run begins by choosing a recipe for the number of images and the machine, which it prints: `quick` (the image, the
-object and one part at 224 pixels) or `full` (the image at 448, the object and three parts). `--config.recipe=full`
-chooses by hand, and `--config.epochs=4` fits the classifiers to four augmented views of each image instead of two
-(docs/your_own_photos.md). `configs/folder.py:prototypes` has the settings of `full`, without a choice.
+object and one part at 224 pixels), `full` (the image at 448, the object and three parts), or on a GPU, if its weights
+are in the cache or can be downloaded, `dinov2` (the same as `full` on a DINOv2 ViT-S/14, which we have not run on
+photos yet). `--config.recipe=full` chooses by hand, and `--config.epochs=4` fits the classifiers to four augmented
+views of each image instead of two (docs/your_own_photos.md). `configs/folder.py:prototypes` has the settings of
+`full`, without a choice.
 
 The settings and the variants `fast`, `upright`, `dinov2`, `backbone`, `random` and `nts` are those of `configs/cub.py`;
 `lite0` is the method of the paper with this backbone at 224, trained.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ssanet_jax.errors import UserError
 
 WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
+_ANSWER_SECONDS = 8.0  # within which the hub must answer, for weights that a run can do without
 
 
 class _NoFile(UserError):
@@ -75,6 +77,60 @@ def download_config(repository: str) -> dict[str, Any] | None:
     return content
 
 
+def obtain_weights(repository: str) -> str:
+    """Brings the weights of a repository into the hub's cache, for a run that can do without them.
+
+    It neither waits for a network that does not answer nor fails.
+
+    Args:
+      repository: as in `download_weights`.
+
+    Returns:
+      '' if the cache holds the weights now; otherwise the reason why not, in one line.
+    """
+    try:
+        require_hub()
+        if _is_cached(repository):
+            return ''
+        if problem := _no_answer(repository):
+            return f'hub:{repository} is not in the cache and cannot be downloaded ({problem})'
+        print(f'hub:{repository}: downloading the weights', file=sys.stderr)
+        download_config(repository)
+        _download(repository, WEIGHTS_FILE)
+    except UserError as error:
+        return str(error).partition(';')[0]  # without the cure
+    return ''
+
+
+def _is_cached(repository: str) -> bool:
+    try:
+        _download(repository, WEIGHTS_FILE, only_cached=True)
+    except _NotCached:
+        return False
+    return True
+
+
+def _no_answer(repository: str) -> str:
+    """Asks the hub about the weights of a repository; returns why it does not answer, '' if it does."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # pyright: ignore[reportMissingImports]
+
+    name, _, revision = repository.partition('@')
+    problems = [f'no answer within {_ANSWER_SECONDS:.0f} seconds']
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(name, WEIGHTS_FILE, revision=revision or None), timeout=_ANSWER_SECONDS)
+            problems[0] = ''
+        except Exception as error:  # Network errors are of many types.
+            problems[0] = _in_short(error)
+
+    # In a thread, because looking up the address of the hub has no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    return problems[0]
+
+
 def _download(repository: str, file: str, *, only_cached: bool = False) -> Path:
     """Downloads a file of a repository, or finds it in the hub's cache.
 
@@ -115,8 +171,14 @@ def _download(repository: str, file: str, *, only_cached: bool = False) -> Path:
     except EntryNotFoundError as error:
         raise _NoFile(f'hub:{repository} has no file {file}; choose a repository that has one') from error
     except Exception as error:  # Network errors are of many types.
-        why = ' '.join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f'hub:{repository} cannot be downloaded ({why}); try again; {_ways_out(name)}') from error
+        raise UserError(
+            f'hub:{repository} cannot be downloaded ({_in_short(error)}); try again; {_ways_out(name)}'
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """The beginning of an error's message, without the address that it is about."""
+    return ' '.join(str(error).partition(' for url')[0].split())[:120] or type(error).__name__
 
 
 def require_hub() -> None:

@@ -1,14 +1,24 @@
 """The recipe for one's own images: the choice, what it sets, and what a run keeps of it."""
 
 import json
+import re
+import threading
+import time
+from functools import partial
+from types import SimpleNamespace
 
+import jax
 import pytest
 from commands import check_user_error, run_each
 from data_samples import write_image
 
 from configs import common, folder
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
+from ssanet_jax.pretrained import hub
 from ssanet_jax.runs.compatibility import changed_settings
+from ssanet_jax.runs.initial_weights import resolve_pretrained
 from ssanet_jax.training import recipes
 from ssanet_jax.training.recipes import Facts, choose_recipe, find_facts, resolve_recipe
 from ssanet_jax.training.stages import scale_epochs, stage
@@ -20,7 +30,8 @@ from ssanet_jax.training.stages import scale_epochs, stage
         (Facts(192, 8, 2), 'quick', '192 training images, 24 per class, fewer than 40, on 2 CPU cores'),
         (Facts(192, 8, 1), 'quick', 'on 1 CPU core'),
         (Facts(192, 8, 16), 'full', 'little work for 16 CPU cores'),
-        (Facts(192, 8, 2, 'a GPU'), 'full', 'on a GPU'),
+        (Facts(192, 8, 2, 'a GPU'), 'dinov2', '192 training images, 24 per class, on a GPU'),
+        (Facts(192, 8, 2, 'a GPU', 'no network'), 'full', 'on a GPU; not dinov2: no network'),
         (Facts(60, 3, 2), 'full', '20 per class, little work'),
         (Facts(320, 8, 2), 'full', '40 per class, at least 40'),
         (Facts(312, 8, 2), 'quick', '39 per class'),
@@ -53,14 +64,14 @@ def values(config):
 
 
 def test_a_chosen_recipe_is_a_configuration_with_its_values(own_images, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipes, 'find_facts', lambda config: Facts(192, 8, 2))
+    monkeypatch.setattr(recipes, 'find_facts', lambda *_: Facts(192, 8, 2))
     before = own_images.to_json()
     config, lines = resolve_recipe(own_images, tmp_path)
     assert values(config) == ('quick', 2, 224, 2)
     assert own_images.to_json() == before
     assert len(lines) == 2 and lines[0].startswith('recipe quick: ') and '--config.recipe=full' in lines[1]
-    # `quick` and `full` are variants that had a name before.
-    for name, variant in (('quick', 'fast'), ('full', 'prototypes')):
+    # Each is a variant, too.
+    for name, variant in (('quick', 'fast'), ('full', 'prototypes'), ('dinov2', 'dinov2')):
         own_images.recipe = name
         config, lines = resolve_recipe(own_images, tmp_path)
         expected = folder.get_config(variant)
@@ -69,7 +80,7 @@ def test_a_chosen_recipe_is_a_configuration_with_its_values(own_images, monkeypa
 
 
 def test_fields_of_the_command_line_win(own_images, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipes, 'find_facts', lambda config: Facts(192, 8, 2))
+    monkeypatch.setattr(recipes, 'find_facts', lambda *_: Facts(192, 8, 2))
     own_images.model.num_parts = 3
     assert values(resolve_recipe(own_images, tmp_path, ['model.num_parts'])[0]) == ('quick', 3, 224, 2)
     assert values(resolve_recipe(own_images, tmp_path, ['stages', 'model.num_parts_'])[0]) == ('quick', 2, 224, 2)
@@ -77,7 +88,7 @@ def test_fields_of_the_command_line_win(own_images, monkeypatch, tmp_path):
     assert values(resolve_recipe(own_images, tmp_path, ['stages[0].epochs'])[0]) == ('quick', 2, 224, 7)
 
 
-@pytest.mark.parametrize('recorded', ['quick', 'full', None])
+@pytest.mark.parametrize('recorded', ['quick', 'full', 'dinov2', None])
 def test_a_run_goes_on_with_its_recipe(own_images, monkeypatch, tmp_path, recorded):
     """Whatever would be chosen today; a run of a version without recipes keeps its values."""
     own_images.recipe = recorded or 'full'
@@ -88,7 +99,7 @@ def test_a_run_goes_on_with_its_recipe(own_images, monkeypatch, tmp_path, record
         content['model']['num_parts'] = 3
     monkeypatch.setattr(recipes, 'is_claimed', lambda workdir: True)
     monkeypatch.setattr(recipes, 'read_run', lambda workdir: {'config': content})
-    monkeypatch.setattr(recipes, 'find_facts', lambda config: pytest.fail('chosen again'))
+    monkeypatch.setattr(recipes, 'find_facts', lambda *_: pytest.fail('chosen again'))
     own_images.recipe = 'auto'
     config, lines = resolve_recipe(own_images, tmp_path)
     assert not changed_settings(content, config) and not lines
@@ -96,9 +107,112 @@ def test_a_run_goes_on_with_its_recipe(own_images, monkeypatch, tmp_path, record
     assert 'model.num_parts' in changed_settings(content, resolve_recipe(own_images, tmp_path)[0])
 
 
+COMMIT = 'c' * 40
+DINOV2 = 'timm/vit_small_patch14_reg4_dinov2.lvd142m'
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """JAX finds a GPU, whose programs nobody runs here; DINOv2 has one narrow block, to be built at once."""
+    tiny = partial(VisionTransformer, 8, 1, 2, patch_size=14)
+    monkeypatch.setitem(BACKBONES, 'vit_small_patch14_reg4_dinov2', tiny)
+    monkeypatch.setattr(jax, 'devices', lambda *_: [SimpleNamespace(platform='gpu')])
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the hub's cache, empty, and no network; `add` puts the weights of DINOv2 there."""
+    constants = pytest.importorskip('huggingface_hub.constants', reason='needs huggingface_hub')
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+
+    def add():
+        folder = tmp_path / 'hub' / f'models--{DINOV2.replace("/", "--")}'
+        (folder / 'refs').mkdir(parents=True)
+        (folder / 'refs/main').write_text(COMMIT)
+        (folder / 'snapshots' / COMMIT).mkdir(parents=True)
+        (folder / 'snapshots' / COMMIT / hub.WEIGHTS_FILE).write_bytes(b'weights')
+
+    return SimpleNamespace(add=add)
+
+
+def test_a_gpu_takes_dinov2_where_its_weights_are_in_the_cache(own_images, gpu, cache, tmp_path, capsys):
+    cache.add()
+    config, (line, other) = resolve_recipe(own_images, tmp_path / 'run')
+    assert line.startswith('recipe dinov2: DINOv2 ViT-S/14') and line.endswith(
+        '(24 training images, 8 per class, on a GPU)'
+    )
+    assert '--config.recipe=full' in other and not capsys.readouterr().err
+    assert config.recipe == 'dinov2' and config.model.backbone == 'vit_small_patch14_reg4_dinov2'
+    assert resolve_pretrained(config).model.pretrained == f'hub:{DINOV2}'
+
+
+def test_a_gpu_without_the_weights_says_why_it_does_not_take_dinov2(own_images, gpu, cache, tmp_path):
+    config, (line, other) = resolve_recipe(own_images, tmp_path / 'run')
+    assert config.recipe == 'full' and config.model.backbone == 'efficientnet_lite0' and not config.model.class_token
+    assert f'on a GPU; not dinov2: hub:{DINOV2} is not in the cache and cannot be downloaded (' in line
+    assert '\n' not in line and '--config.recipe=quick' in other
+
+
+def test_a_cpu_asks_no_hub(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, 'obtain_weights', lambda *_: pytest.fail('asked'))
+    assert 'dinov2' not in ' '.join(resolve_recipe(own_images, tmp_path / 'run')[1])
+
+
+@pytest.mark.parametrize(
+    'field, value, words',
+    [
+        ('model.backbone', 'resnet_tiny', r'on a GPU; not dinov2: config\.model\.backbone is set'),
+        ('data.image_size', 320, 'not dinov2: .*the image size must be a multiple of 14 .*got 320'),
+        ('model.crop_size', 224, 'not dinov2: .*crop_size must be a multiple of 98, .*got 224'),
+    ],
+)
+def test_fields_that_speak_against_dinov2(own_images, gpu, cache, tmp_path, field, value, words):
+    cache.add()
+    section, name = field.split('.')
+    own_images[section][name] = value
+    config, (line, _) = resolve_recipe(own_images, tmp_path / 'run', [field])
+    assert config.recipe == 'full' and config[section][name] == value
+    assert re.search(words, line), line
+
+
+def test_another_size_of_dinov2_is_one_field(own_images, tmp_path):
+    own_images.recipe, own_images.model.backbone = 'dinov2', 'vit_base_patch14_reg4_dinov2'
+    config, _ = resolve_recipe(own_images, tmp_path, ['model.backbone'])
+    assert resolve_pretrained(config).model.pretrained == 'hub:timm/vit_base_patch14_reg4_dinov2.lvd142m'
+
+
+@pytest.mark.parametrize('answer', ['silence', 'an error', 'a file'])
+def test_a_network_that_does_not_answer_is_not_waited_for(cache, monkeypatch, capsys, answer):
+    """The hub's functions stand in for its server: it says nothing, it fails, or the download breaks off."""
+    library = pytest.importorskip('huggingface_hub', reason='needs huggingface_hub')
+    released = threading.Event()
+
+    def ask(url, timeout):
+        assert DINOV2 in url and timeout < 60
+        if answer == 'silence':
+            released.wait(60)
+        elif answer == 'an error':
+            raise OSError('Network is unreachable for url https://hub')
+
+    monkeypatch.setattr(library, 'get_hf_file_metadata', ask)
+    monkeypatch.setattr(hub, '_ANSWER_SECONDS', 0.2)
+    start = time.monotonic()
+    problem = hub.obtain_weights(DINOV2)
+    assert time.monotonic() - start < 30
+    released.set()
+    said = {
+        'silence': '(no answer within 0 seconds)',
+        'an error': '(Network is unreachable)',
+        'a file': 'is not in the cache',
+    }
+    assert said[answer] in problem and ';' not in problem and DINOV2 in problem
+    assert ('downloading' in capsys.readouterr().err) == (answer == 'a file')
+
+
 def test_what_a_recipe_does_not_suit(own_images, tmp_path):
     own_images.recipe = 'fancy'
-    with pytest.raises(UserError, match=r'config\.recipe=fancy: choose from auto, quick, full'):
+    with pytest.raises(UserError, match=r'config\.recipe=fancy: choose from auto, quick, full, dinov2'):
         resolve_recipe(own_images, tmp_path)
     paper = common.get_config()
     paper.recipe = 'auto'
@@ -106,7 +220,7 @@ def test_what_a_recipe_does_not_suit(own_images, tmp_path):
         resolve_recipe(paper, tmp_path)
     drawn = folder.get_config()
     drawn.data.name = 'toy_birds'
-    with pytest.raises(UserError, match='toy_birds has none: choose from quick, full'):
+    with pytest.raises(UserError, match='toy_birds has none: choose from quick, full, dinov2'):
         resolve_recipe(drawn, tmp_path)
     assert not resolve_recipe(common.get_config(), tmp_path)[1]
 
