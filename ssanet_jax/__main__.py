@@ -24,6 +24,7 @@ COMMANDS = {
     'download': Command('ssanet_jax.download', 'Download a published data set, such as cub.'),
     'predict': Command('ssanet_jax.predict', 'Predict the class of images, and draw their parts.'),
     'index': Command('ssanet_jax.index', "Compute the features of a run's training images, for explanations."),
+    'pack': Command('ssanet_jax.pack', 'Pack a finished run into a small work directory.'),
     'export': Command('ssanet_jax.export', 'Export a run to one file that runs without JAX.'),
     'serve': Command('ssanet_jax.serving', 'Serve an exported network by HTTP.'),
     'report': Command('ssanet_jax.report', 'Write one page about a run: results, curves, parts, mistakes.'),

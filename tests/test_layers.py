@@ -37,7 +37,7 @@ FLOORS = (
     ('cli',),
 )
 # Commands are above all floors, like the `__main__` of a package. Nothing imports a command.
-COMMANDS = ('main', 'predict', 'measure', 'ablate', 'compare', 'app', 'index')
+COMMANDS = ('main', 'predict', 'measure', 'ablate', 'compare', 'app', 'index', 'pack')
 # The data pipeline must not import networks, though the floor of `models` is lower.
 FORBIDDEN = {'data': ('models', 'pretrained')}
 # Configuration files are data: they may name stages and raise errors; configs/rows.py picks rows of the tables.

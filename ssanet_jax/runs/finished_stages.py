@@ -37,7 +37,7 @@ def finished_result(workdir: Path, stage: str, *, passes_on: bool) -> StageResul
     if result is None:
         return None
     if passes_on:
-        if result.split == 'validation' and not _holds_selected(workdir, stage, result.step):
+        if result.split == 'validation' and not holds_network(workdir, stage, result.step):
             cause = f'the network that {directory} selected at step {result.step} is damaged'
             return _again([directory], f'{cause}: the stage is trained again, {result.steps} steps are lost')
         if result.split != 'validation' and (cause := _find_lost_steps(workdir, stage, result.steps)):
@@ -95,7 +95,8 @@ def _agree(predictions: ImagePredictions, result: StageResult) -> bool:
     return len(correct) == result.examples and abs(float(correct.mean()) - result.accuracy) < 1e-6
 
 
-def _holds_selected(workdir: Path, stage: str, step: int) -> bool:
+def holds_network(workdir: Path, stage: str, step: int) -> bool:
+    """Whether a whole checkpoint of a stage has this step. Call it in all processes."""
     return any(_is_whole(folder, step) for folder in (best_dir(workdir, stage), checkpoint_dir(workdir, stage)))
 
 

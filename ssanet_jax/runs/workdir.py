@@ -20,6 +20,7 @@ from ssanet_jax.runs.evaluation_count import COUNT_FILE
 from ssanet_jax.runs.files import CONFIG_BACKUP, CONFIG_FILE, RESULTS_FILE, read_json, read_run, restore_run, write_run
 
 LOCK_FILE = '.lock'
+PACKED_FILE = 'packed.json'  # marks what `ssanet pack` wrote
 # The longest path of a file of a stage: an array of a checkpoint that Orbax is writing, with room for other versions.
 _LONGEST_FILE = f'checkpoints/{10**9}.orbax-checkpoint-tmp-{10**20}/position/ocdbt.process_0/d/{"0" * 32}.__lock'
 
@@ -82,10 +83,15 @@ def is_claimed(workdir: Path) -> bool:
 
 
 def check_config_is_there(workdir: Path) -> None:
-    """Raises `UserError` if the configuration of a run is lost, so that no other one takes its place.
+    """Raises `UserError` if the configuration of a run is lost, so that no other one takes its place, or it is packed.
 
     Stages that were copied from other runs (`experiments.stage_reuse`) are no run yet. Call it before taking the lock.
     """
+    if (workdir / PACKED_FILE).exists():
+        raise UserError(
+            f'{workdir} holds a packed run, whose training cannot go on: give the work directory that it was packed '
+            'from, or another --workdir'
+        )
     started = any((workdir / name).exists() for name in (LOCK_FILE, COUNT_FILE, RESULTS_FILE))
     if processes.is_primary_process() and started and _has_checkpoints(workdir) and not _has_config(workdir):
         raise UserError(
