@@ -300,6 +300,8 @@ def get_config() -> ConfigDict:
     config.recipe = ''  # auto, quick, full or dinov2: sets fields of configs/folder.py; '' changes none
     config.epochs = 0  # of all stages together, which keep their shares; 0: as the stages say
     config.eval_epochs = 0  # epochs between evaluations, for the learning curve; 0: only after each stage
+    # Evaluations on validation images without a better one after which a stage stops; 0: never.
+    config.early_stopping_patience = 0
     config.on_nonfinite = 'stop'  # at a NaN or an infinity in the loss or the gradients, or 'skip' the update
     config.checkpoint_steps = 0  # steps between checkpoints; 0: one per epoch
     return config

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from rich.table import Table
 
 from ssanet_jax import cli
+from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.ablation import (
     MEASURED,
     METRICS,
@@ -54,6 +55,11 @@ flags.mark_flag_as_required('config')
 
 def main() -> None:
     """Trains, measures, and prints the tables; the last line on stdout says how many runs there are."""
+    if recipe := _CONFIG.value.get('recipe', ''):
+        raise UserError(
+            f'config.recipe={recipe}: rows are compared at fixed settings, which no recipe may choose: give a '
+            'configuration of full SSANet without one, such as configs/folder.py:lite0'
+        )
     ablation = Ablation(_CONFIG.value, _WORKDIR.value or Path(f'runs/ablate/{cli.config_name()}'))
     table, seeds = TABLES[_TABLE.value], range(_SEEDS.value)
     runs = [f'seed{seed}/{row.name}' for seed in seeds for row in table.rows]

@@ -194,6 +194,7 @@ def test_mistakes_end_with_one_line(table, tmp_path):
         '--table': ['--table=9'],
         '--seeds': ['--seeds=0'],
         'never train proposals': ['--config=configs/demo.py:global_pooling'],
+        'rows are compared at fixed settings': ['--config=configs/folder.py'],
         'row gmp, seed 0': ['--config.data.image_size=60'],
         "unexpected argument 'extra'": ['extra'],
     }

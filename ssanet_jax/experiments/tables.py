@@ -198,7 +198,9 @@ def row_config(config: ConfigDict, name: str) -> ConfigDict:
     trained = {group for stage in config.stages for group in stage.train}
     missing = [group for group in GROUPS if group not in trained]
     if missing:
-        raise UserError(f'config.stages never train {missing[0]}: give a configuration of full SSANet')
+        raise UserError(
+            f'config.stages never train {missing[0]}: give a configuration of full SSANet, such as configs/demo.py'
+        )
     config = config.copy_and_resolve_references()
     ROWS[name].change(config)
     return config

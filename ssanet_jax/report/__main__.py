@@ -122,7 +122,8 @@ def collect_inputs(
     best = None if result else read_summary(workdir / run.stage / 'best.json', BestStep)
     measurements = measurement_sections.read_measurements(workdir)
     saved_steps = {name: stage_steps(workdir, name) for name in stages}
-    curves = learning_curves(workdir, run.config.stages)
+    ended = {name: found.epochs for name, found in stage_results.items() if found.stopped_early}
+    curves = learning_curves(workdir, run.config.stages, ended)
     damaged = damaged_histories(workdir, stages, stage_results.keys())
     mesh = sharding.make_mesh(images=run.config.data.eval_batch_size)
     return ReportInputs(

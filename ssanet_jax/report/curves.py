@@ -30,12 +30,15 @@ class LearningCurves:
     loss: list[Line]
 
 
-def learning_curves(workdir: Path, stages: Sequence[Mapping[str, Any]]) -> LearningCurves | None:
+def learning_curves(
+    workdir: Path, stages: Sequence[Mapping[str, Any]], ended: Mapping[str, int] | None = None
+) -> LearningCurves | None:
     """Reads the curves of a run over all its stages.
 
     Args:
       workdir: the run's work directory.
       stages: the stages of its configuration, with `name` and `epochs`.
+      ended: the epochs of stages that stopped early.
 
     Returns:
       The curves; None if the run has no history, as runs of early versions.
@@ -48,6 +51,7 @@ def learning_curves(workdir: Path, stages: Sequence[Mapping[str, Any]]) -> Learn
         histories.pop()
     if not histories:
         return None
+    epochs = lambda stage: (ended or {}).get(stage['name'], stage['epochs'])
     split, loss = 'test', []
     accuracy: dict[str, list[Line]] = {}
     first_epoch = 0.0
@@ -65,6 +69,6 @@ def learning_curves(workdir: Path, stages: Sequence[Mapping[str, Any]]) -> Learn
         loss.append(lines.pop(TRAINING_LOSS, []))
         for name, line in lines.items():
             accuracy.setdefault(name, []).append(line)
-        first_epoch += stage['epochs']
-    started = [(stage['name'], stage['epochs']) for stage, _ in zip(stages, histories)]
+        first_epoch += epochs(stage)
+    started = [(stage['name'], epochs(stage)) for stage, _ in zip(stages, histories)]
     return LearningCurves(started, split, accuracy, loss)

@@ -46,6 +46,7 @@ _CHECKS = {
     'examples': _COUNT,
     'heads': _ACCURACIES,
     'steps': _COUNT,
+    'epochs': _COUNT,
     'step': _COUNT,
     'wall_seconds': _SECONDS,
     'seed': _INTEGER,
@@ -53,6 +54,7 @@ _CHECKS = {
     'split': _TEXT,
     'stage': _TEXT,
     'unreadable': _PROBLEMS,
+    'stopped_early': _TEXT,
     'versions': _VERSIONS,
 }
 
@@ -69,6 +71,8 @@ class StageSummary:
     stage: str = ''  # files of early versions lack it
     split: str = 'test'  # 'test' or 'validation'; files written before validation existed lack it
     unreadable: Sequence[str] = ()  # one message per image that could not be read; files of early versions lack it
+    epochs: int = 0
+    stopped_early: str = ''  # why it stopped before its last epoch; '' if it did not
 
 
 @dataclass(frozen=True)

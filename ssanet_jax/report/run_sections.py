@@ -101,11 +101,12 @@ def _unfinished_warning(inputs: ReportInputs) -> str:
 
 @dataclass(frozen=True)
 class ResultsSection:
-    """Results; `unreadable`, `warning` and `provenance` may be empty."""
+    """Results; `unreadable`, `warning`, `stopped` and `provenance` may be empty."""
 
     table: Table
     unreadable: str
     warning: str
+    stopped: list[str]  # why stages stopped early, a line for each
     provenance: str
 
 
@@ -125,6 +126,8 @@ def results_section(inputs: ReportInputs) -> ResultsSection:
             continue
         accuracies = [cell(result.heads.get(head)) for head in heads]
         duration = format_duration(result.wall_seconds)
+        if result.stopped_early:
+            epochs = f'{result.epochs} of {epochs}'
         rows.append([name, cell(result.accuracy), *accuracies, epochs, f'{result.steps:,}', duration])
     if splits == {'validation'} and final:
         accuracies = [cell(final.heads.get(head)) for head in heads]
@@ -135,7 +138,9 @@ def results_section(inputs: ReportInputs) -> ResultsSection:
     caption = f'Accuracy on the {split} images: of the prediction, the sum of the fused heads, then of each head alone.'
     lines = {unreadable_line(result.unreadable, result.examples) for result in results.values()}
     unreadable = '; '.join(sorted(filter(None, lines)))
-    return ResultsSection(Table(headings, rows, caption), unreadable, _deviation_warning(inputs), _provenance(inputs))
+    stopped = [f'Stage {name} {result.stopped_early}.' for name, result in results.items() if result.stopped_early]
+    table = Table(headings, rows, caption)
+    return ResultsSection(table, unreadable, _deviation_warning(inputs), stopped, _provenance(inputs))
 
 
 def _deviation_warning(inputs: ReportInputs) -> str:

@@ -51,6 +51,11 @@ class BestCheckpoint:
             raise DamagedCheckpoints(str(error)) from error
 
     @property
+    def found(self) -> BestResult | None:
+        """The evaluation of the best network so far; None if no network has been evaluated yet."""
+        return self._result
+
+    @property
     def result(self) -> BestResult:
         """The evaluation of the network that the stage passes on.
 

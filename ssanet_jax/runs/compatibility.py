@@ -24,7 +24,9 @@ MAY_CHANGE_ON_RESUME = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'da
 MAY_CHANGE_ON_RESUME |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
 # Settings of the optimizer that may change between two starts, for the stages that are not finished: a run whose loss
 # became NaN goes on from its last checkpoint at a lower rate. Changes are recorded.
-_RECORDED = re.compile(r'on_nonfinite|stages\[(\d+)\]\.(learning_rate|schedule|milestones|warmup_epochs)')
+_RECORDED = re.compile(
+    r'on_nonfinite|early_stopping_patience|stages\[(\d+)\]\.(learning_rate|schedule|milestones|warmup_epochs)'
+)
 SHARING_SETTINGS = {
     'model.sharing',
     'model.output_stride',

@@ -79,7 +79,7 @@ _TOP = (
     _each(_is_seed, 'seed')
     | _each(_is_text, 'on_nonfinite recipe')
     | _each(_is_number, 'eval_epochs checkpoint_steps')
-    | _each(_is_count, 'epochs')
+    | _each(_is_count, 'epochs early_stopping_patience')
 )
 _STAGE = (
     _each(_is_folder_name, 'name')

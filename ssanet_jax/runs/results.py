@@ -59,6 +59,7 @@ class StageResult(BestResult):
     epochs: int
     steps: int
     wall_seconds: float
+    stopped_early: str = ''  # why the stage ended before its last epoch; '' if it did not
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:

@@ -47,6 +47,7 @@ from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import check_config_is_there, check_workdir, claim_workdir, is_claimed, lock_workdir
 from ssanet_jax.training import feature_cache
 from ssanet_jax.training.context import StageContext
+from ssanet_jax.training.early_stopping import EarlyStopping
 from ssanet_jax.training.evaluate import Evaluator, evaluate_once, evaluation_mesh, print_dataset
 from ssanet_jax.training.fitting import fit_groups
 from ssanet_jax.training.held_out import predict_validation
@@ -217,7 +218,10 @@ def train_stage(context: StageContext) -> StageResult:
     checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     best.repair(triggers.first_step, state.params, state.stats)
-    batches = _stage_batches(context, state, triggers)
+    early_stopping = EarlyStopping(config.get('early_stopping_patience', 0), triggers)
+    stopped = '' if position.evaluation_pending else early_stopping.reason(triggers.first_step, best.found)
+    ended = triggers.first_step  # the last step so far
+    batches = iter(()) if stopped else _stage_batches(context, state, triggers)
     nonfinite = NonfiniteSteps(
         context.directory, stage.name, context.dataset.train, config.get('on_nonfinite', STOP), triggers.first_step
     )
@@ -227,7 +231,13 @@ def train_stage(context: StageContext) -> StageResult:
 
     later = views_after(config, context.index, TRAINING, len(context.dataset.train)) / config.data.batch_size
     with StageLogger(
-        context.console, context.directory, stage.name, triggers, context.split, later_steps=later
+        context.console,
+        context.directory,
+        stage.name,
+        triggers,
+        context.split,
+        later_steps=later,
+        stops_early=early_stopping.patience > 0,
     ) as logger:
 
         def evaluate(step: int) -> None:
@@ -244,7 +254,9 @@ def train_stage(context: StageContext) -> StageResult:
         with interrupts.deferred():  # so that SIGTERM and Ctrl-C end the run between two steps
             if position.evaluation_pending and triggers.evaluate(triggers.first_step):
                 evaluate(triggers.first_step)
-            for step, (batch, on_device) in enumerate(batches, triggers.first_step + 1):
+                stopped = early_stopping.reason(triggers.first_step, best.found)
+            steps = () if stopped else enumerate(batches, triggers.first_step + 1)
+            for step, (batch, on_device) in steps:
                 with logger.doing('compiling') if triggers.is_first(step) else contextlib.nullcontext():
                     if triggers.is_first(step):
                         processes.compile_together(train_step, state, on_device)
@@ -267,7 +279,8 @@ def train_stage(context: StageContext) -> StageResult:
                     except KeyboardInterrupt:
                         save(step, evaluation_pending=True)
                         raise
-                if triggers.save(step) or stop:
+                    stopped = early_stopping.reason(step, best.found)
+                if triggers.save(step) or stop or stopped:
                     save(step)
                 if triggers.epoch_ends(step):
                     logger.log_unreadable(list_unreadable(context.dataset.train, processes.gather_distinct(skipped)))
@@ -276,9 +289,15 @@ def train_stage(context: StageContext) -> StageResult:
                     logger.restart_clock(step)
                 if stop:
                     raise stop
+                ended = step
+                if stopped:
+                    break
         interrupts.raise_pending()
-        evaluate(triggers.num_steps)
+        if not stopped:
+            evaluate(triggers.num_steps)
     checkpoints.close()
+    if stopped:
+        context.print(stopped)
     if nonfinite.count:
         context.print(
             f'{nonfinite.count} of {triggers.num_steps} updates were skipped, since the loss or the gradients were not '
@@ -287,9 +306,10 @@ def train_stage(context: StageContext) -> StageResult:
     return StageResult(
         **best.result.to_dict(),
         split=context.split,
-        epochs=stage.epochs,
-        steps=triggers.num_steps,
+        epochs=triggers.whole_epochs(ended) if stopped else stage.epochs,
+        steps=ended,
         wall_seconds=seconds(),
+        stopped_early=stopped,
     )
 
 

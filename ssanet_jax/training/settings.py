@@ -23,15 +23,36 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f'config.seed={config.seed}: give a number between 0 and 2**32 - 1')
     if config.get('on_nonfinite', STOP) not in (STOP, SKIP):
         raise UserError(f'config.on_nonfinite={config.on_nonfinite}: set it to {STOP} or {SKIP}')
-    for name in ('eval_epochs', 'checkpoint_steps', 'epochs'):
+    for name in ('eval_epochs', 'early_stopping_patience', 'checkpoint_steps', 'epochs'):
         if config.get(name, 0) < 0:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')
+    _check_early_stopping(config)
     if config.model.part_head == 'none' and any(PART_HEAD in stage.train for stage in config.stages):
         raise UserError(f'a stage trains {PART_HEAD}, but config.model.part_head is none: name one of models/heads.py')
     _check_fits(config)
     if config.model.part_head == 'fpn' and any(stage.cache for stage in config.stages):
         raise UserError(
             'config.model.part_head=fpn reads whole feature maps, which no cache keeps: set the cache of stages to 0'
+        )
+
+
+def _check_early_stopping(config: ConfigDict) -> None:
+    """Raises `UserError` if stages should stop early, but cannot."""
+    patience = config.get('early_stopping_patience', 0)
+    if patience and all(stage.get('fit') for stage in config.stages):
+        raise UserError(
+            f'config.early_stopping_patience={patience}: stages with fit=True are fitted in closed form, so there is '
+            'nothing to stop early: leave it out'
+        )
+    missing = [
+        f'config.{name}'
+        for name, is_set in (('data.validation=0.1', config.data.validation), ('eval_epochs=1', config.eval_epochs))
+        if not is_set
+    ]
+    if patience and missing:
+        raise UserError(
+            f'config.early_stopping_patience={patience} needs evaluations on validation images: set '
+            f'{" and ".join(missing)} too'
         )
 
 

@@ -31,6 +31,7 @@ class StageLogger:
       triggers: the stage's steps and epochs.
       split: the images of its evaluations, 'test' or 'validation'.
       later_steps: the work of later stages, in steps of this one, for the time left.
+      stops_early: whether stages may stop before their last step, so that the time left is an upper limit.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class StageLogger:
         split: str,
         *,
         later_steps: float = 0.0,
+        stops_early: bool = False,
     ):
         self._console, self._stage, self._triggers, self._split = console, stage, triggers, split
         self._later_steps = later_steps
+        self._up_to = 'up to ' if stops_early else ''
         first = triggers.first_step
         self._events = EventFile(directory, first) if processes.is_primary_process() else None
         self._history = History(directory / HISTORY_FILE, first)
@@ -97,7 +100,7 @@ class StageLogger:
         steps_left = self._triggers.num_steps - step + self._later_steps
         left = timedelta(seconds=round(seconds_per_step * steps_left))
         images_per_second = self._triggers.batch_size / seconds_per_step
-        pace = f'{images_per_second:.1f} images/s  {left} left'
+        pace = f'{images_per_second:.1f} images/s  {self._up_to}{left} left'
         self._step = step
         self._show(f'loss {metrics["loss/total"]:.3f}  {pace}')
         if self._triggers.epoch_ends(step):

@@ -43,6 +43,10 @@ class Triggers:
         due = self.eval_epochs and self.whole_epochs(step) % self.eval_epochs == 0
         return bool(due) and self.epoch_ends(step) and step < self.num_steps
 
+    def num_evaluations(self, step: int) -> int:
+        """Evaluations that `eval_epochs` has asked for in the first `step` steps."""
+        return self.whole_epochs(step) // self.eval_epochs if self.eval_epochs else 0
+
     def save(self, step: int) -> bool:
         """After every `checkpoint_steps` steps or every epoch, and after the last step."""
         due = step % self.checkpoint_steps == 0 if self.checkpoint_steps else self.epoch_ends(step)

@@ -66,7 +66,7 @@ def every_section(name):
     """A section of each template, all of whose texts are `name`: (template, content, how often it is shown)."""
     table = Table([name, name], [[name, name], [name, Bar(0.5)]], name)  # 6 times
     return [
-        ('results', ResultsSection(table, name, name, name), 9),
+        ('results', ResultsSection(table, name, name, [name], name), 10),
         ('curves', CurvesSection(name, [CurveChart(name, [(name, curve_style(name))] * 2, SVG)], name), 5),
         ('measurement', MeasurementSection(name), 1),
         ('measurement', MeasurementSection('', table, (FoldedTable(name, table),), name), 14),

@@ -22,18 +22,21 @@ WHOLE = {
     'examples': 30,
     'heads': {'image_classifier': 0.25, 'sum': 1},
     'steps': 16,
+    'epochs': 2,
     'wall_seconds': 3.5,
     'seed': 0,
     'device': '1 x cpu',
     'stage': 'one',
     'split': 'validation',
     'unreadable': ['cannot read a.jpg'],
+    'stopped_early': '',
     'versions': {'jax': '0.10'},
     'later': None,
 }
 
 
-EARLY = {'stage': '', 'split': 'test', 'unreadable': (), 'versions': {}}  # fields that files of early versions lack
+# Fields that files of early versions lack.
+EARLY = {'stage': '', 'split': 'test', 'unreadable': (), 'versions': {}, 'epochs': 0, 'stopped_early': ''}
 
 
 def read(path, content, kind):
