@@ -59,6 +59,9 @@ _PICTURES = flags.DEFINE_enum(
     PICTURES,
     'Picture to draw of each image: its parts, or an explanation with similar training photos.',
 )
+_DATA_DIR = define_path(
+    'data_dir', None, 'Folder of the training photos for --pictures=explain, if it is no longer that of the training.'
+)
 _DETAILS = flags.DEFINE_bool('details', False, 'Also write scale and orientation of the parts into pictures.')
 
 
@@ -69,6 +72,8 @@ def main(given: list[str]) -> None:
         raise UserError(f'{both}: give the folder of a trained run, or the file of an exported one; see --help')
     if _MODEL.value and _PICTURES.value == 'explain':
         raise UserError('--pictures=explain needs --workdir: the file of an exported run has no training photos')
+    if _DATA_DIR.value and _PICTURES.value != 'explain':
+        raise UserError('--data_dir is for --pictures=explain, which shows training photos: leave it out, or add that')
     out, formats = _OUT.value, parse_formats(_FORMAT.value)
     arguments = [user_path(argument, 'image') for argument in given]
     for argument in arguments:
@@ -129,10 +134,11 @@ def _load() -> ImagePredictor:
         from ssanet_jax.artifact.onnx_predictor import load_model
 
         return load_model(_MODEL.value)
-    from ssanet_jax.predictor import load  # imports JAX, as the next line does
+    from ssanet_jax.predictor import Predictor  # imports JAX, as the next lines do
     from ssanet_jax.runs.finished_stages import unfinished_line
+    from ssanet_jax.runs.run import load_run
 
-    predictor = load(_WORKDIR.value)
+    predictor = Predictor.from_run(load_run(_WORKDIR.value, data_dir=_DATA_DIR.value))
     if line := unfinished_line(_WORKDIR.value):
         print(printable(line), file=sys.stderr)
     return predictor
@@ -147,6 +153,8 @@ def _explainer(predictor: ImagePredictor) -> 'Explainer | None':
 
     assert isinstance(predictor, Predictor)  # --model is refused
     explainer = Explainer(predictor, details=_DETAILS.value)
+    if explainer.message and _DATA_DIR.value:
+        raise UserError(explainer.message)
     if explainer.message:
         print(printable(explainer.message), file=sys.stderr)
     return explainer

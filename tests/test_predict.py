@@ -240,6 +240,10 @@ def test_bad_arguments(finished_run, tmp_path):
         ((f'--workdir={finished_run.workdir}', '--pictures=all', tmp_path / 'photo.png'), 'pictures'),
         ((f'--workdir={finished_run.workdir}', f'--out={full}', tmp_path / 'photo.png'), 'give another --out'),
         ((tmp_path,), '--workdir or --model is missing: give the folder of a trained run'),
+        (
+            (f'--workdir={finished_run.workdir}', f'--data_dir={tmp_path}', tmp_path),
+            '--data_dir is for --pictures=explain',
+        ),
     ):
         done = predict(*arguments)
         assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr

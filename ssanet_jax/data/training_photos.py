@@ -64,4 +64,4 @@ def _find_root(folder: Path, file: str) -> Path:
         pattern = '/'.join(['*'] * level + [glob.escape(file)])
         for path in sorted(folder.glob(pattern)):
             return Path(str(path).removesuffix(f'/{file}'))
-    raise UserError(f'the training photos are not in {folder}')
+    raise UserError(f'the training photos are not in {folder}: give the folder that holds them now as --data_dir')

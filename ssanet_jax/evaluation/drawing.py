@@ -1,6 +1,6 @@
 """Pictures of images with their parts, and contact sheets of such pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -68,17 +68,23 @@ def draw_parts(
     return np.concatenate([picture, _caption_band(caption, picture.shape[1])])
 
 
-def draw_named_boxes(picture: np.ndarray, boxes: Mapping[int, np.ndarray], names: Mapping[int, str]) -> None:
+def draw_named_boxes(
+    picture: np.ndarray, boxes: Mapping[int, np.ndarray], names: Mapping[int, str], dashed: Collection[int] = ()
+) -> None:
     """Draws boxes with their names into a picture, in place.
 
     Args:
       picture: uint8 `[H, W, 3]`, RGB.
       boxes: by part, from 0: `(y0, x0, y1, x1)` in pixels of the picture; they may reach outside.
       names: the label of each of these parts.
+      dashed: the parts whose frames are dashed.
     """
     corners = dict(zip(boxes, _corners(np.array([*boxes.values()]).reshape(-1, 4), 1.0, picture)))
     width = max(max(picture.shape) // 250, 2)
-    _draw_frames(picture, corners.values(), [part_color(part) for part in corners], width)
+    for part in dashed:
+        _draw_dashed(picture, corners[part], part_color(part), dash=4 * width, width=width)
+    whole = [part for part in corners if part not in dashed]
+    _draw_frames(picture, [corners[part] for part in whole], [part_color(part) for part in whole], width)
     occupied: list[Box] = []
     for part, box in corners.items():
         occupied.append(_draw_label(picture, names[part], None, box, part_color(part), occupied))
@@ -152,17 +158,17 @@ def _corners(boxes: np.ndarray, zoom: float, picture: np.ndarray) -> list[Box]:
     return [(y0, x0, y1, x1) for y0, x0, y1, x1 in corners.tolist()]
 
 
-def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int = 4) -> None:
-    """Draws a thin frame that alternates between the color and black, visible on any background."""
+def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int = 4, width: int = 1) -> None:
+    """Draws a frame that alternates between the color and black, visible on any background."""
     y0, x0, y1, x1 = box
     frame = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    cv2.polylines(picture, [frame], True, BLACK)
+    cv2.polylines(picture, [frame], True, BLACK, width)
     for x in range(x0, x1, 2 * dash):
         for y in (y0, y1):
-            cv2.line(picture, (x, y), (min(x + dash, x1), y), color)
+            cv2.line(picture, (x, y), (min(x + dash, x1), y), color, width)
     for y in range(y0, y1, 2 * dash):
         for x in (x0, x1):
-            cv2.line(picture, (x, y), (x, min(y + dash, y1)), color)
+            cv2.line(picture, (x, y), (x, min(y + dash, y1)), color, width)
 
 
 def _draw_dots(picture: np.ndarray, points: np.ndarray) -> list[Box]:

@@ -57,12 +57,11 @@ def mark_parts(explanation: Explanation, photo: np.ndarray, zoom: float = 1.0) -
     method = cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
     picture = photo.copy() if zoom == 1 else cv2.resize(photo, size, interpolation=method)
     boxes = prediction.boxes if prediction.read_photo else prediction.input_boxes
-    shown = [term for term in explanation.terms if term.part is not None and term.is_present]
-    draw_named_boxes(
-        picture,
-        {term.part: boxes[term.part] * zoom for term in shown if term.part is not None},
-        {term.part: term.name.removeprefix('part ') for term in shown if term.part is not None},
-    )
+    names = {part: str(part + 1) for part in range(len(boxes))}  # of parts that no classifier reads
+    names |= {term.part: term.name.removeprefix('part ') for term in explanation.terms if term.part is not None}
+    hidden = [part for part, is_seen in enumerate(prediction.present) if not is_seen]
+    names |= {part: f'{names[part]}?' for part in hidden}
+    draw_named_boxes(picture, {part: boxes[part] * zoom for part in names}, names, dashed=hidden)
     return picture
 
 
@@ -80,9 +79,9 @@ def _class_text(explanation: Explanation, index: int) -> str:
 
 def term_text(term: Term) -> str:
     """What a part says, in words."""
-    if not term.is_present:
+    if not term.is_present:  # its best place takes part in the prediction all the same
         share = f': {round(100 * term.share)} %' if term.share >= 0.005 else ''
-        return f'not to be seen{share}'  # presence does not change the prediction
+        return f'not clearly seen{share}'
     if term.value < 0:
         return 'speaks against it'
     return f'{round(100 * term.share)} % of the evidence'
@@ -209,8 +208,6 @@ class _Panel:
 
     def _own_tile(self, term: Term) -> np.ndarray:
         prediction = self.explanation.prediction
-        if not term.is_present:
-            return self._blank()
         boxes = prediction.boxes if prediction.read_photo else prediction.input_boxes
         return self._tile(self.photo, None if term.part is None else boxes[term.part])
 

@@ -23,7 +23,7 @@ class Term(NamedTuple):
       part: from 0; None for the whole photo.
       value: what it adds to the logit of the class over that of the runner-up.
       share: of all that speaks for the class, in [0, 1]; 0 for what speaks for the runner-up.
-      is_present: whether the part is to be seen.
+      is_present: whether the part is clearly seen; if not, the term is that of the place that looks most like it.
       decides: whether nothing adds more.
     """
 
@@ -136,9 +136,7 @@ def percent(probability: float) -> str:
 def _nearest_example(
     prediction: Prediction, term: Term, label: int, index: FeatureIndex, photos: TrainingPhotos
 ) -> Example | None:
-    """The training photo of a class whose part is most similar; None if there is none, or it cannot be read."""
-    if not term.is_present:
-        return None
+    """The training photo of a class whose part is clearly seen and most similar; None if there is none to be read."""
     found = nearest_images(index, prediction.features(term.part), term.part, 1, label)
     photo = photos.read(found[0].file, int(index.rows['position'][found[0].row])) if found else None
     if photo is None:

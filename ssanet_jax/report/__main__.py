@@ -14,6 +14,7 @@ from rich.console import Console
 
 import ssanet_jax
 from ssanet_jax import cli
+from ssanet_jax.activity import activity
 from ssanet_jax.cli import check_out, write_out
 from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.distributed import sharding
@@ -84,7 +85,7 @@ def main() -> None:
             raise UserError(f'--compare={_COMPARE.value}: {error}') from error
     inputs = collect_inputs(workdir, run, dataset, console, other)
     _count_evaluation(workdir, console)
-    with console.status('rendering'):
+    with activity(console, 'drawing the sections'):
         content = render_report(
             f'{dataset.name}: {workdir.resolve().name}',
             run_sections.header(inputs),

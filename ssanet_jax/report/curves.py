@@ -51,7 +51,8 @@ def learning_curves(
         histories.pop()
     if not histories:
         return None
-    epochs = lambda stage: (ended or {}).get(stage['name'], stage['epochs'])
+    epochs: dict[str, float] = {stage['name']: stage['epochs'] for stage in stages}
+    epochs.update(ended or {})
     split, loss = 'test', []
     accuracy: dict[str, list[Line]] = {}
     first_epoch = 0.0
@@ -69,6 +70,6 @@ def learning_curves(
         loss.append(lines.pop(TRAINING_LOSS, []))
         for name, line in lines.items():
             accuracy.setdefault(name, []).append(line)
-        first_epoch += epochs(stage)
-    started = [(stage['name'], epochs(stage)) for stage, _ in zip(stages, histories)]
+        first_epoch += epochs[stage['name']]
+    started = [(stage['name'], epochs[stage['name']]) for stage, _ in zip(stages, histories)]
     return LearningCurves(started, split, accuracy, loss)

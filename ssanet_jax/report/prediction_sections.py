@@ -1,7 +1,7 @@
 """Sections of the report about the network's predictions for the test images."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,13 @@ from ssanet_jax.data.dataset import Source
 from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.attention import attention_sheet
-from ssanet_jax.evaluation.drawing import draw_parts
+from ssanet_jax.evaluation.drawing import fit_picture, part_color
+from ssanet_jax.evaluation.explained_picture import mark_parts, term_text
+from ssanet_jax.evaluation.explanation import Term, explain, finds_object, percent, readable_name
 from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
+from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
+from ssanet_jax.models.groups import PART_HEAD
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.report import predictions as test_predictions
 from ssanet_jax.report.charts import confusion_chart, part_similarity_chart
@@ -28,14 +32,24 @@ PICTURE_SIDE = 300  # of an image with its parts, pixels
 
 
 @dataclass(frozen=True)
+class PartsTerm:
+    """What the whole photo or a part says about the predicted class."""
+
+    name: str
+    color: str  # of its box, for CSS; empty for the whole photo
+    words: str
+
+
+@dataclass(frozen=True)
 class PartsExample:
     """A test image with its parts and its prediction."""
 
     picture: np.ndarray  # uint8 [H, W, 3]
     description: str
     predicted: str  # class name
-    probability: float
+    probability: str  # in words
     label: str  # class name
+    terms: list[PartsTerm]
 
 
 @dataclass(frozen=True)
@@ -47,45 +61,52 @@ class PartsSection:
 
 
 def parts_section(inputs: ReportInputs) -> PartsSection:
-    """Evenly spaced test images with the located parts."""
+    """Evenly spaced test images with the located parts, and what each part says."""
     run, dataset = inputs.run, inputs.dataset
-    has_parts, has_scales, has_orientations = (
-        group in run.active for group in ('proposals', 'scale_mining', 'oriented_pooling')
-    )
+    has_parts = 'proposals' in run.active
     shown = list(readable_images(dataset.test, evenly(NUM_EXAMPLES, len(dataset.test))))
     predictions = Predictor.from_run(run).predict([example['image'] for _, example in shown])
     examples = []
     for (_, example), prediction in zip(shown, predictions):
-        picture = draw_parts(
-            prediction.image,
-            prediction.input_boxes,
-            prediction.scales,
-            side=PICTURE_SIDE,
-            orientations=prediction.orientations,
-            proposals=prediction.input_proposals if has_scales else None,
-        )[:PICTURE_SIDE]
-        label = run.class_names[int(example['label'])]
-        description = f'{label}, with its parts' if has_parts else label
-        examples.append(PartsExample(picture, description, prediction.label, prediction.score, label))
-    has_object = run.config.model.proposal != 'ranking'
-    return PartsSection(_parts_introduction(has_parts, has_object, has_scales, has_orientations), examples)
+        explanation = explain(prediction, finds_object(run.config))
+        photo = prediction.photo()
+        label = readable_name(run.class_names[int(example['label'])])
+        examples.append(
+            PartsExample(
+                mark_parts(explanation, photo, PICTURE_SIDE / max(photo.shape)),
+                f'{label}, with its parts' if has_parts else label,
+                readable_name(prediction.label),
+                percent(prediction.score),
+                label,
+                [_parts_term(term, prediction) for term in explanation.terms] if has_parts else [],
+            )
+        )
+    return PartsSection(_parts_introduction(run.active, finds_object(run.config)), examples)
 
 
-def _parts_introduction(has_parts: bool, has_object: bool, has_scales: bool, has_orientations: bool) -> str:
+def _parts_term(term: Term, prediction: Prediction) -> PartsTerm:
+    if term.part is None:
+        return PartsTerm(term.name, '', term_text(term))
+    words = [term_text(term)]
+    if (prediction.scales != 1).any():
+        words.append(f'scale ×{prediction.scales[term.part]:.2g}')
+    words += prediction.orientations[term.part : term.part + 1]
+    return PartsTerm(term.name, 'rgb({}, {}, {})'.format(*part_color(term.part)), ', '.join(words))
+
+
+def _parts_introduction(active: Collection[str], has_object: bool) -> str:
     sentences = ['Evenly spaced test images, not picked by hand.']
-    if not has_parts:
+    if 'proposals' not in active:
         return ' '.join([*sentences, 'This network does not locate parts.'])
     sentences.append(
-        'Part 1 is the object. A number and its color mean the same part in every image.'
+        'A number and its color mean the same part in every image.'
         if has_object
         else 'Parts are numbered by score, highest first, and colored by number.'
     )
-    chosen = ['the chosen scale as a multiple of the proposal’s'] if has_scales else []
-    chosen += ['the chosen orientation'] if has_orientations else []
-    if chosen:
-        sentences.append(f'The label also shows {" and ".join(chosen)}.')
-    if has_scales:
-        sentences.append('Dashed boxes are the proposals before scale mining.')
+    if {'scale_mining', 'oriented_pooling', PART_HEAD} & set(active):
+        sentences.append('The evidence of a part is what it adds to the predicted class over the next best one.')
+    if has_object:
+        sentences.append('A dashed frame and a question mark mean that the part is not clearly seen.')
     return ' '.join(sentences)
 
 
@@ -184,7 +205,7 @@ def similarity_section(inputs: ReportInputs) -> SimilaritySection | str:
 class ConfusedPairExample:
     """Two classes that are confused, with an image of each."""
 
-    mistake: np.ndarray  # the most confident mistake, uint8 [S, S, 3]
+    mistake: np.ndarray  # the most confident mistake, uint8 [H, W, 3]
     other: np.ndarray | None  # an image of the predicted class
     label: str
     predicted: str
@@ -207,7 +228,7 @@ def confusion_section(inputs: ReportInputs) -> ConfusionSection:
     predictions, names = inputs.predictions, inputs.run.class_names
     matrix = test_predictions.confusion_matrix(predictions.labels, predictions.predicted, len(names))
     pairs = test_predictions.most_confused(predictions, len(names), NUM_EXAMPLES)
-    images = test_predictions.confused_pair_images(pairs, predictions, inputs.dataset, inputs.run.config.data)
+    images = test_predictions.confused_pair_images(pairs, predictions, inputs.dataset, PICTURE_SIDE)
     examples = [
         ConfusedPairExample(
             mistake,
@@ -229,7 +250,7 @@ def confusion_section(inputs: ReportInputs) -> ConfusionSection:
 class HardExample:
     """A misclassified image."""
 
-    image: np.ndarray  # uint8 [S, S, 3]
+    image: np.ndarray  # uint8 [H, W, 3]
     label: str
     label_probability: str
     predicted: str
@@ -252,7 +273,7 @@ def mistakes_section(inputs: ReportInputs) -> MistakesSection:
     predictions, names = inputs.predictions, inputs.run.class_names
     examples = [
         HardExample(
-            preprocess_for_evaluation(example['image'], inputs.run.config.data),
+            fit_picture(example['image'], PICTURE_SIDE)[0],
             names[predictions.labels[index]],
             _format_probability(predictions.label_probability[index]),
             names[predictions.predicted[index]],

@@ -12,14 +12,15 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset, Source
-from ssanet_jax.data.pipeline import eval_batches, list_unreadable, num_steps
+from ssanet_jax.data.pipeline import eval_batches, list_unreadable
 from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
+from ssanet_jax.evaluation.drawing import fit_picture
 from ssanet_jax.evaluation.novelty import novelty_detector
+from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.ssanet import split_model
-from ssanet_jax.plain_text import track
 from ssanet_jax.runs.run import Run
 
 UNREADABLE = -1  # the predicted class of an image that could not be read
@@ -94,16 +95,17 @@ def predict_test_set(run: Run, dataset: Dataset, mesh: Mesh, console: Console) -
     confidence, label_probability = np.zeros((2, images), np.float32)
     novelty = np.ones(images, np.float32) if detector else None
     batches = sharding.prefetch_to_device(eval_batches(timed, resized), mesh, ('image', 'label'))
-    steps = num_steps(1, images, data.eval_batch_size)
-    for batch, on_device in track(batches, 'predicting test images', total=steps, console=console, transient=True):
-        outputs = predict(params, stats, on_device['image'])
-        readable = batch['mask'] & (batch['skipped'] < 0)
-        positions = batch['index'][readable]
-        scores = jax.device_get(score(outputs.logits, on_device['label']))
-        for array, column in zip((predicted, confidence, label_probability), scores):
-            array[positions] = column[readable]
-        if detector and novelty is not None:
-            novelty[positions] = detector(jax.device_get(outputs.logits))[readable]
+    with ImageProgress(console, images, task='predicting test images') as progress:
+        for batch, on_device in batches:
+            outputs = predict(params, stats, on_device['image'])
+            readable = batch['mask'] & (batch['skipped'] < 0)
+            positions = batch['index'][readable]
+            scores = jax.device_get(score(outputs.logits, on_device['label']))
+            for array, column in zip((predicted, confidence, label_probability), scores):
+                array[positions] = column[readable]
+            if detector and novelty is not None:
+                novelty[positions] = detector(jax.device_get(outputs.logits))[readable]
+            progress.advance(int(batch['mask'].sum()))
     return TestPredictions(labels, predicted, confidence, label_probability, timed.seconds, timed.file_names, novelty)
 
 
@@ -192,7 +194,7 @@ def class_accuracy(predictions: TestPredictions, num_classes: int) -> np.ndarray
 
 
 def confused_pair_images(
-    pairs: Sequence[ConfusedPair], predictions: TestPredictions, dataset: Dataset, data: Any
+    pairs: Sequence[ConfusedPair], predictions: TestPredictions, dataset: Dataset, side: int
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """Two images for each confused pair, chosen by the predictions.
 
@@ -203,12 +205,12 @@ def confused_pair_images(
       pairs: the run's confused pairs of classes.
       predictions: the run's predictions for the test set.
       dataset: the data set that was predicted.
-      data: the `data` section of the run's config.
+      side: longer side of the images returned, pixels.
 
     Returns:
-      The network's inputs, uint8 `[S, S, 3]` each; the second is None if the class has no readable image.
+      uint8 `[H, W, 3]` each; the second is None if the class has no readable image.
     """
-    load = lambda index: preprocess_for_evaluation(dataset.test[index]['image'], data)
+    load = lambda index: fit_picture(dataset.test[index]['image'], side)[0]
     images = []
     for pair in pairs:
         others = np.flatnonzero((predictions.labels == pair.predicted) & (predictions.predicted != UNREADABLE))

@@ -1,6 +1,7 @@
 """Explanations: the evidence adds up, words say what numbers mean, and pictures show the photo as it is."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,18 @@ from ssanet_jax.data.preprocessing import to_source_pixels
 from ssanet_jax.data.training_photos import TrainingPhotos
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.drawing import PART_COLORS
-from ssanet_jax.evaluation.explained_picture import crop_part, explained_picture, headline, mark_parts, wrap_text
+from ssanet_jax.evaluation.explained_picture import (
+    crop_part,
+    explained_picture,
+    headline,
+    mark_parts,
+    term_text,
+    wrap_text,
+)
 from ssanet_jax.evaluation.explanation import explain, find_terms, percent, readable_name
 from ssanet_jax.evaluation.fonts import text_size
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
+from ssanet_jax.prediction_files.explained import Explainer
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.feature_index import FeatureIndex, row_type
 
@@ -132,11 +141,19 @@ def test_a_centered_box_stays_centered_on_the_photo(height, width):
     assert columns.max() == pytest.approx(box[3], abs=3)
 
 
-def test_hidden_parts_are_not_drawn():
-    explanation = explain(prediction(present=(True, False, True)), True)
-    marked = mark_parts(explanation, GRAY, 4.0)
-    seen = [(marked == color).all(-1).any() for color in PART_COLORS[:3]]
-    assert seen == [True, False, True]
+def test_parts_that_are_not_clearly_seen_are_dashed_and_said_so():
+    """The place that was taken for them counts in the prediction, so it is shown like the others."""
+    marked = [mark_parts(explain(prediction(present=(True, seen, True)), True), GRAY, 4.0) for seen in (True, False)]
+    counts = [[(picture == color).all(-1).sum() for color in PART_COLORS[:3]] for picture in marked]
+    (_, whole, _), (_, dashed, _) = counts
+    assert 0 < dashed < 0.9 * whole
+    terms = find_terms(prediction(present=(True, False, False)), True)
+    assert [term_text(term) for term in terms] == [
+        '20 % of the evidence',
+        '24 % of the evidence',
+        'not clearly seen',  # speaks against the class
+        'not clearly seen: 56 %',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +208,24 @@ def test_examples_are_the_parts_of_training_photos_of_both_classes(tmp_path):
     assert with_photos.shape[0] > without.shape[0]
     has = lambda picture, color: (picture == color).all(-1).sum() > 1000
     assert has(with_photos, (0, 0, 255)) and has(with_photos, (255, 0, 0)) and not has(without, (255, 0, 0))
+
+
+def test_training_photos_that_were_moved(tmp_path):
+    save(tmp_path / 'new/wren/1.png', (255, 0, 0))
+    config, found = folder_config(tmp_path / 'old'), index(['wren/1.png'])
+    run = SimpleNamespace(config=SimpleNamespace(data=config, model={}), class_names=NAMES, index=found)
+    explainer = Explainer(run)
+    assert 'without training photos' in explainer.message and 'give the folder that holds them now' in explainer.message
+    explainer.save(prediction(), tmp_path / 'without.png')
+    config.dir = str(tmp_path / 'new')  # as `load_run(workdir, data_dir=...)` does
+    explainer = Explainer(run)
+    assert explainer.message == ''
+    explainer.save(prediction(), tmp_path / 'with.png')
+    has_red = [
+        (np.array(Image.open(tmp_path / f'{name}.png')) == (255, 0, 0)).all(-1).sum() > 1000
+        for name in ('without', 'with')
+    ]
+    assert has_red == [False, True]
 
 
 def test_training_photos_that_are_missing(tmp_path):

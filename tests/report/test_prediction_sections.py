@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from ssanet_jax.data.dataset import Dataset
-from ssanet_jax.evaluation.drawing import draw_parts
+from ssanet_jax.evaluation.drawing import PART_COLORS
 from ssanet_jax.evaluation.prediction import Evidence, Prediction
 from ssanet_jax.report import prediction_sections
 
-IMAGE = np.full((64, 64, 3), 90, np.uint8)
-BOXES, PROPOSALS = np.float32([[8, 8, 24, 24]]), np.float32([[30, 20, 56, 60]])
-SCALE, ORIENTATION, DASHED = 'the chosen scale', 'the chosen orientation', 'Dashed boxes are the proposals'
+IMAGE = np.full((64, 128, 3), 90, np.uint8)
+BOXES = np.float32([[8, 8, 24, 100]])
 
 
 class OneBird:
@@ -39,50 +38,54 @@ class FixedPredictor:
         boxes = BOXES if located else BOXES[:0]
         for image in images:
             yield Prediction(
-                label='wren',
+                label='001.House_wren',
                 class_index=0,
-                score=0.75,
+                score=0.9999,
                 probabilities=np.float32([0.75, 0.25]),
-                class_names=('wren', 'robin'),
+                class_names=('001.House_wren', 'robin'),
                 boxes=boxes,
-                scales=np.float32([0.5] if 'scale_mining' in self.active else []),
+                scales=np.float32([0.5 if 'scale_mining' in self.active else 1.0] * len(boxes)),
                 orientations=('vertical',) if 'oriented_pooling' in self.active else (),
-                evidence=Evidence('robin', (1.0,), 0.0, 0.0),
+                evidence=Evidence('robin', (1.0,) * len(boxes), 0.0, 0.0),
                 path=None,
                 image=image,
                 input_boxes=boxes,
-                input_proposals=PROPOSALS if located else PROPOSALS[:0],
+                input_proposals=boxes,
             )
 
 
 @pytest.mark.parametrize(
-    'groups, mentioned, drawn',
+    'groups, terms',
     [
-        (['image_classifier'], [], dict(boxes=BOXES[:0], scales=())),
-        (['proposals'], [], dict(boxes=BOXES, scales=())),
-        (['proposals', 'part_head'], [], dict(boxes=BOXES, scales=())),
-        (['proposals', 'scale_mining'], [SCALE, DASHED], dict(boxes=BOXES, scales=[0.5], proposals=PROPOSALS)),
-        (['proposals', 'oriented_pooling'], [ORIENTATION], dict(boxes=BOXES, scales=(), orientations=['vertical'])),
+        (['image_classifier'], []),
+        (['proposals', 'part_head'], ['part 1: 100 % of the evidence']),
+        (['proposals', 'scale_mining'], ['part 1: 100 % of the evidence, scale ×0.5']),
+        (['proposals', 'oriented_pooling'], ['part 1: 100 % of the evidence, vertical']),
         (
             ['proposals', 'scale_mining', 'oriented_pooling'],
-            [SCALE, ORIENTATION, DASHED],
-            dict(boxes=BOXES, scales=[0.5], orientations=['vertical'], proposals=PROPOSALS),
+            ['part 1: 100 % of the evidence, scale ×0.5, vertical'],
         ),
     ],
     ids=lambda value: '+'.join(map(str, value)) if isinstance(value, list) else None,
 )
-def test_the_introduction_mentions_only_what_is_drawn(monkeypatch, tiny_config, groups, mentioned, drawn):
+def test_parts_are_drawn_on_the_photo_and_put_into_words(monkeypatch, tiny_config, groups, terms):
     monkeypatch.setattr(prediction_sections, 'Predictor', FixedPredictor)
-    tiny_config.data.interpolation = 'bilinear'
-    run = SimpleNamespace(
-        active=frozenset(['backbone', *groups]), config=tiny_config, model=None, class_names=('wren', 'robin')
-    )
-    dataset = Dataset('birds', ('wren',), OneBird(), OneBird())
+    names = ('001.House_wren', 'robin')
+    run = SimpleNamespace(active=frozenset(['backbone', *groups]), config=tiny_config, class_names=names)
+    dataset = Dataset('birds', names, OneBird(), OneBird())
     section = prediction_sections.parts_section(SimpleNamespace(run=run, dataset=dataset))
-    for words in (SCALE, ORIENTATION, DASHED):
-        assert (words in section.introduction) == (words in mentioned), words
-    assert ('does not locate parts' in section.introduction) == ('proposals' not in groups)
-    side = prediction_sections.PICTURE_SIDE
+    located = 'proposals' in groups
+    assert ('does not locate parts' in section.introduction) == (not located)
+    assert ('evidence' in section.introduction) == bool(terms)
     (example,) = section.examples
-    assert (example.picture == draw_parts(IMAGE, **drawn, side=side)[:side]).all()
-    assert (example.predicted, example.label, example.probability) == ('wren', 'wren', 0.75)
+    assert [f'{term.name}: {term.words}' for term in example.terms] == terms
+    # In the proportions of the photo, which is twice as wide as high, with the box where it is in the photo.
+    side = prediction_sections.PICTURE_SIDE
+    assert example.picture.shape == (side // 2, side, 3)
+    rows, columns = np.nonzero((example.picture == PART_COLORS[0]).all(-1))
+    if located:
+        zoom = side / IMAGE.shape[1]
+        assert rows.max() == pytest.approx(zoom * BOXES[0, 2], abs=3)
+        assert columns.max() == pytest.approx(zoom * BOXES[0, 3], abs=3)
+    assert bool(len(rows)) == located
+    assert (example.predicted, example.label, example.probability) == ('House wren', 'House wren', '99 %')

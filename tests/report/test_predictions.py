@@ -11,6 +11,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.data.preprocessing import preprocess_for_evaluation
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UnreadableImage
+from ssanet_jax.evaluation.drawing import fit_picture
 from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.report import predictions as module
@@ -156,8 +157,7 @@ def test_accuracy_of_each_class():
     assert accuracy[[0, 2]].tolist() == [0.5, 1] and np.isnan(accuracy[[1, 3]]).all()
 
 
-def test_images_of_a_pair_are_the_most_confident_mistake_and_the_best_recognized(tiny_config):
-    tiny_config.data.interpolation = 'bilinear'
+def test_images_of_a_pair_are_the_most_confident_mistake_and_the_best_recognized():
     source = Photos(count=8, classes=2)  # 0 1 0 1 0 1 0 1
     source.labels[7] = 0
     dataset = Dataset('photos', ('wren', 'robin', 'owl'), source, source)
@@ -169,7 +169,7 @@ def test_images_of_a_pair_are_the_most_confident_mistake_and_the_best_recognized
     )
     confused = most_confused(found, 3)
     assert [(one.label, one.predicted, one.count) for one in confused] == [(0, 1, 2), (0, 2, 1)]
-    pairs = confused_pair_images(confused, found, dataset, tiny_config.data)
-    show = lambda index: preprocess_for_evaluation(source.images[index], tiny_config.data)
+    pairs = confused_pair_images(confused, found, dataset, 50)
+    show = lambda index: fit_picture(source.images[index], 50)[0]
     assert (pairs[0][0] == show(2)).all() and (pairs[0][1] == show(3)).all(), '5 is unreadable'
     assert (pairs[1][0] == show(6)).all() and pairs[1][1] is None, 'no image of class owl'

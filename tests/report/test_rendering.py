@@ -16,6 +16,7 @@ from ssanet_jax.report.prediction_sections import (
     MistakesSection,
     PartsExample,
     PartsSection,
+    PartsTerm,
     PictureSection,
     SimilaritySection,
 )
@@ -72,8 +73,14 @@ def every_section(name):
         ('measurement', MeasurementSection('', table, (FoldedTable(name, table),), name), 14),
         (
             'parts',
-            PartsSection(name, [PartsExample(DOT, name, name, 0.5, name), PartsExample(DOT, name, '', 0.5, name)]),
-            3,
+            PartsSection(
+                name,
+                [
+                    PartsExample(DOT, name, name, name, name, [PartsTerm(name, 'red', name)]),
+                    PartsExample(DOT, name, '', '1 %', name, [PartsTerm(name, '', name)]),
+                ],
+            ),
+            8,
         ),
         ('annotated', PictureSection(name, DOT, name), 1),
         (
