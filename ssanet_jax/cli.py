@@ -50,6 +50,7 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
         argument is an error.
       trains: the command trains, and resumes when it is run again.
     """
+    startup.finish_imports()
     # Some libraries set a format of their own when they are imported.
     logging.basicConfig(format='warning: %(message)s', level=logging.WARNING, force=True)
     logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where its cache cannot be kept
