@@ -4,12 +4,16 @@
     python -m benchmarks.vision_transformers --torch --backbone vit_base_patch14_dinov2 --image-size 518 \
         --batch-size 64 --dtype bfloat16
 
-Random weights. All run interleaved in one process, and the median of the rounds counts. Unlike the other benchmarks,
-this one needs no more than JAX, Flax and, for `--torch`, the extra torch-parity, so that it runs on a bare GPU machine.
+Random weights. All run interleaved in one process, and the median of the rounds counts. A line on stderr says what is
+going on, with the seconds since the start. Unlike the other benchmarks, this one needs no more than JAX, Flax and, for
+`--torch`, the extra torch-parity, so that it runs on a bare GPU machine.
 """
 
 import argparse
+import math
 import os
+import sys
+import time
 
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs memory of the same GPU
 
@@ -24,6 +28,7 @@ from ssanet_jax.models.backbones.vision_transformer import GatedMLP, VisionTrans
 
 NAMES = [name for name in list_backbones() if name.startswith('vit_')]
 OURS, TORCH = 'this', 'PyTorch'
+_START = time.monotonic()
 
 
 def main() -> None:
@@ -36,20 +41,44 @@ def main() -> None:
     parser.add_argument('--torch', action='store_true', help='compare with PyTorch')
     parser.add_argument('--rounds', type=int, default=7)
     given = parser.parse_args()
-    images = np.random.default_rng(0).normal(size=(given.batch_size, given.image_size, given.image_size, 3))
-    images = images.astype(np.float32)
-    module = nnx.jit(lambda: build_backbone(given.backbone, nnx.Rngs(0), jnp.dtype(given.dtype)))()
-    workloads = {OURS: ours(module, images, given.backward)}
-    if given.torch:
-        workloads[TORCH] = theirs(module, images, given.backward)
     passes = 'forward + backward' if given.backward else 'forward'
     where = f'{given.backbone}, {given.image_size}, batch {given.batch_size}, {given.dtype}, {passes}'
-    print(f'{where}, {jax.devices()[0].device_kind}, jax {jax.__version__}')
-    seconds = time_interleaved(workloads, given.rounds)
+    print(f'{where}, {jax.devices()[0].device_kind}, jax {jax.__version__}', flush=True)
+    log('drawing images and weights')
+    shape = given.batch_size, given.image_size, given.image_size, 3
+    images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    module = draw_weights(given.backbone, jnp.dtype(given.dtype))
+    workloads = {OURS: ours(module, images, given.backward)}
+    if given.torch:
+        log('importing torch and transformers')
+        workloads[TORCH] = theirs(module, images, given.backward)
+    seconds = time_interleaved(workloads, given.rounds, log)
     for name, each in seconds.items():
         print(f'{name}: {1e3 * each:.1f} ms, {given.batch_size / each:.1f} images/s')
     if TORCH in seconds:
         print(f'{OURS} / {TORCH}: {seconds[OURS] / seconds[TORCH]:.2f}')
+
+
+def log(message: str) -> None:
+    """Writes what begins now to stderr."""
+    print(f'{time.monotonic() - _START:5.1f} s: {message}', file=sys.stderr, flush=True)
+
+
+def draw_weights(name: str, dtype: jnp.dtype) -> VisionTransformer:
+    """A vision transformer with random weights, all drawn at once on the device.
+
+    Initializing it by `build_backbone` compiles the draw of each array.
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: build_backbone(name, nnx.Rngs(0), dtype)))
+    shapes, tree = jax.tree.flatten(state)
+    ends = np.cumsum([math.prod(shape.shape) for shape in shapes])
+
+    @jax.jit
+    def draw() -> list[jax.Array]:
+        parts = jnp.split(0.02 * jax.random.normal(jax.random.key(0), (int(ends[-1]),)), ends[:-1])
+        return [part.reshape(shape.shape).astype(shape.dtype) for part, shape in zip(parts, shapes)]
+
+    return nnx.merge(graph, jax.tree.unflatten(tree, draw()))
 
 
 def ours(module: VisionTransformer, images: np.ndarray, backward: bool) -> Workload:
@@ -73,6 +102,8 @@ def theirs(module: VisionTransformer, images: np.ndarray, backward: bool) -> Wor
     import torch
     import transformers
 
+    device = torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
+    log(f'building the network of transformers on {device}')
     block = module.blocks[0]
     sizes = dict(
         hidden_size=module.num_features,
@@ -83,16 +114,18 @@ def theirs(module: VisionTransformer, images: np.ndarray, backward: bool) -> Wor
         attn_implementation='sdpa',
     )
     gated, registers = isinstance(block.mlp, GatedMLP), 0 if module.registers is None else len(module.registers[...])
-    if module.positions is None:
-        settings = dict(intermediate_size=block.mlp.expand.out_features, use_gated_mlp=gated)
-        config = transformers.DINOv3ViTConfig(**sizes, **settings, num_register_tokens=registers)
-        network = transformers.DINOv3ViTModel(config)
-    elif registers:
-        config = transformers.Dinov2WithRegistersConfig(**sizes, use_swiglu_ffn=gated, num_register_tokens=registers)
-        network = transformers.Dinov2WithRegistersModel(config)
-    else:
-        network = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=gated))
-    device = torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
+    with device:  # draws the weights there
+        if module.positions is None:
+            settings = dict(intermediate_size=block.mlp.expand.out_features, use_gated_mlp=gated)
+            config = transformers.DINOv3ViTConfig(**sizes, **settings, num_register_tokens=registers)
+            network = transformers.DINOv3ViTModel(config)
+        elif registers:
+            config = transformers.Dinov2WithRegistersConfig(
+                **sizes, use_swiglu_ffn=gated, num_register_tokens=registers
+            )
+            network = transformers.Dinov2WithRegistersModel(config)
+        else:
+            network = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=gated))
     network = network.to(device, getattr(torch, module.dtype.name)).eval()
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None

@@ -165,6 +165,30 @@ def dinov2() -> ConfigDict:
     return config
 
 
+def dinov2_finetune() -> ConfigDict:
+    """`dinov2`, whose last four blocks and classifiers are then fine-tuned. Not yet run by us.
+
+    The rates fall from block to block. `--config.stages[1].trainable_backbone_layers=0` trains all blocks.
+    """
+    config = dinov2()
+    config.optimizer.update(name='adamw', weight_decay=0.05)
+    config.loss.label_smoothing = 0.1
+    config.loss.weights.fusion = 1.0
+    config.stages += (
+        stage(
+            'finetune',
+            epochs=10,
+            learning_rate=5e-5,
+            train=dict(backbone=1, image_classifier=1, scale_mining=1),
+            schedule='cosine',
+            warmup_epochs=1,
+            trainable_backbone_layers=4,
+            layer_decay=0.75,
+        ),
+    )
+    return config
+
+
 def random() -> ConfigDict:
     """`prototypes` with boxes of the same number and sizes at random places: what more views alone bring."""
     config = prototypes()
@@ -199,7 +223,14 @@ def backbone() -> ConfigDict:
 def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     """The variants that `configs/cub.py`, `cars.py`, `aircraft.py` and `folder.py` share."""
     return dict(
-        prototypes=prototypes, fast=fast, upright=upright, dinov2=dinov2, random=random, nts=nts, backbone=backbone
+        prototypes=prototypes,
+        fast=fast,
+        upright=upright,
+        dinov2=dinov2,
+        dinov2_finetune=dinov2_finetune,
+        random=random,
+        nts=nts,
+        backbone=backbone,
     )
 
 
@@ -252,7 +283,7 @@ def get_config() -> ConfigDict:
             nms_iou=0.25,
             sharing='image',  # image, part (a crop per part) or none (a crop per candidate, as in the paper)
             output_stride=0,  # pixels per cell of the map; 0: the backbone's own (32), or half of it (16)
-            remat=False,  # train with less memory and more time, with sharing='none' or 'part'
+            remat=False,  # train with less memory and more time: recompute the backbone in the backward pass
             crop_size=224,  # with sharing='none' or 'part', pixels; for 'none' a multiple of 7 cells
             features='pooled',  # or flat
             solver='fourier',  # or circulant

@@ -14,6 +14,7 @@ parts are prototypes, found without labels; all classifiers are fitted in closed
 | `configs/cub.py:fast` | image, object and one part at 224: 0.76 times the FLOPs of the image at 448; 0.8373 (seed 1) |
 | `configs/cub.py:upright` | the image is first turned upright by a quarter turn; 0.8395 (seed 1), turned or not |
 | `configs/cub.py:dinov2` | a frozen DINOv2 ViT-S/14 with registers: 32 x 32 patches at 448; not yet run by us |
+| `configs/cub.py:dinov2_finetune` | the same, then its last four blocks are fine-tuned; not yet run by us |
 | `configs/cub.py:backbone` | for comparison: the image at 448 alone, fitted in the same way |
 | `configs/cub.py:random` | for comparison: boxes of the same number and sizes at random places |
 | `configs/cub.py:nts` | for comparison: the parts of NTS-Net, cropped from the image and classified in the same way |

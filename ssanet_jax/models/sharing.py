@@ -33,7 +33,6 @@ def crop_maps(
     boxes: jax.Array,
     size: int,
     map_candidates: MapCandidates,
-    remat: bool = False,
     antialias: bool = False,
 ) -> jax.Array:
     """Crops boxes and passes them through the backbone, in one batch, so that BatchNorm sees all of them.
@@ -44,7 +43,6 @@ def crop_maps(
       boxes: `[B, R, 4]`, pixels.
       size: side of a crop, pixels.
       map_candidates: distributes the boxes over devices.
-      remat: whether the backward pass recomputes the backbone's blocks, which saves memory in training.
       antialias: crop by `regions.crop` instead of `regions.resample`.
 
     Returns:
@@ -56,7 +54,6 @@ def crop_maps(
         cut = regions.crop if antialias else regions.resample
         crops = jax.vmap(lambda x, b: cut(x, b, size))(images, boxes)  # [b, r, size, size, 3]
         network = nnx.merge(graph, weights, copy=True)
-        network.remat = remat
         maps = network(crops.reshape(-1, *crops.shape[2:]))
         return maps.reshape(*boxes.shape[:2], *maps.shape[1:]), nnx.state(network, nnx.BatchStat)
 
@@ -82,14 +79,13 @@ def part_maps(
     size: int,
     enlargement: float,
     map_candidates: MapCandidates,
-    remat: bool = False,
     antialias: bool = False,
     clamp: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
     """The maps of all candidates from one crop per part, and of boxes without candidates at the same resolution.
 
     Args:
-      backbone, images, map_candidates, remat, antialias: see `crop_maps`.
+      backbone, images, map_candidates, antialias: see `crop_maps`.
       parts: `[B, K, S, 4]`, the candidates of each part, smallest first, pixels.
       extra_boxes: `[B, R, 4]`, boxes without other scales, or None.
       size: side of a crop, pixels; it contains the largest candidate of a part.
@@ -104,7 +100,7 @@ def part_maps(
     crops = largest_candidate(parts)  # [B, K, 4]
     if extra_boxes is not None:
         crops = jnp.concatenate([crops, enlarge(extra_boxes, enlargement)], 1)  # [B, K + R, 4]
-    maps = crop_maps(backbone, images, crops, size, map_candidates, remat, antialias)  # [B, K + R, m, m, C]
+    maps = crop_maps(backbone, images, crops, size, map_candidates, antialias)  # [B, K + R, m, m, C]
 
     def align(maps, boxes, crops):
         boxes = to_crop_pixels(boxes, crops, size)  # [B, n, S, 4]

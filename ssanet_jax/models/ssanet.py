@@ -72,8 +72,8 @@ class SSANet(nnx.Module):
         from the map of the image.
       output_stride: stride of the backbone's map in pixels: its usual one (also 0), or half of it, for finer features
         of regions with 'part' and 'image'.
-      remat: whether the backward pass recomputes the activations of the crops of 'none' and 'part', which take most of
-        the memory in training. A step then takes longer.
+      remat: whether the backward pass recomputes the activations of the backbone, for the whole image and for crops.
+        They take most of the memory in training. A step then takes longer.
       crop_size: side of the crops, pixels. Those of 'none' yield maps of 7 x 7 cells, or of a multiple whose cells are
         averaged to 7 x 7; those of 'part' contain the largest of the scales.
       features: 'pooled' averages the map of a region for DSM, 'flat' keeps all of it (Figure 3).
@@ -161,7 +161,7 @@ class SSANet(nnx.Module):
         self.proposal: Proposal = proposal
         self.num_parts, self.num_scales, self.alpha = num_parts, num_scales, alpha
         self.num_proposals = num_proposals if ranking else num_parts
-        self.nms_iou, self.crop_size, self.remat = nms_iou, crop_size, remat
+        self.nms_iou, self.crop_size = nms_iou, crop_size
         self.sharing: Sharing = sharing
         self.flat_features, self.fusion = features == 'flat', fusion
         self.reads_class_token = class_token
@@ -169,6 +169,7 @@ class SSANet(nnx.Module):
 
         self.backbone = build_backbone(backbone, rngs, jnp.dtype(dtype), output_stride)
         self.backbone.measured_centers = not self.legacy_geometry
+        self.backbone.remat = remat
         self.mean = tuple(self.backbone.mean if mean is None else mean)
         self.std = tuple(self.backbone.std if std is None else std)
         channels = self.backbone.num_features
@@ -444,7 +445,6 @@ class SSANet(nnx.Module):
                 self.crop_size,
                 enlargement,
                 map_candidates,
-                self.remat,
                 antialias=self.proposal != 'ranking',
                 clamp=not self.legacy_geometry,
             )
@@ -462,7 +462,6 @@ class SSANet(nnx.Module):
                 boxes,
                 self.crop_size,
                 map_candidates,
-                self.remat,
                 antialias=self.proposal != 'ranking',
             )
             maps = average_cells(maps)

@@ -1,5 +1,7 @@
 """Rematerialization changes neither gradients nor statistics, only how they are computed."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,19 +11,26 @@ from flax import nnx
 from strides import half_stride
 
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 
 SIZE = 64
 REMAT = jax.make_jaxpr(jax.checkpoint(lambda x: x))(0.0).eqns[0].primitive.name
-SETTINGS = dict(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3, crop_size=56)
+SETTINGS = dict(num_parts=2, num_proposals=3, num_scales=3, crop_size=56)
+TRANSFORMER = partial(VisionTransformer, 8, 1, 2, patch_size=8, positions='rotary')
 
 # Class of the backbone -> its first name in the registry.
 ONE_OF_EACH = {getattr(build, 'func', build): name for name, build in reversed(BACKBONES.items())}
 
 
-def gradient(sharing, remat, images):
+@pytest.fixture(autouse=True)
+def tiny_transformer(monkeypatch):
+    monkeypatch.setitem(BACKBONES, 'vit_tiny', TRANSFORMER)
+
+
+def gradient(images, **settings):
     """The gradient and the new statistics of a training step, and its program."""
-    model = SSANet(5, SIZE, **SETTINGS, sharing=sharing, remat=remat, rngs=nnx.Rngs(0))
+    model = SSANet(5, SIZE, **SETTINGS, **settings, rngs=nnx.Rngs(0))
     model.train()
     graph, params, stats = split_model(model)
 
@@ -29,20 +38,28 @@ def gradient(sharing, remat, images):
         network = merge_model(graph, params, stats)
         outputs = network(images, training=True)
         total = jnp.square(outputs.logits).sum() + jnp.square(outputs.part_logits).sum()
+        total += jnp.square(outputs.image_logits).sum()
         return total, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
     run = jax.grad(loss, has_aux=True)
     return jax.jit(run)(params, stats, images), str(jax.make_jaxpr(run)(params, stats, images))
 
 
-@pytest.mark.parametrize('sharing', ['none', 'part'])
-def test_same_gradient_and_statistics(sharing):
+@pytest.mark.parametrize(
+    'backbone, sharing',
+    [('resnet_tiny', 'none'), ('resnet_tiny', 'part'), ('vit_tiny', 'image')],
+)
+def test_same_gradient_and_statistics(backbone, sharing):
+    """Of the pass of the whole image, which 'image' has alone, and of crops."""
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    (stored, stored_program), (remat, remat_program) = (gradient(sharing, remat, images) for remat in (False, True))
+    (stored, stored_program), (remat, remat_program) = (
+        gradient(images, backbone=backbone, sharing=sharing, remat=remat) for remat in (False, True)
+    )
     assert REMAT in remat_program and REMAT not in stored_program
     chex.assert_trees_all_close(remat, stored, rtol=1e-3, atol=1e-5)
     largest = jax.tree.map(lambda x: float(jnp.abs(x).max()), stored)
-    assert min(jax.tree.leaves(largest[1])) > 0 and max(jax.tree.leaves(largest[0])) > 0
+    assert backbone == 'vit_tiny' or min(jax.tree.leaves(largest[1])) > 0
+    assert max(jax.tree.leaves(largest[0])) > 0
 
 
 @pytest.mark.parametrize('dilated', [False, True])
