@@ -15,8 +15,9 @@ the number of errors.
 for an image in both train and test the copy in train, which is the one to remove; and for an image in two classes all
 copies, of which the one with the right class is the one to keep.
 
-With `--workdir`, it lists the training images that a trained run takes to be labeled wrongly, in `label_errors.csv` of
-that folder and, with pictures, in `label_errors.html`. The exit code is 0.
+With `--workdir`, it lists the training images that a trained run takes to be labeled wrongly, near duplicates in two
+classes, and images unlike all others, in `label_errors.csv` of that folder and, with pictures, in `label_errors.html`.
+The exit code is 0.
 """
 
 import os
@@ -101,14 +102,22 @@ def main() -> None:
 
 
 def _check_labels(workdir: Path) -> None:
-    """Lists the training images of a run that are probably labeled wrongly."""
+    """Lists the training images of a run that are probably labeled wrongly, near duplicates, and outliers."""
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     errors = label_errors.label_errors(run, workdir)
-    label_errors.write_label_errors(workdir, errors, run, dataset_of(run, workdir))
+    problems = None
+    try:
+        problems = label_errors.image_problems(run, PlainConsole(stderr=True))
+    except UserError as error:
+        print(printable(f'near duplicates and outliers are not looked for: {error}'), file=sys.stderr)
+    label_errors.write_label_errors(workdir, errors, run, dataset_of(run, workdir), problems)
     total = len(run.held_out.labels) if run.held_out else 0
     for error in errors[:_MAX_EXAMPLES]:
         names = [run.class_names[index] for index in (error.label, error.suggested)]
         print(printable(f'labeled {names[0]}, looks like {names[1]} ({error.suggested_probability:.2f})'))
+    if problems is not None:
+        similar, outliers = _counted(len(problems.similar), 'near duplicate'), _counted(len(problems.outliers), 'image')
+        print(f'{similar} in two classes, {outliers} unlike all others')
     images = _counted(len(errors), 'label')
     print(printable(f'{images} to check among {total} images: see {workdir / "label_errors.html"}'))
 

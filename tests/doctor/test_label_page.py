@@ -1,6 +1,7 @@
 """`doctor --workdir` on a run whose training images have exchanged labels."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from ssanet_jax.doctor.label_errors import COLUMNS, label_errors, write_label_errors
 from ssanet_jax.errors import UserError
+from ssanet_jax.runs.feature_index import INDEX_FILE, row_type, write_index
 from ssanet_jax.runs.held_out import HELD_OUT_FILE, HeldOutPredictions, write_held_out
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.training.loop import train
@@ -48,9 +50,36 @@ def test_the_page_and_the_table(workdir):
     names = [run.class_names[(dataset.train.labels[i] + shift) % 16] for i in (3, 7) for shift in (0, 1)]
     assert [cell for row in rows for cell in row[1:3]] == names
     assert [row[0] for row in rows] == [dataset.train[i]['file'] for i in (3, 7)]
-    assert [row[3:] for row in rows] == [['0.0020', '0.9700']] * 2
+    assert [row[3:] for row in rows] == [['0.0020', '0.9700', 'wrong label', '']] * 2
     page = (workdir / 'label_errors.html').read_text()
     assert page.count('<img src="data:image/jpeg;base64,') == 2 and '2 images whose label' in page
+    assert 'ssanet index --workdir=' in done.stderr and 'Not looked for' in page
+
+
+def test_near_duplicates_and_outliers_are_listed_too(workdir, tmp_path):
+    run = load_run(workdir)
+    dataset = dataset_of(run, workdir)
+    labels = dataset.train.labels
+    rng = np.random.default_rng(0)
+    rows = np.zeros(len(labels), row_type(32, 0, 8))
+    rows['image'], rows['label'], rows['position'] = 1 + rng.normal(size=(len(labels), 32)), labels, range(len(labels))
+    rows['image'][9] = -rows['image'][9]
+    first, second = 4, int(np.flatnonzero(labels != labels[4])[-1])
+    rows['image'][second] = rows['image'][first]
+    path = tmp_path / 'run'
+    shutil.copytree(workdir, path)
+    with write_index(path / 'only' / INDEX_FILE, 'only', run.network_digest()) as writer:
+        writer.add(rows, ['' for _ in rows])
+    done = run_python(['-m', 'ssanet_jax.doctor'], f'--workdir={path}')
+    assert done.returncode == 0 and '1 near duplicate in two classes, 1 image unlike all others' in done.stdout
+    _, *lines = csv.reader((path / 'label_errors.csv').read_text().splitlines())
+    file, name = (lambda i: dataset.train[i]['file']), (lambda i: run.class_names[labels[i]])
+    assert lines[2:] == [
+        [file(first), name(first), name(second), '', '', 'near duplicate', file(second)],
+        [file(9), name(9), '', '', '', 'outlier', ''],
+    ]
+    page = (path / 'label_errors.html').read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 5 and 'Not looked for' not in page
 
 
 def test_names_are_text_on_the_page(workdir, tmp_path):
