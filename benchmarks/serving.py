@@ -26,7 +26,8 @@ from absl import flags
 from rich.table import Table
 
 from ssanet_jax import cli
-from ssanet_jax.artifact.onnx_predictor import OnnxPredictor, load_model
+from ssanet_jax.artifact.model_file import load_model
+from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
 from ssanet_jax.data.image_inputs import find_images, network_input, read_image
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path

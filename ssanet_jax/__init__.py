@@ -21,6 +21,7 @@ __version__ = '0.1.0'
 
 if TYPE_CHECKING:
     from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
+    from ssanet_jax.artifact.stablehlo_predictor import StableHloPredictor
     from ssanet_jax.distributed import candidate_map as parallel
     from ssanet_jax.errors import UnreadableImage, UserError
     from ssanet_jax.evaluation.image_predictor import Features
@@ -37,6 +38,7 @@ __all__ = [
     'OnnxPredictor',
     'Prediction',
     'Predictor',
+    'StableHloPredictor',
     'UnreadableImage',
     'UserError',
     '__version__',
@@ -54,6 +56,7 @@ _HOMES = {
     'OnnxPredictor': 'ssanet_jax.artifact.onnx_predictor',
     'Prediction': 'ssanet_jax.evaluation.prediction',
     'Predictor': 'ssanet_jax.predictor',
+    'StableHloPredictor': 'ssanet_jax.artifact.stablehlo_predictor',
     'UnreadableImage': 'ssanet_jax.errors',
     'UserError': 'ssanet_jax.errors',
     'create_model': 'ssanet_jax.factory',

@@ -2,7 +2,7 @@
 
 import os
 
-from ssanet_jax.artifact.onnx_predictor import load_model
+from ssanet_jax.artifact.model_file import load_model
 from ssanet_jax.evaluation.image_predictor import ImagePredictor
 from ssanet_jax.filesystem.paths import user_path
 
@@ -11,8 +11,8 @@ def load(path: str | os.PathLike[str]) -> ImagePredictor:
     """Loads a trained network, ready to predict.
 
     Args:
-      path: the work directory of a run, for a `Predictor`, or a file that `ssanet export` wrote, for an
-        `OnnxPredictor`, which imports no JAX.
+      path: the work directory of a run, for a `Predictor`; or a file that `ssanet export` wrote, for an
+        `OnnxPredictor`, which imports no JAX, or a `StableHloPredictor`, which imports no Flax.
 
     Raises:
       UserError: the directory holds no run, or no checkpoint that can be read; or the file is another.

@@ -1,7 +1,7 @@
 """Predicts the class of images with a trained run, and draws their parts.
 
     python -m ssanet_jax.predict --workdir=runs/cub --out=predictions IMAGE_OR_FOLDER...
-    python -m ssanet_jax.predict --model=birds.onnx --out=predictions IMAGE_OR_FOLDER...
+    python -m ssanet_jax.predict --model=birds.onnx --out=predictions IMAGE_OR_FOLDER...    # or birds.stablehlo
     python -m ssanet_jax.predict --workdir=runs/cub --format=csv,coco --pictures=none IMAGE_OR_FOLDER...
 
 Writes `predictions.jsonl`, one line per image (class, probabilities, boxes of the parts in pixels of the image, the
@@ -44,7 +44,7 @@ PICTURES = ('none', 'parts', 'explain')
 BATCH_SIZE = 8
 
 _WORKDIR = define_path('workdir', None, 'Folder of a trained run.')
-_MODEL = define_path('model', None, 'File of an exported run, in place of --workdir; needs no JAX.')
+_MODEL = define_path('model', None, 'File of an exported run, in place of --workdir; an ONNX file needs no JAX.')
 _OUT = define_path('out', 'predictions', 'Folder to write to.')
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.', lower_bound=1)
 _FORMAT = flags.DEFINE_multi_string(
@@ -131,7 +131,7 @@ def main(given: list[str]) -> None:
 def _load() -> ImagePredictor:
     """The network of --model or --workdir; says so if its training is not over."""
     if _MODEL.value is not None:
-        from ssanet_jax.artifact.onnx_predictor import load_model
+        from ssanet_jax.artifact.model_file import load_model
 
         return load_model(_MODEL.value)
     from ssanet_jax.predictor import Predictor  # imports JAX, as the next lines do

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssanet_jax.artifact.checksum import PLACEHOLDER, seal
 from ssanet_jax.artifact.metadata import CHECKSUM, Calibration, Metadata, Parts, Provenance
-from ssanet_jax.artifact.onnx_file import PLACEHOLDER, seal
 from ssanet_jax.data.preprocessing import InputSettings
 
 COLORS = list(itertools.product((0, 85, 170, 255), repeat=3))

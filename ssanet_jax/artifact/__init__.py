@@ -1,1 +1,1 @@
-"""Exported networks: reading their files, and predicting with onnxruntime. Imports no JAX."""
+"""Exported networks: reading their files, and predicting. Only `stablehlo_predictor` imports JAX."""

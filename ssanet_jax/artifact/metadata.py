@@ -1,9 +1,10 @@
-"""What an exported network says about itself: the metadata of its ONNX file (`docs/export.md`)."""
+"""What an exported network says about itself (`docs/export.md`)."""
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssanet_jax.data.preprocessing import INTERPOLATIONS, InputSettings
@@ -56,36 +57,58 @@ class Metadata:
     provenance: Provenance
     license: str  # SPDX identifier of the license of the pretrained weights; '' if unknown
 
+    def to_values(self) -> dict[str, Any]:
+        """The metadata as values of JSON."""
+        return {'format': FORMAT} | dataclasses.asdict(self)
+
     def to_entries(self) -> dict[str, str]:
-        """The entries of the file, without the checksum."""
-        fields = {'format': FORMAT} | dataclasses.asdict(self)
-        return {f'{PREFIX}{name}': json.dumps(value) for name, value in fields.items()}
+        """The entries of an ONNX file, without the checksum."""
+        return {f'{PREFIX}{name}': json.dumps(value) for name, value in self.to_values().items()}
 
 
-def parse_metadata(entries: Mapping[str, str]) -> Metadata:
-    """Reads the entries of a file. They may be anybody's.
+def parse_entries(entries: Mapping[str, str]) -> Metadata:
+    """Reads the entries of an ONNX file. They may be anybody's.
 
     Raises:
       UserError: they are not those of an exported network, or of a later version. The message lacks the file.
     """
     if f'{PREFIX}format' not in entries:
         raise UserError('it lacks the metadata that ssanet export writes')
+    with _damage_as_user_error():
+        return _parse({key.removeprefix(PREFIX): json.loads(entries[key]) for key in entries if key != CHECKSUM})
+
+
+def parse_document(document: bytes) -> Metadata:
+    """Reads a JSON object of `Metadata.to_values`. It may be anybody's.
+
+    Raises:
+      UserError: as `parse_entries`.
+    """
+    with _damage_as_user_error():
+        return _parse(json.loads(document))
+
+
+@contextlib.contextmanager
+def _damage_as_user_error() -> Iterator[None]:
     try:
-        values = {key.removeprefix(PREFIX): json.loads(entry) for key, entry in entries.items() if key != CHECKSUM}
-        if values['format'] != FORMAT:
-            raise UserError(f'its format is {values["format"]!r}, and this version reads {FORMAT}')
-        return _check(
-            Metadata(
-                class_names=tuple(values['class_names']),
-                preprocessing=InputSettings(**values['preprocessing']),
-                calibration=None if values['calibration'] is None else Calibration(**values['calibration']),
-                parts=_parse_parts(**values['parts']),
-                provenance=Provenance(**values['provenance']),
-                license=values['license'],
-            )
-        )
+        yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f'its metadata are damaged ({type(error).__name__}: {error})') from error
+
+
+def _parse(values: Mapping[str, Any]) -> Metadata:
+    if values['format'] != FORMAT:
+        raise UserError(f'its format is {values["format"]!r}, and this version reads {FORMAT}')
+    return _check(
+        Metadata(
+            class_names=tuple(values['class_names']),
+            preprocessing=InputSettings(**values['preprocessing']),
+            calibration=None if values['calibration'] is None else Calibration(**values['calibration']),
+            parts=_parse_parts(**values['parts']),
+            provenance=Provenance(**values['provenance']),
+            license=values['license'],
+        )
+    )
 
 
 def _parse_parts(num_parts: int, heads: list[str], scales: list[float], orientations: list[str]) -> Parts:

@@ -1,4 +1,4 @@
-"""Comparison of an exported network with JAX, on real images."""
+"""Comparison of an exported network with that of the run, on real images."""
 
 import logging
 from collections.abc import Sequence
@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
 from ssanet_jax.data.image_inputs import find_images, network_input, read_image
 from ssanet_jax.data.registry import load_dataset, read_listing
 from ssanet_jax.data.toy_birds import CLASS_NAMES, draw_bird
 from ssanet_jax.errors import UnreadableImage, UserError
-from ssanet_jax.evaluation.image_predictor import NetworkOutputs
+from ssanet_jax.evaluation.image_predictor import ImagePredictor, NetworkOutputs
 from ssanet_jax.predictor import Predictor
 
 NUM_IMAGES = 16
@@ -39,6 +38,13 @@ class Difference(NamedTuple):
     parts: int  # parts whose box, scale, orientation or presence differs
     num_parts: int  # parts that were compared
     classes: int  # images whose predicted class differs
+
+    def describe(self, images: CheckImages) -> str:
+        """One line about a comparison on these images, for the metadata."""
+        return (
+            f'{len(images.inputs)} {images.origin}: probabilities within {self.probability:.1g}, '
+            f'{self.num_parts - self.parts} of {self.num_parts} parts the same'
+        )
 
 
 def find_check_images(predictor: Predictor, images: Path | None) -> CheckImages:
@@ -67,12 +73,12 @@ def find_check_images(predictor: Predictor, images: Path | None) -> CheckImages:
         return CheckImages(_inputs(predictor, _drawn(predictor.inputs.image_size)), 'drawn birds')
 
 
-def compare(predictor: Predictor, exported: OnnxPredictor, inputs: np.ndarray) -> Difference:
+def compare(predictor: Predictor, exported: ImagePredictor, inputs: np.ndarray) -> Difference:
     """The differences between both networks.
 
     Args:
       predictor: the network in JAX.
-      exported: the network in onnxruntime.
+      exported: the network as it was exported.
       inputs: uint8 `[n, S, S, 3]`.
 
     Raises:
@@ -103,18 +109,18 @@ def compare(predictor: Predictor, exported: OnnxPredictor, inputs: np.ndarray) -
 
 
 def require_same(difference: Difference, weights: str) -> None:
-    """Raises UserError unless the exported network says the same as JAX: exactly, or nearly for weights of 16 bits."""
+    """Raises UserError unless an exported network says the same as the run; nearly the same for weights of 16 bits."""
     rounded = weights != 'float32'
     apart = not difference.probability <= (_ROUNDED if rounded else _SAME)  # nan is apart
     if apart or (difference.parts and not rounded):
         raise UserError(
-            f'not written: the exported network differs from JAX (probabilities by {difference.probability:.1g}, '
+            f'not written: the exported network differs from the run (probabilities by {difference.probability:.1g}, '
             f'{difference.parts} of {difference.num_parts} parts): '
             + ('export with --weights=float32' if rounded else 'report it with the config.json of the run')
         )
 
 
-def _all_outputs(predictor: Predictor | OnnxPredictor, inputs: np.ndarray, size: int) -> dict:
+def _all_outputs(predictor: ImagePredictor, inputs: np.ndarray, size: int) -> dict:
     parts = [predictor.outputs(inputs[start : start + size]) for start in range(0, len(inputs), size)]
     join = lambda arrays: None if arrays[0] is None else np.concatenate(arrays)
     return {name: join([getattr(part, name) for part in parts]) for name in NetworkOutputs._fields}

@@ -10,7 +10,7 @@ import onnx
 from ssanet_jax.export import elementwise_rules, gather_rules, product_rules, reduction_rules, shape_rules
 from ssanet_jax.export.call import Call, Form, Unsupported
 from ssanet_jax.export.flatten import UnknownLoop, walk
-from ssanet_jax.export.graph import BATCH, Complex, Empty, Graph, Tensor
+from ssanet_jax.export.graph import Complex, Empty, Graph, Tensor
 
 RULES = {
     **elementwise_rules.RULES,
@@ -21,12 +21,6 @@ RULES = {
 }
 
 
-def batch_spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """The form of an array `[batch, *shape]`, with a batch of any size."""
-    (batch,) = jax.export.symbolic_shape(BATCH)
-    return jax.ShapeDtypeStruct((batch, *shape), dtype)
-
-
 def to_onnx(
     function: Callable[[jax.Array], Mapping[str, jax.Array]], spec: jax.ShapeDtypeStruct, input_name: str
 ) -> onnx.ModelProto:
@@ -34,7 +28,7 @@ def to_onnx(
 
     Args:
       function: returns its outputs by name.
-      spec: the form of its argument, from `batch_spec`.
+      spec: the form of its argument, from `program.batch_spec`.
       input_name: the name of the argument in the graph.
 
     Raises:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-BATCH = 'batch'  # name of the symbolic dimension
+from ssanet_jax.export.program import BATCH
+
 OPSET, IR_VERSION = 17, 8  # that of the first releases with this opset
 Dim = Any  # an int, or a symbolic multiple of the batch
 Shape = tuple[Dim, ...]

@@ -1,6 +1,7 @@
 """The function that is exported: from a batch of images to everything that a prediction needs (`docs/export.md`)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +11,37 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.novelty import NoveltyDetector
 from ssanet_jax.evaluation.part_logits import part_logits
 from ssanet_jax.models.groups import PART_HEAD
+from ssanet_jax.models.ssanet import SSANet
 from ssanet_jax.predictor import Predictor
 
 Program = Callable[[jax.Array], dict[str, jax.Array]]
 
+BATCH = 'batch'  # name of the symbolic dimension
 _EPSILON = 1e-6  # as in `NoveltyDetector`
 
 
-def build_program(predictor: Predictor) -> Program:
+def batch_spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """The form of an array `[batch, *shape]`, with a batch of any size."""
+    (batch,) = jax.export.symbolic_shape(BATCH)
+    return jax.ShapeDtypeStruct((batch, *shape), dtype)
+
+
+def build_program(predictor: Predictor, network: Callable[[], SSANet] | None = None) -> Program:
     """The network of a predictor as a pure function: uint8 `[B, S, S, 3]` -> outputs by name.
+
+    Args:
+      predictor: the network and its calibration.
+      network: makes the network in each call, in place of that of the predictor.
 
     Raises:
       UserError: a setting of the run cannot be exported.
     """
     _check_settings(predictor)
-    model, active, heads = predictor.network, predictor.active, part_heads(predictor)
+    make_network = network or (lambda: predictor.network)
+    active, heads = predictor.active, part_heads(predictor)
 
     def program(images: jax.Array) -> dict[str, jax.Array]:
+        model = make_network()
         features = model.extract_features(images, active=active)
         outputs = model.classify(features, active=active)
         terms = part_logits(model, features, outputs, active)

@@ -13,14 +13,16 @@ import sys
 from absl import flags
 
 from ssanet_jax import cli
-from ssanet_jax.artifact.onnx_predictor import load_model
+from ssanet_jax.artifact.model_file import read_model_file
+from ssanet_jax.artifact.onnx_file import OnnxFile
+from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
 from ssanet_jax.errors import UserError
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.printable import printable
 
 _PACKAGES = {'starlette': 'starlette', 'uvicorn': 'uvicorn', 'python_multipart': 'python-multipart'}  # by module
 
-_MODEL = define_path('model', None, 'File that ssanet export wrote.', required=True)
+_MODEL = define_path('model', None, 'ONNX file that ssanet export wrote.', required=True)
 _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on; 0.0.0.0 for all of this machine.')
 _PORT = flags.DEFINE_integer('port', 8000, 'Port to listen on; 0 for any that is free.', 0, 65535)
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Photos that the network computes at once, at most.', 1)
@@ -45,7 +47,10 @@ def main() -> None:
     page = _PAGE.value
     if page is not None and not (page / 'index.html').is_file():
         raise UserError(f'--page={page} has no index.html: give a folder that ssanet export --format=web wrote')
-    predictor = load_model(_MODEL.value)
+    file = read_model_file(_MODEL.value)
+    if not isinstance(file, OnnxFile):
+        raise UserError(f'serve needs an ONNX file, which {_MODEL.value} is not: ssanet export writes one')
+    predictor = OnnxPredictor(file, str(_MODEL.value))
     limits = Limits(
         upload_bytes=int(_MAX_UPLOAD_MB.value * 1e6),
         pixels=_MAX_PIXELS.value,

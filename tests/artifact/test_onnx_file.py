@@ -14,8 +14,9 @@ from onnx import TensorProto, helper  # noqa: E402
 
 import ssanet_jax  # noqa: E402
 from ssanet_jax import UserError  # noqa: E402
-from ssanet_jax.artifact.metadata import CHECKSUM, parse_metadata  # noqa: E402
-from ssanet_jax.artifact.onnx_file import PLACEHOLDER, read_onnx_file, seal  # noqa: E402
+from ssanet_jax.artifact.checksum import PLACEHOLDER, seal  # noqa: E402
+from ssanet_jax.artifact.metadata import CHECKSUM, parse_entries  # noqa: E402
+from ssanet_jax.artifact.model_file import read_model_file  # noqa: E402
 from ssanet_jax.artifact.wire_format import OPERATORS, read_metadata  # noqa: E402
 from ssanet_jax.export.onnx_export import export_onnx  # noqa: E402
 
@@ -54,7 +55,7 @@ def refusal(content):
 def test_the_file_as_written(content, tmp_path):
     path = tmp_path / 'birds.onnx'
     path.write_bytes(content)
-    assert read_onnx_file(path).metadata.class_names[0] == 'wren'
+    assert read_model_file(path).metadata.class_names[0] == 'wren'
     assert type(ssanet_jax.load(path)).__name__ == 'OnnxPredictor'
     assert refusal(reseal(model_of(content))) == ''
 
@@ -76,9 +77,9 @@ def test_files_that_are_not_read(content, tmp_path):
             ssanet_jax.load(path)
         assert str(path) in str(caught.value) and '\n' not in str(caught.value)
     with pytest.raises(UserError, match='cannot read'):
-        read_onnx_file(tmp_path)
+        read_model_file(tmp_path)
     with pytest.raises(UserError, match='cannot read'):
-        read_onnx_file(tmp_path / 'absent.onnx')
+        read_model_file(tmp_path / 'absent.onnx')
 
 
 def custom(model):
@@ -159,7 +160,7 @@ def test_metadata_that_are_absent(content):
     entries = read_metadata(memoryview(content))
     for key in entries.keys() - {CHECKSUM}:
         with pytest.raises(UserError):
-            parse_metadata({name: value for name, value in entries.items() if name != key})
+            parse_entries({name: value for name, value in entries.items() if name != key})
     assert json.loads(entries['ssanet_jax.preprocessing'])['resize'] == 72
 
 

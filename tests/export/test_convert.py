@@ -11,7 +11,8 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip 
 pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
 
 from ssanet_jax.export.call import Unsupported  # noqa: E402
-from ssanet_jax.export.convert import batch_spec, to_onnx  # noqa: E402
+from ssanet_jax.export.convert import to_onnx  # noqa: E402
+from ssanet_jax.export.program import batch_spec  # noqa: E402
 
 WEIGHTS = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
 KERNEL = np.random.default_rng(2).normal(size=(3, 3, 4, 6)).astype(np.float32)

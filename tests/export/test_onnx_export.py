@@ -123,7 +123,7 @@ def test_a_network_that_differs_is_refused(small, monkeypatch):
         return model
 
     monkeypatch.setattr(onnx_export, 'to_onnx', wrong)
-    with pytest.raises(UserError, match='not written: the exported network differs from JAX'):
+    with pytest.raises(UserError, match='not written: the exported network differs from the run'):
         export_onnx(predictor, 'birds', 'float32', random_images(2))
 
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 from color_network import write_color_network
 
-from ssanet_jax.artifact.onnx_predictor import OnnxPredictor, load_model
+from ssanet_jax.artifact.model_file import load_model
+from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
 from ssanet_jax.serving.limits import Limits
 
 

@@ -14,6 +14,9 @@ import pytest
 from color_network import CLASS_NAMES, COLORS, photo
 from commands import ROOT, check_user_error, run_each
 
+from ssanet_jax.artifact.model_file import load_model
+from ssanet_jax.artifact.stablehlo_file import pack
+
 CLIENTS = 40
 SECONDS = 60
 
@@ -89,6 +92,8 @@ def test_what_cannot_be_served_is_one_line(color_model, make_app, tmp_path):
     damaged.write_bytes(data)
     other = tmp_path / 'other.txt'
     other.write_text('some text')
+    stablehlo = tmp_path / 'colors.stablehlo'
+    stablehlo.write_bytes(pack(b'', load_model(color_model).metadata).data)
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         ended = run_each(
@@ -97,6 +102,7 @@ def test_what_cannot_be_served_is_one_line(color_model, make_app, tmp_path):
                 'missing': [f'--model={tmp_path}/none.onnx'],
                 'damaged': [f'--model={damaged}'],
                 'other': [f'--model={other}'],
+                'stablehlo': [f'--model={stablehlo}'],
                 'port': [f'--model={color_model}', f'--port={port}'],
                 'no model': [],
                 'page': [f'--model={color_model}', f'--page={tmp_path}'],
@@ -106,6 +112,7 @@ def test_what_cannot_be_served_is_one_line(color_model, make_app, tmp_path):
     check_user_error(ended['missing'], ['none.onnx', 'No such file'])
     check_user_error(ended['damaged'], ['damaged.onnx', 'damaged'])
     check_user_error(ended['other'], ['no ONNX file', 'ssanet export'])
+    check_user_error(ended['stablehlo'], ['serve needs an ONNX file', 'colors.stablehlo'])
     check_user_error(ended['port'], [f'port {port}', 'in use', '--port'])
     check_user_error(ended['no model'], ['--model'])
     check_user_error(ended['page'], ['--page', 'index.html'])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ssanet_jax.artifact.checksum import PLACEHOLDER, seal
 from ssanet_jax.artifact.metadata import CHECKSUM, Calibration, Metadata, Parts, Provenance
-from ssanet_jax.artifact.onnx_file import PLACEHOLDER, seal
 from ssanet_jax.data.preprocessing import InputSettings
 
 COLORS = {'red': (200, 30, 30), 'green, mostly': (30, 180, 40), '=blue "sky"': (40, 60, 210), 'white': (255, 255, 255)}

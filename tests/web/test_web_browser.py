@@ -12,7 +12,7 @@ from chromium import Browser, find_chromium, serve
 from color_model import COLORS, write_color_model
 from PIL import Image
 
-from ssanet_jax.artifact.onnx_file import read_onnx_file
+from ssanet_jax.artifact.model_file import read_model_file
 from ssanet_jax.web.page import write_page
 from ssanet_jax.web.runtime import read_runtime
 
@@ -27,7 +27,7 @@ def model(tmp_path_factory):
     """The file of the network, and its predictor without a browser."""
     pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
-    from ssanet_jax.artifact.onnx_predictor import load_model
+    from ssanet_jax.artifact.model_file import load_model
 
     path = tmp_path_factory.mktemp('model') / 'colors.onnx'
     write_color_model(path)
@@ -41,7 +41,7 @@ def folder(model, tmp_path_factory):
     if not os.environ.get(RUNTIME):
         pytest.skip(f'needs the package onnxruntime-web, named by {RUNTIME}')
     out = tmp_path_factory.mktemp('page') / 'page'
-    write_page(read_onnx_file(model[0]), out, read_runtime(Path(os.environ[RUNTIME])))
+    write_page(read_model_file(model[0]), out, read_runtime(Path(os.environ[RUNTIME])))
     return out
 
 

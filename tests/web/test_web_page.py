@@ -12,7 +12,7 @@ from color_model import COLORS, SETTINGS, write_color_model
 from commands import run_python
 from node import PAGE
 
-from ssanet_jax.artifact.onnx_file import read_onnx_file
+from ssanet_jax.artifact.model_file import read_model_file
 from ssanet_jax.errors import UserError
 from ssanet_jax.web import runtime
 from ssanet_jax.web.page import write_page
@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     pytest.importorskip('onnx')
     path = tmp_path_factory.mktemp('model') / 'colors.onnx'
     write_color_model(path)
-    return read_onnx_file(path)
+    return read_model_file(path)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_command_writes_a_page_of_a_run(finished_run, tmp_path):
     description = json.loads((out / 'model.json').read_text())
     assert description['provenance']['run'] == finished_run.workdir.name
     assert description['provenance']['weights'] == 'float16'
-    network = read_onnx_file(out / description['files']['model']['url'])
+    network = read_model_file(out / description['files']['model']['url'])
     assert list(network.metadata.class_names) == description['class_names']
 
 
