@@ -116,6 +116,7 @@ runpy.run_module('ssanet_jax.predict', run_name='__main__', alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_the_commands(finished_run, tmp_path):
     """`export` writes a file that `predict` reads without Flax, with the predictions of the run."""
     model, out = tmp_path / 'birds.stablehlo', tmp_path / 'out'

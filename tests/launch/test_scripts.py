@@ -24,7 +24,13 @@ def test_shellcheck(script):
 
 
 def test_every_script_is_tested():
-    assert {path.name for path in LAUNCH.iterdir()} == {*SCRIPTS, COMMON, 'gke.yaml', 'serve.Dockerfile'}
+    assert {path.name for path in LAUNCH.iterdir()} == {
+        *SCRIPTS,
+        COMMON,
+        'gke.yaml',
+        'serve.Dockerfile',
+        'triton_config.py',
+    }
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
