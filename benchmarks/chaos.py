@@ -45,12 +45,14 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.experiments.timing import Log, no_log
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.runs.checkpoints import KEEP
+from ssanet_jax.training.context import OFF, ON
 
 VARIANTS = ('', ':validation')
 _FAULTS_PER_RUN = 8
 _SIGNALS_PER_RUN = 3
 _SIGNAL_CODES = {'SIGKILL': -signal.SIGKILL, 'SIGTERM': 75, 'SIGINT': 130}
 _END_SECONDS = 30  # after SIGTERM or SIGINT
+_SAME = ('seed', 'async_checkpointing')  # settings of all starts whose figures are added up
 _MOST_STARTS = 40  # of one training; more are a sign that it makes no progress
 
 
@@ -61,6 +63,9 @@ class Settings:
     count: int = setting(120, 'Number of kills.', minimum=0)
     errors: int = setting(60, 'Number of failing file operations.', minimum=0)
     seed: int = setting(0, 'Draws the kills and the errors.', minimum=0)
+    async_checkpointing: str = setting(
+        OFF, 'config.async_checkpointing of the trainings that are interrupted.', choices=(ON, OFF)
+    )
 
 
 class Place(NamedTuple):
@@ -171,15 +176,16 @@ class Plan:
 class Chaos:
     """Runs trainings with faults below one folder."""
 
-    def __init__(self, server: Server, folder: Path, findings: Findings, log: Log):
+    def __init__(self, server: Server, folder: Path, findings: Findings, log: Log, async_checkpointing: str):
         self._server, self._folder, self._log = server, folder, log
+        self._async_checkpointing = async_checkpointing
         self._images = folder / 'images'
         _draw_images(self._images)
         self._references: dict[str, Reference] = {}
         self.findings = findings
 
     def reference(self, variant: str) -> Reference:
-        """A training without faults, which is run when it is asked for first.
+        """A training without faults that waits for its checkpoints, which is run when it is asked for first.
 
         Raises:
           UserError: it fails.
@@ -187,7 +193,7 @@ class Chaos:
         if variant not in self._references:
             self._log(f'the uninterrupted run{variant}')
             folder = self._folder / f'reference{variant.replace(":", "_")}'
-            ended = self._server.run(self._arguments(variant, folder), folder)
+            ended = self._server.run(self._arguments(variant, folder, OFF), folder)
             if ended.code:
                 raise UserError(f'the uninterrupted run failed: {ended.stderr.strip()[-500:]}')
             self._references[variant] = Reference(variant, folder, ended.operations, ended.seconds)
@@ -203,10 +209,11 @@ class Chaos:
         """
         found, folder = self.findings, self._folder / f'run{self.findings.runs}'
         found.runs += 1
+        arguments = self._arguments(reference.variant, folder, self._async_checkpointing)
         history, remaining, happened = [], list(faults), 0
         for _ in range(_MOST_STARTS):
             fault = remaining.pop(0) if remaining and happened < most else None
-            ended = self._server.run(self._arguments(reference.variant, folder), folder, fault)
+            ended = self._server.run(arguments, folder, fault)
             found.starts += 1
             history.append(f'{fault or "no fault"} -> {ended.code}')
             for problem in self._judge(fault, ended):
@@ -220,7 +227,7 @@ class Chaos:
             if ended.code not in (0, 2, *_SIGNAL_CODES.values()):
                 return
         if fault is not None:
-            ended = self._server.run(self._arguments(reference.variant, folder), folder)
+            ended = self._server.run(arguments, folder)
         if ended.code:
             found.problems.append(f'the last start ended with {ended.code} [{"; ".join(history)}; see {folder}]')
             return
@@ -234,12 +241,13 @@ class Chaos:
         if not any(str(folder) in problem for problem in found.problems):
             shutil.rmtree(folder)
 
-    def _arguments(self, variant: str, folder: Path) -> list[str]:
+    def _arguments(self, variant: str, folder: Path, async_checkpointing: str) -> list[str]:
         return [
             f'--config=benchmarks/chaos_config.py{variant}',
             f'--workdir={folder}/run',
             f'--config.data.dir={self._images}',
             f'--config.data.prepared_dir={folder}/prepared',
+            f'--config.async_checkpointing={async_checkpointing}',
         ]
 
     def _judge(self, fault: Fault | None, ended: Ended) -> Iterator[str]:
@@ -305,7 +313,7 @@ def measure(settings: Settings, folder: Path, found: Findings, log: Log = no_log
     """
     plan = Plan(f'{settings.seed} {found.runs}')
     with Server(folder) as server:
-        chaos = Chaos(server, folder, found, log)
+        chaos = Chaos(server, folder, found, log, settings.async_checkpointing)
         while not _is_stuck(found):
             kills, errors = settings.count - found.kills.total(), settings.errors - found.errors.total()
             if kills <= 0 and errors <= 0:
@@ -360,12 +368,13 @@ def show(settings: Settings, found: Findings) -> None:
     )
 
 
-def read_findings(path: Path, seed: int) -> Findings:
-    """Reads the results of an earlier start with this seed; empty if there was none."""
+def read_findings(path: Path, settings: Settings) -> Findings:
+    """Reads the results of an earlier start with this seed and way of saving; empty if there was none."""
     try:
         content = json.loads(path.read_text())
-        if content.pop('seed') != seed:
-            raise UserError(f'{path} has the figures of another seed: give another --out, or the same --seed')
+        for name in _SAME:
+            if content.pop(name) != getattr(settings, name):
+                raise UserError(f'{path} has the figures of another --{name}: give another --out, or the same --{name}')
         for name in ('kills', 'errors'):
             content[name] = collections.Counter({(phase, way): count for phase, way, count in content[name]})
         return Findings(**content)
@@ -375,9 +384,9 @@ def read_findings(path: Path, seed: int) -> Findings:
         raise UserError(f'{path} cannot be read ({error}): give another --out') from error
 
 
-def write_findings(path: Path, seed: int, found: Findings) -> None:
+def write_findings(path: Path, settings: Settings, found: Findings) -> None:
     """Writes what `read_findings` reads."""
-    content = {'seed': seed, **dataclasses.asdict(found)}
+    content = {**{name: getattr(settings, name) for name in _SAME}, **dataclasses.asdict(found)}
     for name in ('kills', 'errors'):
         content[name] = [[*key, count] for key, count in sorted(getattr(found, name).items())]
     cli.write_out(path, json.dumps(content, indent=2) + '\n')
@@ -389,13 +398,13 @@ def main() -> None:
     out, start, found = flags.FLAGS.out, time.monotonic(), Findings()
     if out:
         cli.check_out(out)
-        found = read_findings(out, settings.seed)
+        found = read_findings(out, settings)
     folder, before = Path(tempfile.mkdtemp(prefix='chaos-')).resolve(), found.seconds
     with runner.progress() as log:
         for _ in measure(settings, folder, found, log):
             found.seconds = before + time.monotonic() - start
             if out:
-                write_findings(out, settings.seed, found)
+                write_findings(out, settings, found)
     show(settings, found)
     if found.problems:
         sys.exit(1)

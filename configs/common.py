@@ -335,4 +335,6 @@ def get_config() -> ConfigDict:
     config.early_stopping_patience = 0
     config.on_nonfinite = 'stop'  # at a NaN or an infinity in the loss or the gradients, or 'skip' the update
     config.checkpoint_steps = 0  # steps between checkpoints; 0: one per epoch
+    # Train on while a checkpoint is written: on, off, or auto, which is on for a single process with accelerators.
+    config.async_checkpointing = 'auto'
     return config

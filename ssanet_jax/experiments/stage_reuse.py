@@ -48,8 +48,8 @@ def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
     config.loss.weights = {name: weight for name, weight in config.loss.weights.items() if name in losses}
     identity = json.loads(config.to_json_best_effort())
     for name in MAY_CHANGE_ON_RESUME:
-        section, field = name.split('.')
-        identity[section].pop(field, None)
+        *section, field = name.split('.')
+        (identity[section[0]] if section else identity).pop(field, None)
     identity.pop('on_nonfinite', None)  # it does not matter to a stage that was finished
     # Those of earlier versions, and of data sets without images of 16 bits: the images are the same.
     if identity['data'].get('bit_depth') in (0, 16):

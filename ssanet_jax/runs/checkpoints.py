@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 import shutil
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from ssanet_jax.runs.load_errors import reason_of_failure
 from ssanet_jax.runs.unmerged import merge_unmerged
 
 _PARTIAL = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
+# Otherwise Orbax's threads wait five minutes for a folder that could not be made, and the process with them.
+_FOLDERS_FIRST = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 KEEP = 2  # one more than needed, in case the newest is damaged
 # Remains of a killed process: saves that were not complete, and checkpoints that were being deleted.
 _REMAINS = re.compile(r'\d+(\.partial|\.deleted|.*\.orbax-checkpoint-tmp.*)')
@@ -47,9 +50,11 @@ class Checkpoints:
       writes: this process saves here, and no other one does: removes what killed saves left, and sets damaged
         checkpoints aside. A reader must not do that, since it may be the unfinished save of a run that is still
         training.
+      asynchronous: `save` returns before the checkpoint is on the disk. Not for several processes, which wait for each
+        other in `save`.
     """
 
-    def __init__(self, directory: Path, *, writes: bool = False):
+    def __init__(self, directory: Path, *, writes: bool = False, asynchronous: bool = False):
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         # Orbax logs every save at length, and a failure from each of its threads; failures are raised as well.
@@ -57,6 +62,8 @@ class Checkpoints:
         self._writes = writes
         self._resources = contextlib.ExitStack()
         self._path: Path = self._resources.enter_context(plain_path(self.directory))
+        self._thread = self._resources.enter_context(futures.ThreadPoolExecutor(1)) if asynchronous else None
+        self._write: futures.Future[None] | None = None  # in progress, or failed
         if writes:
             if processes.is_primary_process():
                 self._remove_remains()
@@ -74,6 +81,10 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of the committed checkpoints, oldest first."""
+        self.wait()
+        return self._committed()
+
+    def _committed(self) -> list[int]:
         return [step for step in self._numbered() if is_checkpoint(self._path / str(step))]
 
     def _numbered(self) -> list[int]:
@@ -82,17 +93,33 @@ class Checkpoints:
         return sorted(int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name))
 
     def save(self, step: int, items: dict[str, Any]) -> None:
-        """Saves items as checkpoint `step`. Blocks until they are committed, and on the disk."""
+        """Saves items as checkpoint `step`.
+
+        Blocks until they are committed, and on the disk. With `asynchronous`, it blocks only until the save before is,
+        and the items have been copied off the devices: the caller may donate them. All other methods then wait for this
+        save, and the first that is called after it has failed raises its error.
+        """
+        self.wait()
         # Orbax refuses an item without arrays, such as the statistics of a network without BatchNorm.
         items = {name: tree for name, tree in items.items() if not _is_empty(tree)}
         partial = self._path / f'{step}.partial'
-        try:
-            ocp.save_checkpointables(
+        # On a CPU, Orbax's copies are views. XLA then does not reuse these buffers, also if the caller donates them.
+        with ocp.Context(async_options=_FOLDERS_FIRST):
+            response = ocp.save_checkpointables_async(
                 partial,  # pyright: ignore[reportArgumentType]
                 items,
                 overwrite=True,
                 custom_metadata=CUSTOM_METADATA,  # pyright: ignore[reportArgumentType]
             )
+        if self._thread is None:
+            self._finish(response, partial, step)
+        else:
+            self._write = self._thread.submit(self._finish, response, partial, step)
+
+    def _finish(self, response: ocp.AsyncResponse[None], partial: Path, step: int) -> None:
+        """Waits until Orbax has written all items, and commits them."""
+        try:
+            response.result()
             if processes.is_primary_process():
                 write_checksums(partial, step)
                 self._commit(partial, step)
@@ -103,12 +130,24 @@ class Checkpoints:
 
     def _commit(self, partial: Path, step: int) -> None:
         """Gives a complete checkpoint its name, and deletes those that it replaces."""
-        older = [other for other in self.steps if other < step]
+        older = [other for other in self._committed() if other < step]
         self._delete(step)
         partial.rename(self._path / str(step))
         sync_folder(self._path)
         for other in older[: 1 - KEEP]:
             self._delete(other)
+
+    def wait(self) -> None:
+        """Waits for the save in progress, if any, and raises its error."""
+        if self._write is not None:
+            futures.wait([self._write])  # if a signal interrupts it, the save is still in progress
+            write, self._write = self._write, None
+            write.result()
+
+    def raise_failure(self) -> None:
+        """Raises the error of a save that has failed; does not wait for one in progress."""
+        if self._write is not None and self._write.done():
+            self.wait()
 
     def _delete(self, step: int) -> None:
         path = self._path / str(step)
@@ -135,6 +174,7 @@ class Checkpoints:
           DamagedCheckpoints: there are checkpoints, but their files differ from their checksums.
           UserError: there is no checkpoint, none can be read, or none has these shapes.
         """
+        self.wait()
         numbered = [number for number in self._numbered() if step in (None, number)]
         if not numbered:
             raise UserError(f'no checkpoint in {self.directory}: train first, or give another --workdir')
@@ -184,6 +224,7 @@ class Checkpoints:
 
         Damaged ones are reported, and with `writes` set aside.
         """
+        self.wait()
         damaged: dict[int, str] = {}
         found = None
         for number in reversed(self._numbered()):
@@ -196,6 +237,7 @@ class Checkpoints:
 
     def is_whole(self, step: int) -> bool:
         """Whether the files of a checkpoint agree with its checksums, if it has any. Call it in all processes."""
+        self.wait()
         return not self._find_damage(step)
 
     def _find_damage(self, step: int) -> str:
@@ -245,8 +287,9 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Releases the path."""
-        self._resources.close()
+        """Waits for the save in progress, if any, releases the path, and raises the error of the save."""
+        with self._resources:
+            self.wait()
 
 
 def _is_empty(tree: Any) -> bool:

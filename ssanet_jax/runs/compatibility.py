@@ -19,9 +19,9 @@ from ssanet_jax.runs.preprocessing import (
 )
 
 # Settings that may change between two starts of a run, since they do not change what is learned: the location and the
-# reading of the data, the devices, and the use of their memory.
+# reading of the data, the devices, the use of their memory, and when checkpoints are written.
 MAY_CHANGE_ON_RESUME = {'data.dir', 'data.prepared_dir', 'data.num_workers', 'data.prefetch', 'data.eval_batch_size'}
-MAY_CHANGE_ON_RESUME |= {'mesh.shape', 'mesh.shard_heads', 'model.remat'}
+MAY_CHANGE_ON_RESUME |= {'mesh.shape', 'mesh.shard_heads', 'model.remat', 'async_checkpointing'}
 # Settings of the optimizer that may change between two starts, for the stages that are not finished: a run whose loss
 # became NaN goes on from its last checkpoint at a lower rate. Changes are recorded.
 _RECORDED = re.compile(

@@ -77,7 +77,7 @@ _SECTIONS: dict[str, dict[str, Check]] = {
 }
 _TOP = (
     _each(_is_seed, 'seed')
-    | _each(_is_text, 'on_nonfinite recipe')
+    | _each(_is_text, 'async_checkpointing on_nonfinite recipe')
     | _each(_is_number, 'eval_epochs checkpoint_steps')
     | _each(_is_count, 'epochs early_stopping_patience')
 )

@@ -8,8 +8,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssanet_jax.data.dataset import Dataset
+from ssanet_jax.distributed import processes
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet
+
+AUTO, ON, OFF = 'auto', 'on', 'off'  # values of `config.async_checkpointing`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,13 @@ class StageContext:
     def steps_per_epoch(self) -> float:
         """Steps per epoch. Epochs end within a step if the batch size does not divide the number of images."""
         return len(self.dataset.train) / self.config.data.batch_size
+
+    @property
+    def saves_asynchronously(self) -> bool:
+        """Whether the stage trains on while a checkpoint is written; on a CPU, the write would take its cores."""
+        setting = self.config.get('async_checkpointing', AUTO)
+        on_accelerators = self.mesh.devices.flat[0].platform != 'cpu'
+        return setting == ON or (setting == AUTO and on_accelerators and processes.current().count == 1)
 
     @property
     def split(self) -> str:

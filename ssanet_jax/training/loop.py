@@ -215,7 +215,9 @@ def train_stage(context: StageContext) -> StageResult:
 
     started = time.monotonic()
     seconds = lambda: position.seconds + time.monotonic() - started
-    checkpoints = Checkpoints(checkpoint_dir(workdir, stage.name), writes=True)
+    checkpoints = Checkpoints(
+        checkpoint_dir(workdir, stage.name), writes=True, asynchronous=context.saves_asynchronously
+    )
     best = BestCheckpoint(workdir, stage.name, selects=context.dataset.validation is not None)
     best.repair(triggers.first_step, state.params, state.stats)
     early_stopping = EarlyStopping(config.get('early_stopping_patience', 0), triggers)
@@ -241,6 +243,7 @@ def train_stage(context: StageContext) -> StageResult:
     ) as logger:
 
         def evaluate(step: int) -> None:
+            checkpoints.wait()  # a killed run repeats at most this evaluation
             with logger.doing(context.evaluation):
                 result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
             logger.log_evaluation(step, result)
@@ -251,7 +254,8 @@ def train_stage(context: StageContext) -> StageResult:
             items = {'params': state.params, 'stats': state.stats, 'opt': state.opt, 'position': position}
             checkpoints.save(step, items)
 
-        with interrupts.deferred():  # so that SIGTERM and Ctrl-C end the run between two steps
+        # SIGTERM and Ctrl-C end the run between two steps, and after the save in progress.
+        with interrupts.deferred(), contextlib.closing(checkpoints):
             if position.evaluation_pending and triggers.evaluate(triggers.first_step):
                 evaluate(triggers.first_step)
                 stopped = early_stopping.reason(triggers.first_step, best.found)
@@ -262,13 +266,14 @@ def train_stage(context: StageContext) -> StageResult:
                         processes.compile_together(train_step, state, on_device)
                     with jax.transfer_guard('disallow'):  # no step may talk to the host by accident
                         state, metrics = train_step(state, on_device)
+                checkpoints.raise_failure()
                 pending.append((step, metrics, batch['index']))
                 skipped.update(batch['skipped'][batch['skipped'] >= 0].tolist())
                 stop = _requested_stop(step, triggers)
 
                 if triggers.fetch_metrics(step) or stop:
                     for number, values, indices in jax.device_get(pending):
-                        skips = nonfinite.check(number, values, indices, checkpoints.steps)
+                        skips = nonfinite.check(number, values, indices, lambda: checkpoints.steps)
                         logger.log_metrics(number, values, skipped=skips)
                     pending.clear()
                 if triggers.evaluate(step):
@@ -295,7 +300,6 @@ def train_stage(context: StageContext) -> StageResult:
         interrupts.raise_pending()
         if not stopped:
             evaluate(triggers.num_steps)
-    checkpoints.close()
     if stopped:
         context.print(stopped)
     if nonfinite.count:

@@ -3,7 +3,7 @@
 `<stage>/nonfinite.json` names the images, so that a damaged or odd one can be looked at.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,11 @@ class NonfiniteSteps:
         return len(self._steps)
 
     def check(
-        self, step: int, metrics: Mapping[str, np.ndarray], indices: np.ndarray, saved_steps: Sequence[int]
+        self,
+        step: int,
+        metrics: Mapping[str, np.ndarray],
+        indices: np.ndarray,
+        find_saved_steps: Callable[[], Sequence[int]],
     ) -> bool:
         """Records a step if one of its metrics is not finite. Call it for every step, in all processes.
 
@@ -56,7 +60,7 @@ class NonfiniteSteps:
           step: the step of the metrics.
           metrics: scalars by name.
           indices: positions of the batch's images in the training images, those of this process.
-          saved_steps: steps of the stage's checkpoints, for the message.
+          find_saved_steps: returns the steps of the stage's checkpoints, for the message.
 
         Returns:
           Whether the update was skipped.
@@ -74,6 +78,7 @@ class NonfiniteSteps:
         self._consecutive += 1
         if self._action == SKIP and self._consecutive < MAX_CONSECUTIVE:
             return True
+        saved_steps = find_saved_steps()
         kept = f'checkpoint {saved_steps[-1]} is kept' if saved_steps else 'no checkpoint had been written'
         repeated = f', the {self._consecutive}th in a row' if self._action == SKIP else ''
         skip = '' if self._action == SKIP else ' or with --config.on_nonfinite=skip'

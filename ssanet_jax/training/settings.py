@@ -3,8 +3,10 @@
 from ml_collections import ConfigDict
 
 from ssanet_jax.data.pipeline import check_data_settings
+from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.groups import PART_HEAD, UPRIGHT
+from ssanet_jax.training.context import AUTO, OFF, ON
 from ssanet_jax.training.nonfinite import SKIP, STOP
 from ssanet_jax.training.stages import check_stages
 from ssanet_jax.training.step import check_loss
@@ -23,6 +25,10 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f'config.seed={config.seed}: give a number between 0 and 2**32 - 1')
     if config.get('on_nonfinite', STOP) not in (STOP, SKIP):
         raise UserError(f'config.on_nonfinite={config.on_nonfinite}: set it to {STOP} or {SKIP}')
+    if config.get('async_checkpointing', AUTO) not in (AUTO, ON, OFF):
+        raise UserError(f'config.async_checkpointing={config.async_checkpointing}: set it to {AUTO}, {ON} or {OFF}')
+    if config.get('async_checkpointing') == ON and processes.current().count > 1:
+        raise UserError(f'config.async_checkpointing={ON}: several processes save at the same time; set it to {AUTO}')
     for name in ('eval_epochs', 'early_stopping_patience', 'checkpoint_steps', 'epochs'):
         if config.get(name, 0) < 0:
             raise UserError(f'config.{name}={config[name]}: give 0 or more')

@@ -45,6 +45,7 @@ def test_nothing_is_shared_after_the_first_difference():
     [
         ({'data.dir': 'elsewhere'}, True),
         ({'mesh.shape': '1x1'}, True),
+        ({'async_checkpointing': 'on'}, True),
         ({'model.alpha': 1.1}, True),  # no group with several scales is active yet
         ({'loss.weights.oriented_pooling': 3.0}, True),
         ({'seed': 1}, False),

@@ -51,8 +51,9 @@ def small_disk(finished_run, tmp_path):
     disk.unmount()
 
 
-def train(workdir, before='', **variables):
-    return run_python(changed('ssanet_jax.main', before), *train_command(workdir)[3:], environment=variables)
+def train(workdir, *settings, before='', **variables):
+    arguments = [*train_command(workdir)[3:], *settings]
+    return run_python(changed('ssanet_jax.main', before), *arguments, environment=variables)
 
 
 def check_one_error(done, words):
@@ -80,7 +81,8 @@ def test_a_run_goes_on_when_the_disk_has_room_again(small_disk, finished_run):
     assert not list(differences(finished_run.workdir, workdir))
 
 
-def test_a_checkpoint_of_which_one_folder_cannot_be_made(tmp_path):
+@pytest.mark.parametrize('saving', ['on', 'off'])
+def test_a_checkpoint_of_which_one_folder_cannot_be_made(saving, tmp_path):
     """TensorStore is still writing the others when the save ends with an error."""
     before = """
 import os
@@ -91,7 +93,8 @@ def mkdir(path, *arguments, **named):
     make(path, *arguments, **named)
 os.mkdir = mkdir
 """
-    check_one_error(train(tmp_path / 'run', before), 'the disk failed')
+    done = train(tmp_path / 'run', f'--config.async_checkpointing={saving}', before=before)
+    check_one_error(done, 'the disk failed')
 
 
 @pytest.mark.parametrize('mode', [0o700, 0o755])
@@ -102,6 +105,6 @@ def test_the_folder_of_another_user(mode, finished_run):
         workdir = shutil.copytree(finished_run.workdir, Path(folder) / 'run')
         Path(folder).chmod(mode)
         before = snapshot(workdir)
-        check_one_error(train(workdir, AS_NOBODY, HOME='/'), 'cannot write in')
+        check_one_error(train(workdir, before=AS_NOBODY, HOME='/'), 'cannot write in')
         assert snapshot(workdir) == before
         assert stat.S_IMODE(Path(folder).stat().st_mode) == mode

@@ -34,6 +34,32 @@ def interrupted(self, *arguments):
 
 loop.Evaluator.__call__ = interrupted
 """
+# Each write of a checkpoint takes longer than the steps until the next one.
+SLOW_WRITES = """
+import time
+from ssanet_jax.runs import checkpoints
+write = checkpoints.write_checksums
+
+def slow(*arguments):
+    time.sleep(1)
+    write(*arguments)
+
+checkpoints.write_checksums = slow
+"""
+# A second Ctrl-C while the last checkpoint is written.
+IN_WRITE = """
+import os, signal, time
+from ssanet_jax.runs import checkpoints
+write = checkpoints.write_checksums
+
+def interrupted(folder, step):
+    if step == {step}:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    write(folder, step)
+
+checkpoints.write_checksums = interrupted
+"""
 
 
 def run(workdir, *settings, before=''):
@@ -51,11 +77,12 @@ def check_same_end(finished_run, workdir, again):
 
 
 @pytest.mark.parametrize(
-    'number, code, word', [(signal.SIGTERM, 75, 'terminated'), (signal.SIGINT, 130, 'interrupted')]
+    'number, code, word, saving', [(signal.SIGTERM, 75, 'terminated', 'on'), (signal.SIGINT, 130, 'interrupted', 'off')]
 )
-def test_a_signal_ends_the_run_after_the_step_in_progress(number, code, word, finished_run, tmp_path):
+def test_a_signal_ends_the_run_after_the_step_in_progress(number, code, word, saving, finished_run, tmp_path):
     workdir = tmp_path / 'run'
-    ended = run(workdir, before=AT_STEP.format(step=5, numbers=[int(number)]))  # checkpoints are due at 3 and 6
+    before = AT_STEP.format(step=5, numbers=[int(number)])  # checkpoints are due at 3 and 6
+    ended = run(workdir, f'--config.async_checkpointing={saving}', before=before + SLOW_WRITES)
     assert ended.returncode == code, ended.stderr
     assert 'stopping: the next step is the last; a checkpoint is saved' in ended.stderr
     assert f'{word}: run the same command again; training resumes' in ended.stderr.splitlines()[-1]
@@ -71,6 +98,14 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
     workdir = tmp_path / 'run'
     numbers = [int(signal.SIGINT)] * 2
     ended = run(workdir, before=AT_STEP.format(step=5, numbers=numbers))
+    assert ended.returncode == 130 and ended.stderr.splitlines()[-1] == 'interrupted'
+    assert committed(workdir, 'scale_mining') == [3]
+
+
+def test_a_second_interrupt_does_not_wait_for_a_write(tmp_path):
+    workdir = tmp_path / 'run'
+    before = AT_STEP.format(step=5, numbers=[int(signal.SIGINT)]) + IN_WRITE.format(step=5)
+    ended = run(workdir, '--config.async_checkpointing=on', before=before)
     assert ended.returncode == 130 and ended.stderr.splitlines()[-1] == 'interrupted'
     assert committed(workdir, 'scale_mining') == [3]
 

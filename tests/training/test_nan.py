@@ -155,22 +155,22 @@ def test_the_message_names_the_loss_first_and_the_images(tmp_path):
         match=r'^loss/mac became nan at step 7 of stage joint \(no checkpoint had been written; images of the batch: '
         r'birds/0.jpg, birds/2.jpg, all in .*nonfinite.json\).*on_nonfinite=skip$',
     ):
-        steps.check(7, BAD, np.array([2, 0]), [])
-    assert not steps_in(tmp_path).check(7, GOOD, np.array([0]), [])
+        steps.check(7, BAD, np.array([2, 0]), list)
+    assert not steps_in(tmp_path).check(7, GOOD, np.array([0]), list)
     infinite = GOOD | {'update_norm/backbone': np.float32('inf')}
     with pytest.raises(UserError, match=r'^update_norm/backbone became inf at step 9 .*\(checkpoint 8 is kept'):
-        steps_in(tmp_path).check(9, infinite, np.array([1]), [4, 8])
+        steps_in(tmp_path).check(9, infinite, np.array([1]), lambda: [4, 8])
 
 
 def test_many_skips_in_a_row_stop_the_run(tmp_path):
     steps = steps_in(tmp_path, 'skip')
     for number in range(1, nonfinite.MAX_CONSECUTIVE):
-        assert steps.check(number, BAD, np.array([1]), [])
-    assert not steps.check(20, GOOD, np.array([1]), [])  # the count starts again
+        assert steps.check(number, BAD, np.array([1]), list)
+    assert not steps.check(20, GOOD, np.array([1]), list)  # the count starts again
     for number in range(21, 20 + nonfinite.MAX_CONSECUTIVE):
-        assert steps.check(number, BAD, np.array([1]), [])
+        assert steps.check(number, BAD, np.array([1]), list)
     with pytest.raises(UserError, match='step 40 of stage joint, the 20th in a row'):
-        steps.check(40, BAD, np.array([1]), [])
+        steps.check(40, BAD, np.array([1]), list)
     assert steps_in(tmp_path, 'skip', first_step=30).count == 19 + 10  # those of an earlier start, up to its checkpoint
 
 
