@@ -204,22 +204,24 @@ def _understand_splits(
             left_out += [LeftOut(path, 'outside the splits') for path in folder.all_images()]
     left_out += [LeftOut(path, 'outside the splits') for path in node.images]
     notes: list[str] = []
-    flat = [split for split, folder in splits.items() if folder.is_flat]
+    flat = {split: inner for split, folder in splits.items() if (inner := _without_classes(folder, class_names))}
     if 'test' in flat and 'val' in splits and 'val' not in flat:
         notes.append(f'{splits["test"].path}/ is not used: its images lie in no class folders, so they have no labels')
-        left_out += [LeftOut(path, 'without a class folder') for path in splits.pop('test').images]
-    elif flat and not (flat == ['val'] and 'test' in splits):
-        folder = splits[flat[0]]
+        left_out += [LeftOut(path, 'without a class folder') for path in splits.pop('test').all_images()]
+    elif flat and not (list(flat) == ['val'] and 'test' in splits):
+        first, unlabeled = next(iter(flat.items()))
+        folder = splits[first]
         cure = f'move the images of each class into a folder, {folder.path}/CLASS/'
-        if flat[0] != 'train' and 'train' in splits and 'train' not in flat:
+        if first != 'train' and 'train' in splits and 'train' not in flat:
             cure += (
                 f', or set config.data.dir to {root / splits["train"].path} to draw a random split of it (predict '
                 'takes images without labels)'
             )
         raise UserError(
-            f'{root / folder.path} holds {counted(len(folder.images), "image")} in no class folders, so they have no '
-            f'labels: {cure}, or list the images in a CSV file and set config.data.csv to it'
+            f'{root / unlabeled.path} holds {counted(len(unlabeled.images), "image")} in no class folders, so they have '
+            f'no labels: {cure}, or list the images in a CSV file and set config.data.csv to it'
         )
+    splits = splits | {split: inner for split, inner in flat.items() if split in splits}
     levels: dict[str, Node] = {}
     known = class_names
     for split in ('train', 'test', 'val'):  # the classes of the training split say which level of others is theirs
@@ -230,6 +232,15 @@ def _understand_splits(
     if 'train' in levels:
         notes += _nested_note(levels['train'], files['train'], root)
     return Layout(files, left_out, notes, [level.path for level in levels.values()])
+
+
+def _without_classes(split: Node, class_names: Collection[str]) -> Node | None:
+    """The folder with the images of a split that has no class folders: the split, or ``images/`` as its only folder."""
+    if split.is_flat:
+        return split
+    name, folder = next(iter(split.folders.items()))
+    says_nothing = set(re.findall(r'[^\W_]+', name.lower())) <= _FILLER and name not in class_names
+    return folder if len(split.folders) == 1 and folder.is_flat and says_nothing else None
 
 
 def _class_level(split: Node, class_names: Collection[str], left_out: list[LeftOut]) -> Node:

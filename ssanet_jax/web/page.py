@@ -12,6 +12,7 @@ from typing import Any
 from ssanet_jax.artifact.metadata import Metadata
 from ssanet_jax.artifact.onnx_file import OnnxFile
 from ssanet_jax.errors import UserError
+from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.paths import check_writable_folder
 from ssanet_jax.web import runtime as ort
@@ -75,8 +76,10 @@ def _describe(metadata: Metadata, model: dict[str, Any], external: bool) -> dict
         key: {'url': f'{base}/{file.name}', 'bytes': file.size, **check(file)} for key, file in ort.FILES.items()
     }
     provenance = metadata.provenance
+    has_object = provenance.config.get('model', {}).get('proposal', 'ranking') != 'ranking'
     return {
         'class_names': metadata.class_names,
+        'part_names': [part_name(part, has_object) for part in range(metadata.parts.num_parts)],
         'preprocessing': dataclasses.asdict(metadata.preprocessing),
         'calibration': dataclasses.asdict(metadata.calibration) if metadata.calibration else None,
         'provenance': {name: getattr(provenance, name) for name in ('version', 'run', 'digest', 'weights')},

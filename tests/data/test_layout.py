@@ -60,6 +60,8 @@ THREE = {**BOTH, 'val': ['emu', 'owl']}
         (['train,test/owl,emu', 'train/train/owl,emu'], BOTH),
         (['train,train_masks,test/owl,emu'], BOTH),
         (['train,val/owl,emu', 'test'], {'train': ['emu', 'owl'], 'val': ['emu', 'owl']}),
+        (['train,val/owl,emu', 'test/images'], {'train': ['emu', 'owl'], 'val': ['emu', 'owl']}),
+        (['train,test/owl,images', 'val/images'], {'train': ['images', 'owl'], 'test': ['images', 'owl'], 'val': []}),
         ([], {}),
     ],
 )
@@ -79,6 +81,12 @@ def test_layouts(patterns, expected):
         ),
         (['train,test'], '/birds/test holds 2 images in no class folders'),
         (['train', 'test/owl,emu'], '/birds/train holds 2 images in no class folders'),
+        (
+            ['train/owl,emu/images', 'val,test/images'],  # Tiny ImageNet
+            '/birds/test/images holds 2 images in no class folders, .* test/CLASS/, or .*/birds/train to draw a random',
+        ),
+        (['train/owl,emu/images', 'val/images'], '/birds/val/images holds 2 images in no class folders, .* val/CLASS/'),
+        (['images/train,val'], '/birds/images/train holds 2 images in no class folders'),
         (['birds,cars/train,test/owl,emu'], r'holds several data sets with splits \(birds, cars\)'),
         (['birds_train,birds_test,cars_train,cars_test/owl,emu'], 'several pairs of splits'),
         (['train/owl,emu', 'unlabeled'], r'/birds/train has class folders as a split has \(emu, owl\)'),

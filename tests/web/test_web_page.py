@@ -1,6 +1,7 @@
 """The folder of the page."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -57,6 +58,7 @@ def test_folder_holds_what_its_description_names(model, package, tmp_path):
     assert size == sum(path.stat().st_size for path in out.rglob('*') if path.is_file())
     description = json.loads((out / 'model.json').read_text())
     assert description['class_names'] == list(COLORS)
+    assert description['part_names'] == ['part 1', 'part 2']
     assert description['preprocessing'] == vars(SETTINGS)
     assert description['calibration']['novelty_limit'] == 0.4
     named = [description['files']['model'], *description['files']['runtime'].values()]
@@ -65,6 +67,13 @@ def test_folder_holds_what_its_description_names(model, package, tmp_path):
     assert (out / named[0]['url']).read_bytes() == model.data
     own = {path.name for path in PAGE.iterdir()}
     assert files_of(out) == own | {file['url'] for file in named} | {'model.json'}
+
+
+def test_first_part_of_prototypes_is_named_as_the_object(model, tmp_path):
+    config = {'model': {'proposal': 'prototypes'}}
+    provenance = dataclasses.replace(model.metadata.provenance, config=config)
+    write_page(model._replace(metadata=dataclasses.replace(model.metadata, provenance=provenance)), tmp_path, None)
+    assert json.loads((tmp_path / 'model.json').read_text())['part_names'] == ['object', 'part 2']
 
 
 def test_page_asks_no_other_host_unless_told_to(model, package, tmp_path):

@@ -65,6 +65,7 @@ def found(tmp_path_factory):
     ]
     model = {
         'class_names': NAMES,
+        'part_names': ['object', *(f'part {number}' for number in range(2, PARTS + 1))],
         'preprocessing': vars(SETTINGS),
         'calibration': {'novelty_limit': 0.95, 'score_limit': 0.5},
     }
@@ -118,6 +119,7 @@ def test_prediction_follows_the_contract(found, seed):
     assert prediction['imageTerm'] == pytest.approx(image[best] - image[second], abs=1e-6)
     for part, given in enumerate(prediction['parts']):
         assert given['term'] == pytest.approx(expected.evidence.parts[part], abs=1e-5)
+        assert given['name'] == ('object' if part == 0 else f'part {part + 1}')
         assert given['seen'] is bool(outputs['present'][0, part])
         y0, x0, y1, x1 = (outputs['boxes'][0, part].astype(float) + 6) / 60
         assert given['box'] == pytest.approx([300 * y0, 400 * x0, 300 * y1, 400 * x1])

@@ -6,6 +6,7 @@ import { toPhotoPixels } from './preprocessing.js';
  * What the page knows about the network, from `model.json`.
  * @typedef {Object} Model
  * @property {string[]} class_names
+ * @property {string[]} part_names such as 'object' and 'part 2'
  * @property {import('./preprocessing.js').InputSettings} preprocessing
  * @property {{novelty_limit: number, score_limit: number} | null} calibration
  */
@@ -17,6 +18,7 @@ import { toPhotoPixels } from './preprocessing.js';
 
 /**
  * @typedef {Object} Part
+ * @property {string} name such as 'part 2'
  * @property {number[]} box y0, x0, y1, x1 in pixels of the photo
  * @property {boolean} seen whether the part is to be seen
  * @property {number} term what it adds to the logit of the class over that of the runner-up
@@ -86,6 +88,7 @@ function readParts(outputs, over, model, photo) {
   if (!outputs.boxes) return [];
   const [, count] = outputs.boxes.dims; // [1, K, 4]
   return Array.from({ length: count }, (_, k) => ({
+    name: model.part_names[k],
     box: toPhotoPixels(Array.from(outputs.boxes.data).slice(4 * k, 4 * k + 4), photo, model.preprocessing),
     seen: outputs.present ? Boolean(outputs.present.data[k]) : true,
     term: partTerm(outputs.part_logits, k, over),

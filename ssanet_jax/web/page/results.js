@@ -56,7 +56,7 @@ function listEvidence({ parts, imageTerm, label, runnerUp }, figure) {
   parts.forEach((part, index) => {
     const marker = html('span', { class: 'marker', 'aria-hidden': 'true' });
     marker.style.background = partColor(index);
-    const says = `part ${index + 1}${part.seen ? '' : ' (not clearly seen)'}: ${inWords(shares[index], part.term, runnerUp)}`;
+    const says = `${part.name}${part.seen ? '' : ' (not clearly seen)'}: ${inWords(shares[index], part.term, runnerUp)}`;
     const line = html('li', part.seen ? { tabindex: '0' } : {}, marker, html('span', {}, says));
     if (part.seen) showAlone(line, figure, index);
     list.append(line);
