@@ -218,8 +218,8 @@ def _understand_splits(
                 'takes images without labels)'
             )
         raise UserError(
-            f'{root / unlabeled.path} holds {counted(len(unlabeled.images), "image")} in no class folders, so they have '
-            f'no labels: {cure}, or list the images in a CSV file and set config.data.csv to it'
+            f'{root / unlabeled.path} holds {counted(len(unlabeled.images), "image")} in no class folders, so they '
+            f'have no labels: {cure}, or list the images in a CSV file and set config.data.csv to it'
         )
     splits = splits | {split: inner for split, inner in flat.items() if split in splits}
     levels: dict[str, Node] = {}
