@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,94 +12,120 @@ from ssanet_jax.artifact.checksum import PLACEHOLDER, seal
 from ssanet_jax.artifact.metadata import CHECKSUM, Calibration, Metadata, Parts, Provenance
 from ssanet_jax.data.preprocessing import InputSettings
 
-COLORS = list(itertools.product((0, 85, 170, 255), repeat=3))
+Color = tuple[int, int, int]
+COLORS: list[Color] = list(itertools.product((0, 85, 170, 255), repeat=3))
 CLASS_NAMES = tuple('color {} {} {}'.format(*color) for color in COLORS)
-INPUTS = InputSettings(image_size=16, resize=18, interpolation='bilinear', shrink=False, bit_depth=0)
-BOX = [1.0, 2.0, 9.0, 12.0]  # of the only part, in pixels of the input
-NOVELTY = 0.25
-_GAIN = 100.0
+INPUTS = InputSettings(image_size=24, resize=32, interpolation='bilinear', shrink=True, bit_depth=0)
+# Few colors, whose names must be quoted in tables and pages.
+NAMED_COLORS = {
+    'red': (200, 30, 30),
+    'green, mostly': (30, 180, 40),
+    '=blue "sky"': (40, 60, 210),
+    'white': (255, 255, 255),
+}
+BOXES = np.array([[0, 0, 12, 24], [12, 6, 24, 18]], np.float32)  # the upper half, and a square in the lower half
+NOVELTY = 0.25  # of a photo of one color
+NOVELTY_LIMIT = 0.65
+_GRID = dict(zip(CLASS_NAMES, COLORS))
+_SCALE = 2000.0
 
 
-def photo(color: tuple[int, int, int], form: str = 'PNG', size: tuple[int, int] = (36, 54)) -> bytes:
+def photo(color: Color, form: str = 'PNG', size: tuple[int, int] = (36, 54)) -> bytes:
     """A file of one color; `size` is (width, height)."""
     file = io.BytesIO()
     Image.new('RGB', size, color).save(file, form)
     return file.getvalue()
 
 
-def write_color_network(path: Path) -> Path:
-    """Writes an ONNX file as `docs/export.md` describes it; the class of a photo is the color closest to its mean."""
+def write_color_network(path: Path, classes: Mapping[str, Color] = _GRID) -> Path:
+    """Writes an ONNX file as `docs/export.md` describes it; the class of a photo is the color closest to its mean.
+
+    Its two parts are the upper and the lower half, whose mean colors are compared with those of the classes. Their
+    difference makes a photo novel.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    side, classes = INPUTS.image_size, len(COLORS)
-    colors = np.array(COLORS, np.float32) / 255
+    size, count, colors = INPUTS.image_size, len(classes), np.array(list(classes.values()), np.float32)
     constants = {
-        'scale': np.float32(1 / 255 / side**2),
-        'spatial': np.array([1, 2]),
-        'last': np.array([1]),
-        'all_axes': np.array([1]),
-        'to_logits': (2 * _GAIN * colors).T,
-        'squares': (_GAIN * (colors**2).sum(1)).astype(np.float32),
+        'top_start': np.array([0]),
+        'middle': np.array([size // 2]),
+        'bottom': np.array([size]),
+        'rows': np.array([1]),
+        'space': np.array([1, 2]),
+        'classes': np.array([1]),
+        'pixels': np.float32(size * size / 2),
+        'colors': colors.T / _SCALE,
+        'biases': (colors**2).sum(1) / (2 * _SCALE),
+        'boxes_of_all': BOXES[None],
         'zero': np.float32(0),
-        'part_shape': np.array([-1, 1, 1, classes]),
-        'box': np.array([[BOX]], np.float32),
-        'one_box': np.array([-1, 1, 1]),
-        'novelty_value': np.float32(NOVELTY),
-        'one_vector': np.array([-1, 1, 3]),
+        'range': np.float32(3 * 255),
+        'least_novelty': np.float32(NOVELTY),
+        'as_parts': np.array([0, 1, 1, count]),
+        'flat': np.array([0, 1, 1]),
+        'vectors': np.array([0, 1, 3]),
     }
     node = helper.make_node
-    nodes = [
-        node('Cast', ['images'], ['pixels'], to=TensorProto.FLOAT),
-        node('ReduceSum', ['pixels', 'spatial'], ['sums'], keepdims=0),
-        node('Mul', ['sums', 'scale'], ['embedding']),
-        node('MatMul', ['embedding', 'to_logits'], ['products']),
-        node('Sub', ['products', 'squares'], ['logits']),
-        node('Identity', ['logits'], ['image_logits']),
-        node('Mul', ['logits', 'zero'], ['bias_logits']),
-        node('Reshape', ['bias_logits', 'part_shape'], ['part_logits']),
+    nodes = [node('Cast', ['images'], ['numbers'], to=TensorProto.FLOAT)]
+    for half, start, stop in (('top', 'top_start', 'middle'), ('low', 'middle', 'bottom')):
+        nodes += [
+            node('Slice', ['numbers', start, stop, 'rows'], [f'{half}_pixels']),
+            node('ReduceSum', [f'{half}_pixels', 'space'], [f'{half}_sum'], keepdims=0),
+            node('Div', [f'{half}_sum', 'pixels'], [f'{half}_mean']),
+            node('MatMul', [f'{half}_mean', 'colors'], [f'{half}_product']),
+            node('Sub', [f'{half}_product', 'biases'], [f'{half}_term']),
+            node('Reshape', [f'{half}_term', 'as_parts'], [f'{half}_part']),
+            node('Reshape', [f'{half}_mean', 'vectors'], [f'{half}_vector']),
+        ]
+    nodes += [
+        node('Add', ['top_term', 'low_term'], ['logits']),
+        node('Concat', ['top_part', 'low_part'], ['part_logits'], axis=2),
+        node('Concat', ['top_vector', 'low_vector'], ['part_embeddings'], axis=1),
         node('ReduceMax', ['logits'], ['largest'], axes=[1], keepdims=1),
-        node('Sub', ['logits', 'largest'], ['shifted']),
-        node('Exp', ['shifted'], ['exponentials']),
-        node('ReduceSum', ['exponentials', 'last'], ['total'], keepdims=1),
+        node('Sub', ['logits', 'largest'], ['lower']),
+        node('Exp', ['lower'], ['exponentials']),
+        node('ReduceSum', ['exponentials', 'classes'], ['total'], keepdims=1),
         node('Div', ['exponentials', 'total'], ['probabilities']),
-        node('ReduceSum', ['bias_logits', 'all_axes'], ['nothing'], keepdims=0),
-        node('Add', ['nothing', 'novelty_value'], ['novelty']),
-        node('Reshape', ['nothing', 'one_box'], ['no_box']),
-        node('Add', ['no_box', 'box'], ['boxes']),
+        node('Mul', ['logits', 'zero'], ['image_logits']),
+        node('Mul', ['logits', 'zero'], ['bias_logits']),
+        node('Add', ['top_mean', 'low_mean'], ['embedding']),
+        node('Sub', ['top_mean', 'low_mean'], ['difference']),
+        node('Abs', ['difference'], ['distance']),
+        node('ReduceSum', ['distance', 'classes'], ['distances'], keepdims=0),
+        node('Div', ['distances', 'range'], ['share']),
+        node('Add', ['share', 'least_novelty'], ['novelty']),
+        node('Mul', ['largest', 'zero'], ['zeros']),
+        node('Reshape', ['zeros', 'flat'], ['flat_zeros']),
+        node('Add', ['flat_zeros', 'boxes_of_all'], ['boxes']),
         node('Identity', ['boxes'], ['proposals']),
-        node('Reshape', ['embedding', 'one_vector'], ['part_embeddings']),
     ]
     shapes = {
-        'logits': ['N', classes],
-        'probabilities': ['N', classes],
-        'novelty': ['N'],
-        'image_logits': ['N', classes],
-        'bias_logits': ['N', classes],
-        'part_logits': ['N', 1, 1, classes],
-        'boxes': ['N', 1, 4],
-        'proposals': ['N', 1, 4],
-        'embedding': ['N', 3],
-        'part_embeddings': ['N', 1, 3],
+        **{name: [count] for name in ('logits', 'probabilities', 'image_logits', 'bias_logits')},
+        'part_logits': [1, 2, count],
+        'boxes': [2, 4],
+        'proposals': [2, 4],
+        'embedding': [3],
+        'part_embeddings': [2, 3],
+        'novelty': [],
     }
     graph = helper.make_graph(
         nodes,
-        'color',
-        [helper.make_tensor_value_info('images', TensorProto.UINT8, ['N', side, side, 3])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        'colors',
+        [helper.make_tensor_value_info('images', TensorProto.UINT8, ['batch', size, size, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ['batch', *shape]) for name, shape in shapes.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    onnx.checker.check_model(model)
     metadata = Metadata(
-        class_names=CLASS_NAMES,
+        class_names=tuple(classes),
         preprocessing=INPUTS,
-        calibration=Calibration(temperature=1.0, novelty_limit=0.95, score_limit=0.5),
-        parts=Parts(num_parts=1, heads=('parts',), scales=(), orientations=()),
-        provenance=Provenance('0.2.0', 'colors', '0' * 64, 'float32', {}, 'none'),
-        license='',
+        calibration=Calibration(temperature=1.0, novelty_limit=NOVELTY_LIMIT, score_limit=0.5),
+        parts=Parts(num_parts=2, heads=('part',), scales=(), orientations=()),
+        provenance=Provenance('0.2.0', 'colors', '0' * 64, 'float32', {}, 'nothing'),
+        license='Apache-2.0',
     )
     for key, value in (metadata.to_entries() | {CHECKSUM: PLACEHOLDER}).items():
         model.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(model)
     path.write_bytes(seal(model.SerializeToString(deterministic=True)))
     return path

@@ -21,6 +21,6 @@ def test_every_tensor_is_described(tmp_path):
     assert len(rows) == content.count('name:') == 11
     assert found['images'] == ('TYPE_UINT8', [side, side, 3], False)
     assert found['logits'] == ('TYPE_FP32', [classes], False)
-    assert found['part_logits'] == ('TYPE_FP32', [1, 1, classes], False)
+    assert found['part_logits'] == ('TYPE_FP32', [1, 2, classes], False)
     assert found['novelty'] == ('TYPE_FP32', [1], True)  # one number per image
     assert content.startswith('backend: "onnxruntime"\nmax_batch_size: 16\ninput [\n  { name: "images"')

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from answers import error_of, predict_scope
-from color_network import BOX, CLASS_NAMES, COLORS, INPUTS, NOVELTY, photo
+from color_network import BOXES, CLASS_NAMES, COLORS, INPUTS, NOVELTY, photo
 
 from ssanet_jax.data.preprocessing import to_source_pixels
 from ssanet_jax.prediction_files import json_lines
@@ -21,7 +21,7 @@ def test_a_photo_as_the_body_has_the_line_of_predict(client, predictor, tmp_path
     (line,) = response.json()['predictions']
     assert line['class'] == 'color 85 255 0'
     assert line['novelty'] == NOVELTY and line['unsure'] == ''
-    expected = to_source_pixels(np.array([BOX]), (54, 36), INPUTS)
+    expected = to_source_pixels(BOXES, (54, 36), INPUTS)
     np.testing.assert_allclose(line['boxes'], expected, atol=0.05)
     path = tmp_path / 'photo.jpg'
     path.write_bytes(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import Browser, find_chromium, serve
-from color_model import COLORS, write_color_model
+from color_network import NAMED_COLORS, write_color_network
 from PIL import Image
 
 from ssanet_jax.artifact.model_file import read_model_file
@@ -30,7 +30,7 @@ def model(tmp_path_factory):
     from ssanet_jax.artifact.model_file import load_model
 
     path = tmp_path_factory.mktemp('model') / 'colors.onnx'
-    write_color_model(path)
+    write_color_network(path, NAMED_COLORS)
     return path, load_model(path)
 
 
@@ -62,7 +62,7 @@ def photos(tmp_path_factory):
         image.save(folder / name, **options)
         names.append(folder / name)
 
-    for index, color in enumerate(COLORS.values()):
+    for index, color in enumerate(NAMED_COLORS.values()):
         save(f'class {index}.png', Image.new('RGB', (50 + index, 40), color))
     halves = np.full((300, 400, 3), (30, 180, 40), np.uint8)
     halves[:, 170:] = (40, 60, 210)
@@ -120,7 +120,7 @@ def test_page_agrees_with_onnxruntime(seen, model, photos):
         assert float(row['probability']) == pytest.approx(prediction.score, abs=0.01)
         assert float(row['novelty']) == pytest.approx(prediction.novelty, abs=0.01)
         assert row['unsure'] == prediction.unsure
-    assert {prediction.label for prediction in expected} == set(COLORS)
+    assert {prediction.label for prediction in expected} == set(NAMED_COLORS)
     assert any(prediction.unsure for prediction in expected)
 
 
@@ -130,7 +130,7 @@ def test_cards_say_it_in_words(seen, model, photos):
         assert card['label'] == prediction.label
         assert (card.get('unsure', '')) == (f'unsure: {prediction.unsure}' if prediction.unsure else '')
         assert f'recognized as {prediction.label}, with 2 parts marked' in card['alt']
-        assert len(card['evidence']) == 2 and len(card['top']) == len(COLORS)
+        assert len(card['evidence']) == 2 and len(card['top']) == len(NAMED_COLORS)
         assert not any('100\xa0%' in line for line in card['top'])
     assert 'is not an image that your browser can read' in seen['cards'][-1]['unsure']
     assert seen['status'] == f'{len(photos)} photos done. 1 file could not be read.'

@@ -9,7 +9,7 @@ import re
 import tarfile
 
 import pytest
-from color_model import COLORS, SETTINGS, write_color_model
+from color_network import INPUTS, NAMED_COLORS, NOVELTY_LIMIT, write_color_network
 from commands import run_python
 from node import PAGE
 
@@ -23,7 +23,7 @@ from ssanet_jax.web.page import write_page
 def model(tmp_path_factory):
     pytest.importorskip('onnx')
     path = tmp_path_factory.mktemp('model') / 'colors.onnx'
-    write_color_model(path)
+    write_color_network(path, NAMED_COLORS)
     return read_model_file(path)
 
 
@@ -57,10 +57,10 @@ def test_folder_holds_what_its_description_names(model, package, tmp_path):
     size = write_page(model, out, runtime.read_runtime(package))
     assert size == sum(path.stat().st_size for path in out.rglob('*') if path.is_file())
     description = json.loads((out / 'model.json').read_text())
-    assert description['class_names'] == list(COLORS)
+    assert description['class_names'] == list(NAMED_COLORS)
     assert description['part_names'] == ['part 1', 'part 2']
-    assert description['preprocessing'] == vars(SETTINGS)
-    assert description['calibration']['novelty_limit'] == 0.4
+    assert description['preprocessing'] == vars(INPUTS)
+    assert description['calibration']['novelty_limit'] == NOVELTY_LIMIT
     named = [description['files']['model'], *description['files']['runtime'].values()]
     for file in named:
         assert (out / file['url']).stat().st_size == file['bytes']
