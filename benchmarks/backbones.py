@@ -53,7 +53,9 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
                 where = f'{model}, {size}, batch {batch}, {mode}'
                 log(f'compiling {where}')
                 times = time_interleaved(workloads(model, size, batch, mode), settings.rounds, log)
-                found += compare(times, [(PLAIN, OURS, None), (OURS, TORCH, None)], where=where, command=one)
+                found += compare(
+                    times, [(PLAIN, OURS, None), (OURS, TORCH, None)], where=where, command=one, images=batch
+                )
                 if reason := torch_problem():
                     found.append(Comparison(OURS, TORCH, where, one, remark=reason))
     return Findings(found)

@@ -46,6 +46,8 @@ class Comparison(NamedTuple):
     target: Target | None = None  # the project's target at these sizes
     remark: str = ''  # the reason, or a comment
     details: Mapping[str, float] = {}  # more figures for the JSON file
+    images: int = 0  # images in the time of either workload; 0 if the times are not those of images
+    dtype: str = 'float32'  # type of the computation
 
     @property
     def name(self) -> str:
@@ -58,6 +60,11 @@ class Comparison(NamedTuple):
         return self.seconds[0] / self.seconds[1] if self.seconds else None
 
     @property
+    def images_per_second(self) -> tuple[float, float] | None:
+        """The rates of both workloads; None if not measured, or if the times are not those of images."""
+        return (self.images / self.seconds[0], self.images / self.seconds[1]) if self.seconds and self.images else None
+
+    @property
     def met(self) -> bool | None:
         """Whether the target is met; None without a target or a ratio."""
         return None if self.target is None or self.ratio is None else self.target.met(self.ratio)
@@ -65,6 +72,7 @@ class Comparison(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The entry in the JSON file."""
         fields = self._asdict() | {'details': dict(self.details), 'ratio': self.ratio, 'met': self.met}
+        fields |= {'images_per_second': self.images_per_second}
         return fields | {'target': str(self.target) if self.target else None}
 
 
@@ -82,6 +90,8 @@ def compare(
     *,
     where: str,
     command: str,
+    images: int = 0,
+    dtype: str = 'float32',
 ) -> list[Comparison]:
     """Compares pairs of workloads.
 
@@ -90,9 +100,11 @@ def compare(
       pairs: (first, second, target); pairs that were not timed are skipped.
       where: the conditions of all pairs.
       command: the command that repeats the comparisons.
+      images: images in the time of any workload; 0 if the times are not those of images.
+      dtype: type of the computation.
     """
     return [
-        Comparison(first, second, where, command, (times[first], times[second]), target)
+        Comparison(first, second, where, command, (times[first], times[second]), target, images=images, dtype=dtype)
         for first, second, target in pairs
         if first in times and second in times
     ]
@@ -101,7 +113,7 @@ def compare(
 def table_of_ratios(comparisons: Iterable[Comparison]) -> Table:
     """One row per comparison, with the command that repeats it."""
     table = Table('first / second', title='Ratios', caption=machine(), caption_justify='left')
-    for heading in ('first', 'second', 'ratio', 'target', 'met'):
+    for heading in ('dtype', 'first', 'second', 'images/s', 'ratio', 'target', 'met'):
         table.add_column(heading, justify='right', no_wrap=True)
     for row in comparisons:
         lines = [', '.join(filter(None, (row.name, row.where))), f'[dim]{escape(row.command)}[/dim]']
@@ -111,7 +123,9 @@ def table_of_ratios(comparisons: Iterable[Comparison]) -> Table:
         first, second = row.seconds or (None, None)
         ratio = 'not measured' if row.ratio is None else f'{row.ratio:.3f}'
         met = {True: 'yes', False: '[bold]NO[/bold]', None: ''}[row.met]
-        table.add_row('\n'.join(lines), milliseconds(first), milliseconds(second), ratio, str(row.target or ''), met)
+        rates = ' / '.join(f'{rate:.3g}' if rate < 100 else f'{rate:,.0f}' for rate in row.images_per_second or ())
+        times = row.dtype, milliseconds(first), milliseconds(second), rates
+        table.add_row('\n'.join(lines), *times, ratio, str(row.target or ''), met)
     return table
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.programs import Program
+from ssanet_jax.configs import common
 from ssanet_jax.distributed import sharding
 from ssanet_jax.evaluation.accuracy import make_predict
 from ssanet_jax.models.backbones.registry import build_backbone
@@ -14,6 +15,8 @@ from ssanet_jax.models.groups import GROUPS
 from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.sharing import REGION_SIDE
 from ssanet_jax.models.ssanet import SSANet, split_model
+from ssanet_jax.predictor import Predictor
+from ssanet_jax.runs.run import build_model
 
 BACKBONE = 'backbone alone'  # with global average pooling and a linear classifier
 SHARING = ('image', 'part', 'none')  # values of config.model.sharing, for the whole network
@@ -27,6 +30,7 @@ class Size(NamedTuple):
     size: int  # side of the images, pixels
     num_classes: int
     batch: int
+    dtype: str = 'float32'  # type of the computation
 
     def __str__(self) -> str:
         return f'{self.backbone}, {self.size}, batch {self.batch}'
@@ -58,6 +62,15 @@ def load(name: str, size: Size) -> Program:
     return Program(lambda: jax.block_until_ready(compiled(params, stats, images)), compiled)
 
 
+def make_predictor(sharing: str, size: Size) -> Predictor:
+    """The public form of a network of `NETWORKS`, to be exported: random weights, the settings of configs/common.py."""
+    config = common.get_config()
+    config.data.update(image_size=size.size, resize=size.size, interpolation='bilinear')
+    config.model.update(backbone=size.backbone, sharing=sharing, crop_size=crop_size(size.backbone), dtype=size.dtype)
+    model = build_model(config, size.num_classes, pretrained=False)
+    return Predictor(model, GROUPS, config, [f'class {number}' for number in range(size.num_classes)])
+
+
 def _build(name: str, size: Size) -> SSANet:
     sharing = 'image' if name == BACKBONE else name
     network = SSANet(
@@ -66,6 +79,7 @@ def _build(name: str, size: Size) -> SSANet:
         backbone=size.backbone,
         sharing=sharing,
         crop_size=crop_size(size.backbone),
+        dtype=size.dtype,
         rngs=nnx.Rngs(0),
     )
     return optimize_for_inference(network)

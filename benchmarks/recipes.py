@@ -57,7 +57,7 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
             seconds = times[name] / batch, times[BASELINE] / batch
             flops = [programs[each].cost.get('flops') for each in (name, BASELINE)]
             remark = f'per image; {flops[0] / flops[1]:.2f} times the FLOPs' if all(flops) else 'per image'
-            found.append(Comparison(name, BASELINE, where, command, seconds, remark=remark))
+            found.append(Comparison(name, BASELINE, where, command, seconds, remark=remark, images=1))
     return Findings(found)
 
 

@@ -4,9 +4,9 @@
 
 The roofline time of a program is max(FLOPs / matrix rate, bytes / copy rate). FLOPs and bytes are the compiler's count
 for the program that ran (`compiled.cost_analysis()`). The rates are measured, interleaved with the networks: a large
-matrix product in float32 at JAX's default precision (on accelerators also in bfloat16, for information: the networks
-compute in float32), and a copy of a large array into preallocated memory, which reads and writes each byte once. The
-fraction reached is the roofline time over the measured time.
+matrix product at JAX's default precision, in the type of the networks (`--dtype`; on accelerators always also in
+bfloat16, for information), and a copy of a large array into preallocated memory, which reads and writes each byte once.
+The fraction reached is the roofline time over the measured time.
 
 Limitations:
 
@@ -85,7 +85,7 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
         runs = {name: program.run for name, program in programs.items()}
         times = time_interleaved(runs | probes, sharing.rounds_at(settings, batch), log)
         speeds = {name: work[name] / times[name] for name in probes}
-        rates = Rates(speeds[MATRIX], speeds[COPY])
+        rates = Rates(speeds[BFLOAT16 if settings.dtype == 'bfloat16' else MATRIX], speeds[COPY])
         rooflines = {name: roofline(program.cost, rates) for name, program in programs.items()}
         found += sharing.comparisons(times, _sharing_settings(settings), batch)
         found += [_comparison(name, times[name], rooflines[name], settings, batch) for name in programs]
@@ -102,7 +102,7 @@ def machine_probes(settings: Settings) -> tuple[dict[str, Workload], dict[str, f
     size = (settings.copied or (256 if host else 1024)) * 2**20
     probes: dict[str, Workload] = {MATRIX: _product(side, jnp.float32), COPY: _copy(size)}
     work = {MATRIX: 2.0 * side**3, COPY: 2.0 * size}
-    if not host:
+    if not host or settings.dtype == 'bfloat16':
         probes[BFLOAT16], work[BFLOAT16] = _product(side, jnp.bfloat16), work[MATRIX]
     return probes, work
 

@@ -37,6 +37,7 @@ class Settings:
     size: int = setting(448, 'Side of the images, pixels.', minimum=32)
     num_classes: int = setting(200, 'Number of classes.', minimum=2, alias='classes')
     rounds: int = setting(3, 'Rounds, three times as many for single images; the median counts.')
+    dtype: str = setting('float32', 'Type of the computation.', choices=('float32', 'bfloat16'))
 
 
 def measure(settings: Settings, log: Log = no_log) -> Findings:
@@ -64,16 +65,18 @@ def load_all(settings: Settings, batch: int, log: Log) -> dict[str, Program]:
 
 def size_of(settings: Settings, batch: int) -> Size:
     """The size of the networks at one batch size."""
-    return Size(settings.backbone, settings.size, settings.num_classes, batch)
+    return Size(settings.backbone, settings.size, settings.num_classes, batch, settings.dtype)
 
 
 def comparisons(times: Mapping[str, float], settings: Settings, batch: int) -> list[Comparison]:
     """The comparisons at one batch size, from seconds by `NETWORKS`."""
     ours = dataclasses.replace(settings, batch=(batch,))
-    has_targets = (settings.backbone, settings.size) == ('resnet50', 448) and batch in (1, 16)
+    wanted = settings.backbone, settings.size, settings.dtype
+    has_targets = wanted == ('resnet50', 448, 'float32') and batch in (1, 16)
     pairs = [(first, second, target if has_targets else None) for first, second, target in PAIRS]
     command = runner.command_line('sharing', ours)
-    return compare(times, pairs, where=str(size_of(settings, batch)), command=command)
+    where = str(size_of(settings, batch))
+    return compare(times, pairs, where=where, command=command, images=batch, dtype=settings.dtype)
 
 
 if __name__ == '__main__':

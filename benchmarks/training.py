@@ -64,6 +64,7 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
         [(first, second, target if has_targets else None) for first, second, target in PAIRS],
         where=f'a step, {settings.backbone}, {settings.size}, batch {settings.batch}, {settings.sharing}',
         command=runner.command_line('training', settings),
+        images=settings.batch,
     )
     for index, row in enumerate(found):
         flops = [programs[name].cost.get('flops', 0.0) for name in (row.first, row.second)]

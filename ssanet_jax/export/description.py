@@ -49,7 +49,7 @@ def describe(predictor: Predictor, run: str, weights: str, checked_on: str = '')
             run=run,
             digest=predictor.digest(),
             weights=weights,
-            config=_without_folders(predictor.config.to_dict()),
+            config=_without_folders(predictor.config),
             checked_on=checked_on,
         ),
         license=describe_license(predictor.config),
@@ -58,7 +58,7 @@ def describe(predictor: Predictor, run: str, weights: str, checked_on: str = '')
 
 def _without_folders(value: Any) -> Any:
     """The values of a configuration with absolute paths shortened to their last name: others need not know the rest."""
-    if isinstance(value, dict):
+    if isinstance(value, dict | ConfigDict):
         return {key: _without_folders(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_without_folders(one) for one in value]

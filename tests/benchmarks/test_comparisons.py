@@ -43,6 +43,15 @@ def test_ratio_is_the_first_over_the_second():
     assert row(None).ratio is None
 
 
+def test_images_per_second_and_the_type_have_columns():
+    shown = row((0.5, 0.02))._replace(images=4, dtype='bfloat16')
+    assert shown.images_per_second == (8.0, 200.0)
+    text = printed([shown])
+    assert 'images/s' in text and '8 / 200' in text and 'bfloat16' in text
+    assert row((0.5, 0.02)).images_per_second is row(None)._replace(images=4).images_per_second is None
+    assert json.loads(json.dumps(shown.to_json()))['images_per_second'] == [8.0, 200.0]
+
+
 def test_met_is_none_without_a_ratio_or_a_target():
     assert row(None, at_least(5)).met is None
     assert row((6.0, 4.0)).met is None
