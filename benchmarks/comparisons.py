@@ -143,9 +143,9 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the numerical packages; without PyTorch if it is not installed."""
+    """Versions of the numerical packages that are installed."""
     found = {'jax': jax.__version__}
-    for name in ('jaxlib', 'flax', 'numpy', 'torch'):
+    for name in ('jaxlib', 'flax', 'numpy', 'torch', 'onnxruntime', 'openvino'):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
