@@ -26,6 +26,7 @@ COMMANDS = {
     'index': Command('ssanet_jax.index', "Compute the features of a run's training images, for explanations."),
     'pack': Command('ssanet_jax.pack', 'Pack a finished run into a small work directory.'),
     'export': Command('ssanet_jax.export', 'Export a run to one file that runs without JAX.'),
+    'push': Command('ssanet_jax.push', 'Upload a finished run to the Hugging Face hub.'),
     'serve': Command('ssanet_jax.serving', 'Serve an exported network by HTTP.'),
     'report': Command('ssanet_jax.report', 'Write one page about a run: results, curves, parts, mistakes.'),
     'measure': Command('ssanet_jax.measure', 'Measure robustness, and parts against key points.'),

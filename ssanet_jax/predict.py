@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssanet_jax import __version__, cli
+from ssanet_jax.artifact.model_file import load_model
 from ssanet_jax.data.image_inputs import find_images
 from ssanet_jax.data.left_out import LeftOut, left_out_line
 from ssanet_jax.errors import UserError
@@ -27,6 +28,7 @@ from ssanet_jax.evaluation.image_predictor import ImagePredictor
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.filesystem.paths import user_path
 from ssanet_jax.image_progress import ImageProgress
+from ssanet_jax.loading import BACKENDS, load
 from ssanet_jax.path_flags import define_path
 from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.prediction_files import json_lines
@@ -44,7 +46,14 @@ PICTURES = ('none', 'parts', 'explain')
 BATCH_SIZE = 8
 
 _WORKDIR = define_path('workdir', None, 'Folder of a trained run.')
-_MODEL = define_path('model', None, 'File of an exported run, in place of --workdir; an ONNX file needs no JAX.')
+_MODEL = define_path(
+    'model',
+    None,
+    'File of an exported run, or hub:OWNER/NAME[@REVISION], in place of --workdir; an ONNX file needs no JAX.',
+)
+_BACKEND = flags.DEFINE_enum(
+    'backend', None, BACKENDS, 'What runs a network of --model=hub:OWNER/NAME; the default is onnxruntime.'
+)
 _OUT = define_path('out', 'predictions', 'Folder to write to.')
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to list for each image.', lower_bound=1)
 _FORMAT = flags.DEFINE_multi_string(
@@ -70,6 +79,8 @@ def main(given: list[str]) -> None:
     if (_WORKDIR.value is None) == (_MODEL.value is None):
         both = 'both --workdir and --model are given' if _MODEL.value else '--workdir or --model is missing'
         raise UserError(f'{both}: give the folder of a trained run, or the file of an exported one; see --help')
+    if _BACKEND.value and not _MODEL.value:
+        raise UserError(f'--backend={_BACKEND.value} is for --model=hub:OWNER/NAME: a run in --workdir needs JAX')
     if _MODEL.value and _PICTURES.value == 'explain':
         raise UserError('--pictures=explain needs --workdir: the file of an exported run has no training photos')
     if _DATA_DIR.value and _PICTURES.value != 'explain':
@@ -131,9 +142,7 @@ def main(given: list[str]) -> None:
 def _load() -> ImagePredictor:
     """The network of --model or --workdir; says so if its training is not over."""
     if _MODEL.value is not None:
-        from ssanet_jax.artifact.model_file import load_model
-
-        return load_model(_MODEL.value)
+        return load(_MODEL.value, backend=_BACKEND.value) if _BACKEND.value else load_model(_MODEL.value)
     from ssanet_jax.predictor import Predictor  # imports JAX, as the next lines do
     from ssanet_jax.runs.finished_stages import unfinished_line
     from ssanet_jax.runs.run import load_run

@@ -23,22 +23,7 @@ CONFIGURATION = re.compile(r'configs/(\w+)\.py(?::([\w:/.-]*\w))?')
 # A file that the reader makes.
 FILES_OF_OTHERS = {'configs/NAME.py'}
 # Files of runs and of published data sets.
-FILE_SUFFIXES = {
-    'bin',
-    'csv',
-    'gz',
-    'jpg',
-    'json',
-    'jsonl',
-    'mat',
-    'npz',
-    'partial',
-    'pbtxt',
-    'png',
-    'tar',
-    'tgz',
-    'txt',
-}
+FILE_SUFFIXES = set('bin csv gz jpg json jsonl mat npz onnx partial pbtxt png safetensors tar tgz txt'.split())
 LIBRARIES = {'jax', 'nnx', 'optax', 'torch'}
 
 

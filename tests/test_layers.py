@@ -31,7 +31,7 @@ FLOORS = (
     ('training',),
     ('experiments',),
     ('report', 'doctor', 'preflight', 'download', 'prediction_files', 'export', 'web'),
-    ('serving',),
+    ('serving', 'push'),
     ('config_imports',),
     ('config_files', 'path_flags'),
     ('cli',),

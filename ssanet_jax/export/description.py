@@ -1,7 +1,6 @@
 """What an exported file says about itself: classes, preparation of photos, calibration, provenance and license."""
 
-import os
-from typing import Any
+import json
 
 from ml_collections import ConfigDict
 
@@ -11,6 +10,7 @@ from ssanet_jax.evaluation.prediction import ORIENTATIONS, UNSURE_LIMITS
 from ssanet_jax.export.program import part_heads
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.pretrained.checkpoint_info import CHECKPOINTS, default_checkpoint
+from ssanet_jax.runs.locations import without_locations
 
 
 def describe_license(config: ConfigDict) -> str:
@@ -49,17 +49,8 @@ def describe(predictor: Predictor, run: str, weights: str, checked_on: str = '')
             run=run,
             digest=predictor.digest(),
             weights=weights,
-            config=_without_folders(predictor.config),
+            config=json.loads(without_locations(predictor.config).to_json_best_effort()),
             checked_on=checked_on,
         ),
         license=describe_license(predictor.config),
     )
-
-
-def _without_folders(value: Any) -> Any:
-    """The values of a configuration with absolute paths shortened to their last name: others need not know the rest."""
-    if isinstance(value, dict | ConfigDict):
-        return {key: _without_folders(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(one) for one in value]
-    return os.path.basename(value.rstrip('/')) if isinstance(value, str) and os.path.isabs(value) else value

@@ -1,6 +1,7 @@
 """Checksums of the files in a folder: CRC-32, which is faster than any disk."""
 
 import concurrent.futures
+import hashlib
 import os
 import zlib
 from collections.abc import Iterator
@@ -111,3 +112,14 @@ def find_difference(
         return f'{extra[0]} does not belong to it'
     with concurrent.futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
         return next(filter(None, pool.map(compare, sorted(files))), '')
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, which may come from strangers, as 64 hexadecimal digits.
+
+    Raises:
+      OSError: the file cannot be read, or is a pipe or a device.
+    """
+    check_regular_file(path)
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -17,8 +17,9 @@ from typing import Any
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.pretrained.hub import HUB
 
-PACKAGE, HUB = 'package:', 'hub:'
+PACKAGE = 'package:'
 
 _INTERPOLATIONS = ('bilinear', 'bicubic')
 

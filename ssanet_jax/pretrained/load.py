@@ -194,12 +194,12 @@ def read_tensors(path: str | Path) -> StateDict:
     if not start:
         raise UserError(f'{path} is damaged or truncated (it is empty); download it again')
     if _is_safetensors(start, size):
-        return StateDict(_read_safetensors(path))
+        return StateDict(read_safetensors(path))
     for beginning, kind, cure in _OTHER_FILES:
         if start.startswith(beginning) or (b'\0' not in start and start.lstrip().startswith(beginning)):
             raise UserError(f'{path} is {kind}; {cure}')
     if path.suffix == '.safetensors' and not start.startswith((b'PK', b'\x80')):
-        return StateDict(_read_safetensors(path))
+        return StateDict(read_safetensors(path))
     return read_torch_file(path)
 
 
@@ -208,7 +208,12 @@ def _is_safetensors(start: bytes, size: int) -> bool:
     return len(start) > 8 and start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] <= size - 8
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a safetensors file.
+
+    Raises:
+      UserError: the file is damaged, or of another kind.
+    """
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
 

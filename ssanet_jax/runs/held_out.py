@@ -6,6 +6,7 @@ that predict a fold have not seen it.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,13 @@ def write_held_out(path: Path, predictions: HeldOutPredictions) -> None:
     Raises:
       UserError: the file cannot be written. An existing file is then unchanged.
     """
+    write_arrays(path, held_out_arrays(predictions))
+
+
+def held_out_arrays(predictions: HeldOutPredictions) -> dict[str, np.ndarray]:
+    """The arrays of the file."""
     fields = {name: np.asarray(getattr(predictions, name)) for name in _KINDS}
-    write_arrays(path, fields | {'log_probabilities': predictions.log_probabilities.astype(np.float16)})
+    return fields | {'log_probabilities': predictions.log_probabilities.astype(np.float16)}
 
 
 def read_held_out(path: Path, num_classes: int) -> HeldOutPredictions | None:
@@ -60,24 +66,30 @@ def read_held_out(path: Path, num_classes: int) -> HeldOutPredictions | None:
       DamagedFile: the file is damaged.
       UserError: the file cannot be read.
     """
-
-    def parse(arrays: dict[str, np.ndarray]) -> HeldOutPredictions:
-        found = {name: arrays[name] for name in _KINDS}
-        count = len(found['labels'])
-        shapes = {name: array.shape for name, array in found.items()}
-        if any(found[name].dtype.kind != kind for name, kind in _KINDS.items()):
-            raise ValueError('other arrays than those of predictions')
-        if shapes != {
-            'log_probabilities': (count, num_classes),
-            'labels': (count,),
-            'images': (count,),
-            'temperature': (),
-            'split': (),
-        }:
-            raise ValueError('arrays of different lengths')
-        temperature = float(found['temperature'])
-        if not (count and 0 < temperature < np.inf and np.isfinite(found['log_probabilities']).all()):
-            raise ValueError('no predictions')
-        return HeldOutPredictions(**{**found, 'temperature': temperature, 'split': str(found['split'])})
-
+    parse = lambda arrays: parse_held_out(arrays, num_classes)
     return read_arrays(path, parse, 'held-out predictions', TRAIN_AGAIN, _MAX_BYTES)
+
+
+def parse_held_out(arrays: Mapping[str, np.ndarray], num_classes: int) -> HeldOutPredictions:
+    """Predictions from the arrays of a file.
+
+    Raises:
+      ValueError, KeyError: they are not those of predictions.
+    """
+    found = {name: arrays[name] for name in _KINDS}
+    count = len(found['labels'])
+    shapes = {name: array.shape for name, array in found.items()}
+    if any(found[name].dtype.kind != kind for name, kind in _KINDS.items()):
+        raise ValueError('other arrays than those of predictions')
+    if shapes != {
+        'log_probabilities': (count, num_classes),
+        'labels': (count,),
+        'images': (count,),
+        'temperature': (),
+        'split': (),
+    }:
+        raise ValueError('arrays of different lengths')
+    temperature = float(found['temperature'])
+    if not (count and 0 < temperature < np.inf and np.isfinite(found['log_probabilities']).all()):
+        raise ValueError('no predictions')
+    return HeldOutPredictions(**{**found, 'temperature': temperature, 'split': str(found['split'])})

@@ -30,6 +30,20 @@ def absolute_locations(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def without_locations(config: ConfigDict) -> ConfigDict:
+    """A copy of a run's configuration for files that are given to others: of paths, only the last name."""
+    config = config.copy_and_resolve_references()
+    source = config.model.get('pretrained') or ''
+    with config.unlocked():
+        config.data.update({name: Path(config.data[name]).name for name in ('dir', 'csv') if config.data.get(name)})
+        if config.data.get('prepared_dir'):
+            config.data.prepared_dir = ''
+        if source not in ('', 'none') and not source.startswith((PACKAGE, HUB)):
+            prefix = WORKDIR if source.startswith(WORKDIR) else ''
+            config.model.pretrained = prefix + Path(source.removeprefix(WORKDIR)).name
+    return config
+
+
 def absolute_source(source: str) -> str:
     """`config.model.pretrained` with an absolute path, if it names a file or a work directory."""
     if source in ('', 'none') or source.startswith((PACKAGE, HUB)):
