@@ -9,36 +9,50 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+TINY_CONFIG = Path(__file__).with_name('tiny_config.py')
 
-# Imports a command once and forks for every case: the real flags, output and exit code of a process each, at a
-# fraction of the time. Importing starts no JAX backend (test_main.py holds it to that), so that there is nothing a
-# fork could break.
-_SERVER = """
-import importlib, inspect, json, os, sys, traceback
+_FIND_COMMAND = """
+import importlib, inspect
 from ssanet_jax import cli
+
+def find_command(name):
+    module = importlib.import_module(name)
+    # A package is started by its __main__.
+    return importlib.import_module(f'{name}.__main__') if hasattr(module, '__path__') else module
+"""
+# The beginning of a program that imports a command once and forks for every case: the real flags, output and exit code
+# of a process each, at a fraction of the time. Importing starts no JAX backend (test_main.py holds it to that), so that
+# there is nothing a fork could break.
+FORKING_PROGRAM = f"""
+import json, os, sys, traceback
+{_FIND_COMMAND}
 given = json.load(sys.stdin)
-module = importlib.import_module(given['module'])
-if hasattr(module, '__path__'):  # a package, started by its __main__
-    module = importlib.import_module(given['module'] + '.__main__')
+module = find_command(given['module'])
+
+def run_and_exit(arguments):
+    sys.argv = [given['module'], *arguments]
+    try:
+        cli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))
+        code = 0
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+"""
+_SERVER = f"""
+{FORKING_PROGRAM}
 exec(given['before'])
-codes = {}
+codes = {{}}
 for name, (arguments, stem) in given['cases'].items():
     pid = os.fork()
     if not pid:
         for descriptor, path in ((1, stem + '.out'), (2, stem + '.err')):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        sys.argv = [given['module'], *arguments]
-        try:
-            cli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        run_and_exit(arguments)
     codes[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 json.dump(codes, sys.stdout)
 """
@@ -52,9 +66,8 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def train_command(workdir: Path) -> list[str]:
-    """The command that trains the tiny configuration; to be run in `ROOT`."""
-    config = Path(__file__).with_name('tiny_config.py')
+def train_command(workdir: Path, config: Path = TINY_CONFIG) -> list[str]:
+    """The command that trains the tiny configuration, or another; to be run in `ROOT`."""
     return [sys.executable, '-m', 'ssanet_jax.main', f'--config={config}', f'--workdir={workdir}']
 
 
@@ -75,11 +88,8 @@ def run_python(
 
 def changed(module: str, before: str) -> tuple[str, str]:
     """Arguments for `run_python` that run a command after Python code `before`, which may change its `module`."""
-    start = (
-        f'import importlib, inspect\nfrom ssanet_jax import cli\nmodule = importlib.import_module({module!r})\n'
-        "if hasattr(module, '__path__'):\n    module = importlib.import_module(module.__name__ + '.__main__')\n"
-    )
-    start += f'{before}\nparameters = inspect.signature(module.main).parameters\n'
+    start = f'{_FIND_COMMAND}module = find_command({module!r})\n{before}\n'
+    start += 'parameters = inspect.signature(module.main).parameters\n'
     trains = module == 'ssanet_jax.main'
     return '-c', f'{start}cli.run(module.main, accepts_arguments=bool(parameters), trains={trains})'
 

@@ -7,16 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from commands import ROOT
+from commands import FORKING_PROGRAM, ROOT
 
-# Imports a command once and forks for every case, as `commands.run_each`, each on a terminal of its own.
-_SERVER = """
-import fcntl, importlib, inspect, json, os, pty, select, struct, sys, termios, traceback
-from ssanet_jax import cli
-given = json.load(sys.stdin)
-module = importlib.import_module(given['module'])
-if hasattr(module, '__path__'):  # a package, started by its __main__
-    module = importlib.import_module(given['module'] + '.__main__')
+# Each case is on a terminal of its own.
+_SERVER = (
+    FORKING_PROGRAM
+    + """
+import fcntl, pty, select, struct, termios
 ended = {}
 for name, case in given['cases'].items():
     terminal, inside = pty.openpty()
@@ -31,18 +28,7 @@ for name, case in given['cases'].items():
         for variable in ('COLUMNS', 'LINES', 'NO_COLOR', 'FORCE_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
             os.environ.pop(variable, None)
         os.environ.update({'TERM': 'xterm-256color'} | case['environment'])
-        sys.argv = [given['module'], *case['arguments']]
-        try:
-            cli.run(module.main, accepts_arguments=bool(inspect.signature(module.main).parameters))
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        run_and_exit(case['arguments'])
     os.close(inside)
     os.close(written)
     read = {terminal: b'', pipe: b''}
@@ -62,6 +48,7 @@ for name, case in given['cases'].items():
     os.close(pipe)
 json.dump(ended, sys.stdout)
 """
+)
 
 
 class Started(NamedTuple):

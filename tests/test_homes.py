@@ -61,7 +61,7 @@ def test_training_and_predictions_need_no_home(home, birds, tmp_path):
     workdir, temporary = tmp_path / 'run', tmp_path / 'temporary'
     temporary.mkdir()
     start = [
-        '--config=tests/tiny_config.py', f'--workdir={workdir}', '--config.data.name=folder',
+        '--config=tests/one_stage.py', f'--workdir={workdir}', '--config.data.name=folder',
         f'--config.data.dir={birds}', '--config.stages[0].epochs=1', '--config.data.batch_size=4',
     ]  # fmt: skip
     run = lambda module, *arguments: run_python(

@@ -16,6 +16,7 @@ from commands import ROOT, train_command
 from damages import DAMAGES
 from flax import nnx
 from rich.console import Console
+from tiny_config import get_config
 
 from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.data.registry import load_dataset
@@ -196,11 +197,20 @@ def test_what_was_described_for_another_run_is_described_again(setting, harm):
     assert again.read >= 2 * len(again)
 
 
+@pytest.fixture(scope='module')
+def described(tmp_path_factory):
+    """A setting whose features are on the disk, and its batches. Tests may damage files that are then written again."""
+    config = get_config()
+    config.stages[INDEX].update(cache=2, epochs=3)
+    setting = Setting(tmp_path_factory.mktemp('described'), config)
+    return setting, list(setting.cached())
+
+
 @pytest.mark.parametrize('name', ['features-0', '0.json'])
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'missing', 'zeros', 'garbage', 'pipe'])
-def test_damaged_features_are_computed_again(setting, name, damage, caplog):
+def test_damaged_features_are_computed_again(described, name, damage, caplog):
     """They would train the heads on noise, until the loss is no longer finite."""
-    expected = list(setting.cached())
+    setting, expected = described
     folder = feature_cache.folder(setting.workdir, setting.stage.name)
     DAMAGES[damage](folder / name)
     again = Counted(setting.dataset.train, 1000)
