@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from ssanet_jax import __version__
 from ssanet_jax.artifact.onnx_predictor import OnnxPredictor
@@ -34,6 +35,7 @@ from ssanet_jax.serving.batcher import Batcher, QueueFull
 from ssanet_jax.serving.limits import Limits
 from ssanet_jax.serving.unread_bodies import UnreadBodies
 from ssanet_jax.serving.uploads import Upload, read_uploads
+from ssanet_jax.web.page import ISOLATION
 
 _TOP = 5  # classes that are listed unless the client gives another number
 _CLIENT_GONE = 499  # as in nginx's log
@@ -203,12 +205,21 @@ def create_app(
             Route('/health', service.health, methods=['GET']),
             Route('/metrics', service.show_metrics, methods=['GET']),
             Route('/openapi.json', service.show_openapi, methods=['GET']),
-            Mount('/', StaticFiles(directory=page, html=True)) if page else Route('/', _page, methods=['GET']),
+            Mount('/', _IsolatedFiles(directory=page, html=True)) if page else Route('/', _page, methods=['GET']),
         ],
         middleware=[Middleware(UnreadBodies)],
         exception_handlers={HTTPException: _handle_error},
         lifespan=service.running,
     )
+
+
+class _IsolatedFiles(StaticFiles):
+    """Static files with the headers that let the page use several threads."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(ISOLATION)
+        return response
 
 
 async def _unless_gone(request: Request, work: Awaitable[_Value]) -> _Value:

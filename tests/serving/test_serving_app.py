@@ -165,7 +165,11 @@ def test_a_folder_of_static_files_takes_the_place_of_the_form(make_client, predi
     (folder / 'health').write_text('a file of the name of a route')
     (tmp_path / 'secret.txt').write_text('secret')
     with make_client(predictor, page=folder) as client:
-        assert client.get('/').text == '<p>the page'
+        page = client.get('/')
+        assert page.text == '<p>the page'
+        # Browsers let a page share memory between threads only with these two.
+        assert page.headers['cross-origin-opener-policy'] == 'same-origin'
+        assert page.headers['cross-origin-embedder-policy'] == 'require-corp'
         assert client.get('/session.mjs').headers['content-type'].startswith('text/javascript')
         assert client.get('/health').json()['status'] == 'ready'
         assert client.post('/predict', content=photo(COLORS[3])).status_code == 200

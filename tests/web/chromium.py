@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def find_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serves a folder; yields its address and the list of requested paths, which grows."""
+def serve(folder: Path, headers: Mapping[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serves a folder, with headers; yields its address and the list of requested paths, which grows."""
     requested: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -33,6 +33,8 @@ def serve(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
         def end_headers(self) -> None:
             self.send_header('Access-Control-Allow-Origin', '*')  # so that only the page's policy stops requests
+            for header in (headers or {}).items():
+                self.send_header(*header)
             super().end_headers()
 
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, directory=str(folder)))

@@ -108,7 +108,15 @@ def seen(browser, folder, photos, tmp_path_factory):
         while not table.exists():
             time.sleep(0.05)
         rows = list(csv.DictReader(table.read_text().splitlines()))
-        yield {'status': status, 'cards': cards, 'rows': rows, 'requested': requested}
+        yield {'url': url, 'status': status, 'cards': cards, 'rows': rows, 'requested': requested}
+
+
+def attach_workers(browser, url, session=None):
+    """Sessions of the workers that a page at `url`, or the worker of another session, has started."""
+    browser.call('Target.setAutoAttach', session, autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
+    attached = [event['params'] for event in browser.events if event['method'] == 'Target.attachedToTarget']
+    workers = [one for one in attached if one['targetInfo']['url'].startswith(f'blob:{url}/')]
+    return {one['sessionId'] for one in workers}
 
 
 def test_page_agrees_with_onnxruntime(seen, model, photos):
@@ -150,10 +158,7 @@ def test_only_the_files_of_the_page_are_requested(seen, folder):
 
 def test_policy_keeps_page_and_worker_from_other_hosts(seen, browser, tmp_path):
     """`seen` has the page open."""
-    browser.events.clear()
-    browser.call('Target.setAutoAttach', autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
-    attached = [event['params'] for event in browser.events if event['method'] == 'Target.attachedToTarget']
-    (worker,) = [one['sessionId'] for one in attached if one['targetInfo']['type'] == 'worker']
+    (worker,) = attach_workers(browser, seen['url'])
     with serve(tmp_path) as (other, requested):
         send = f'fetch({json.dumps(other)}, {{method: "POST", body: "photo"}}).then(() => "sent", () => "refused")'
         for session in (None, worker):
@@ -176,6 +181,30 @@ def test_clear_removes_the_photos(seen, browser):
     browser.evaluate('document.getElementById("clear").click()')
     assert browser.evaluate('document.querySelectorAll(".card").length') == 0
     assert browser.evaluate('document.activeElement.id') == 'choose'
+
+
+def test_threads_give_the_same_predictions(seen, browser, folder, photos):
+    """With the headers that the folder names, the network runs on several threads."""
+    lines = (folder / '_headers').read_text().splitlines()
+    assert lines[0] == '/*'
+    browser.events.clear()
+    with serve(folder, dict(line.strip().split(': ') for line in lines[1:])) as (url, _):
+        browser.open(f'{url}/')
+        browser.wait_for(f'{STATUS} === "Ready."')
+        browser.choose_files('#choose', photos)
+        browser.wait_for(f'/done/.test({STATUS})')
+        cards = browser.evaluate("""
+            Array.from(document.querySelectorAll('.card'), (card) => [
+                card.querySelector('h2').textContent,
+                card.querySelector('.answer').textContent,
+                Array.from(card.querySelectorAll('.top li'), (line) => line.textContent),
+            ])""")
+        assert browser.evaluate('crossOriginIsolated')
+        (worker,) = attach_workers(browser, url)
+        threads = min(4, browser.evaluate('navigator.hardwareConcurrency'))
+        assert len(attach_workers(browser, url, worker) - {worker}) == threads - 1  # the page's worker is one itself
+    assert cards == [[card['file'], card['label'], card['top']] for card in seen['cards'][:-1]]
+    assert browser.complaints() == []
 
 
 def test_page_says_what_is_missing(browser, folder, tmp_path):

@@ -66,7 +66,7 @@ def test_folder_holds_what_its_description_names(model, package, tmp_path):
         assert (out / file['url']).stat().st_size == file['bytes']
     assert (out / named[0]['url']).read_bytes() == model.data
     own = {path.name for path in PAGE.iterdir()}
-    assert files_of(out) == own | {file['url'] for file in named} | {'model.json'}
+    assert files_of(out) == own | {file['url'] for file in named} | {'model.json', '_headers'}
 
 
 def test_first_part_of_prototypes_is_named_as_the_object(model, tmp_path):

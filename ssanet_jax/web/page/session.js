@@ -3,6 +3,8 @@
 // Outputs that the page shows. The others, such as embeddings, stay in the runtime.
 const SHOWN = ['logits', 'probabilities', 'novelty', 'image_logits', 'part_logits', 'boxes', 'present', 'angle'];
 
+const MAX_THREADS = 4; // more compete with the page, and phones have few fast cores
+
 /**
  * A file to download.
  * @typedef {Object} RemoteFile
@@ -26,7 +28,8 @@ export async function startSession(files, onProgress) {
   const [model, module, wasm] = await Promise.all(wanted.map(download));
 
   const ort = await importModule(module);
-  ort.env.wasm.numThreads = 1; // more need headers that most static hosts do not send
+  // Threads share memory, which browsers allow only to pages that were sent with certain headers (docs/web.md).
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
   ort.env.wasm.wasmBinary = wasm.buffer;
   const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'], logSeverityLevel: 3 });
   return new Session(ort, session);
@@ -82,12 +85,10 @@ function fileName(url) {
   return url.split('/').pop();
 }
 
-/** Imports a module from its downloaded, checked content: `import` of its URL would check no hash. */
-async function importModule(content) {
-  const url = URL.createObjectURL(new Blob([content], { type: 'text/javascript' }));
-  try {
-    return await import(url);
-  } finally {
-    URL.revokeObjectURL(url);
-  }
+/**
+ * Imports a module from its downloaded, checked content: `import` of its URL would check no hash. The URL of the
+ * content stays valid, because each thread imports it again.
+ */
+function importModule(content) {
+  return import(URL.createObjectURL(new Blob([content], { type: 'text/javascript' })));
 }
