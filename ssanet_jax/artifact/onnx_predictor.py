@@ -1,5 +1,6 @@
 """Predictions by an ONNX file and onnxruntime, without JAX."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,11 @@ def _start(data: bytes, name: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
     options.log_severity_level = _SILENT
+    # onnxruntime's own fallback to the CPU prints several lines.
+    start = lambda providers: onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=onnxruntime.get_available_providers())
+        with contextlib.suppress(Exception):
+            return start(onnxruntime.get_available_providers())
+        return start(['CPUExecutionProvider'])
     except Exception as error:  # as in `_compute`
         raise UserError(f'onnxruntime cannot read {name} ({first_line(error)}): export it again') from error

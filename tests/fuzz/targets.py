@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import exported_files
 import numpy as np
 import scipy.io
 from ml_collections import ConfigDict
@@ -486,4 +487,5 @@ TARGETS = {
     'index.npz': Target(_make_index, ['*.npz'], _read_index, single=True),
     'run': Target(_make_run, ['run/config.json'], _read_network, mutate_json, share=0.2),
     'archives': Target(_make_archives, ['*'], _unpack, single=True),
+    'exported networks': Target(exported_files.make, ['*'], exported_files.read, exported_files.mutate, single=True),
 }  # fmt: skip
