@@ -77,6 +77,24 @@ def _class_text(explanation: Explanation, index: int) -> str:
     return name if can_draw(name) else f'class {index}'
 
 
+def reason_text(explanation: Explanation) -> str:
+    """The next best class, and the term that decides between the two, in words; '' if there is one class only."""
+    if explanation.runner_up is None:
+        return ''
+    other = _class_text(explanation, explanation.runner_up)
+    chance = percent(float(explanation.prediction.probabilities[explanation.runner_up]))
+    text = f'Next best: {other} ({chance}).'
+    decisive = next((term for term in explanation.terms if term.decides), None)
+    if decisive and len(explanation.terms) > 1:
+        parts = [term for term in explanation.terms if term.name.startswith('part')]
+        article = '' if decisive in parts else 'the '
+        text += f' Between the two, {article}{decisive.name} decides.'
+        most = max(parts, key=lambda term: term.value, default=decisive)
+        if decisive not in parts and len(parts) > 1 and most.value > 0:  # the others do not tell where to look
+            text += f' Of the parts, {most.name} says most.'
+    return text
+
+
 def term_text(term: Term) -> str:
     """What a part says, in words."""
     if not term.is_present:  # its best place takes part in the prediction all the same
@@ -110,7 +128,7 @@ class _Panel:
         self._text(headline(explanation), 21, DARK)
         if prediction.unsure:
             self._text(self._doubt(), 14, DOUBT)
-        if reason := self._reason():
+        if reason := reason_text(self.explanation):
             self._text(reason, 14, DARK)
         terms = self._shown_terms()
         if any(term.part is not None for term in terms):
@@ -150,22 +168,6 @@ class _Panel:
         if self.explanation.runner_up is not None and reason.startswith('could also be'):
             reason = f'could also be {_class_text(self.explanation, self.explanation.runner_up)}'
         return f'It {reason}.'
-
-    def _reason(self) -> str:
-        explanation = self.explanation
-        if explanation.runner_up is None:
-            return ''
-        other = _class_text(explanation, explanation.runner_up)
-        chance = percent(float(explanation.prediction.probabilities[explanation.runner_up]))
-        text = f'Next best: {other} ({chance}).'
-        decisive = next((term for term in explanation.terms if term.decides), None)
-        if decisive and len(explanation.terms) > 1:
-            article = '' if decisive.name.startswith('part') else 'the '
-            text += f' Between the two, {article}{decisive.name} decides.'
-            of_parts = [term for term in explanation.terms if term.part and term.value > 0]
-            if not decisive.part and of_parts:  # neither the whole photo nor the object tells where to look
-                text += f' Of the parts, {max(of_parts, key=lambda term: term.value).name} says most.'
-        return text
 
     def _gap(self, units: float) -> None:
         self._rows.append(np.full((self._px(units), self.width, 3), 255, np.uint8))

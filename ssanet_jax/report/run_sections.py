@@ -134,7 +134,7 @@ def results_section(inputs: ReportInputs) -> ResultsSection:
         duration = format_duration(final.wall_seconds)
         rows.append(['test images, once at the end', cell(final.accuracy), *accuracies, '', '', duration])
     split = 'validation' if 'validation' in splits else 'test'
-    headings = ['after stage', 'accuracy', *map(_head_name, heads), 'epochs', 'steps', 'time']
+    headings = ['after stage', 'accuracy', *(_head_name(inputs, head) for head in heads), 'epochs', 'steps', 'time']
     caption = f'Accuracy on the {split} images: of the prediction, the sum of the fused heads, then of each head alone.'
     lines = {unreadable_line(result.unreadable, result.examples) for result in results.values()}
     unreadable = '; '.join(sorted(filter(None, lines)))
@@ -190,6 +190,8 @@ def curves_section(inputs: ReportInputs) -> CurvesSection | str:
         if warning:
             return CurvesSection(warning, [], '')
         return 'This run was trained by an early version that recorded no history, so there are no learning curves.'
+    if not any(curves.loss) and all(sum(map(len, lines)) <= 1 for lines in curves.accuracy.values()) and not warning:
+        return 'The network was fitted in closed form and evaluated once, so there are no learning curves.'
     heads = _sort_heads(curves.accuracy.keys() - {PREDICTION, TRAINING_BATCHES})
     names = [name for name in [PREDICTION, *heads, TRAINING_BATCHES] if name in curves.accuracy]
     charts: list[CurveChart] = []
@@ -199,7 +201,7 @@ def curves_section(inputs: ReportInputs) -> CurvesSection | str:
     ]
     for title, lines in contents:
         if any(line for of_curve in lines.values() for line in of_curve):
-            legend = [(_head_name(name), curve_style(name)) for name in lines]
+            legend = [(_head_name(inputs, name), curve_style(name)) for name in lines]
             charts.append(
                 CurveChart(title, legend, learning_curves_chart(f'{title} over epochs', lines, curves.stages))
             )
@@ -285,5 +287,7 @@ def _sort_heads(heads: Iterable[str]) -> list[str]:
     return sorted(heads, key=lambda head: (HEADS.index(head) if head in HEADS else len(HEADS), head))
 
 
-def _head_name(head: str) -> str:
+def _head_name(inputs: ReportInputs, head: str) -> str:
+    if head == 'scale_mining' and inputs.run.config.model.get('num_scales') == 1:
+        return 'parts'  # no scale is mined: it is a classifier of the parts
     return head.replace('_', ' ')

@@ -25,6 +25,7 @@ from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
 from ssanet_jax.data.preprocessing import boxes_of_view
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
+from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
 from ssanet_jax.models.inference import optimize_for_inference
@@ -213,10 +214,7 @@ def _fit_to_rows(context: StageContext, model: SSANet, heads: list[str], rows: _
     ]
     accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
     fused = np.tensordot(shares, np.stack(scores), 1)  # [n, N]
-    # The first part of prototypes and of random boxes is the object.
-    names = [str(number + 1) for number in range(model.num_parts)]
-    if model.proposal != 'ranking':
-        names = ['object', *names[:-1]]
+    names = [part_name(part, has_object=model.proposal != 'ranking') for part in range(model.num_parts)]
     names = ['image'] * ('image_classifier' in heads) + names
     together = 100 * (fused.argmax(1) == rows.labels).mean()
     listed = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))

@@ -19,6 +19,7 @@ from ssanet_jax.evaluation.explained_picture import (
     explained_picture,
     headline,
     mark_parts,
+    reason_text,
     term_text,
     wrap_text,
 )
@@ -104,6 +105,23 @@ def test_nothing_is_certain(probability, words):
 )
 def test_names_are_readable(name, words):
     assert readable_name(name) == words
+
+
+@pytest.mark.parametrize(
+    'parts, image, has_object, words',
+    [
+        ((0.6, -0.2, 1.4), 0.5, True, 'Between the two, part 3 decides.'),
+        ((0.6, -0.2, 1.4), 2.5, True, 'Between the two, the whole photo decides. Of the parts, part 3 says most.'),
+        ((1.6, 0.5, 0.2), 0.5, True, 'Between the two, the object decides. Of the parts, part 2 says most.'),
+        ((1.6, 0.5, 0.2), 0.5, False, 'Between the two, part 1 decides.'),
+        ((1.6, -0.5, -0.2), 0.5, True, 'Between the two, the object decides.'),
+        ((1.6, 0.5), 0.5, True, 'Between the two, the object decides.'),  # there is no choice among one part
+    ],
+)
+def test_what_decides_is_said_once(parts, image, has_object, words):
+    evidence = Evidence('001.wren', parts, image, 0.1)
+    explanation = explain(prediction(boxes=[(5, 5, 40, 40)] * len(parts), evidence=evidence), has_object)
+    assert reason_text(explanation) == f'Next best: wren (15 %). {words}'
 
 
 def test_headlines_begin_with_doubts():

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.report import run_sections
-from ssanet_jax.report.result_files import RunSummary
+from ssanet_jax.report.curves import LearningCurves
+from ssanet_jax.report.result_files import RunSummary, StageSummary
 
 RESULT = RunSummary(accuracy=0.75, examples=4, heads={}, wall_seconds=60, seed=0, device='1 x cpu')
 
@@ -67,3 +68,36 @@ def test_a_finished_run_has_no_warning():
     header = make_header(result=RESULT)
     assert not header.warning and header.figures[0].name == 'accuracy'
     assert header.figures[-1].value == '1 min 0 s' and header.figures[-1].note == 'on 1 x cpu'
+
+
+def make_inputs(**changes):
+    """The inputs of a run with a stage `fit` of closed form and a stage `tune` that stopped early."""
+    stages = [{'name': 'fit', 'epochs': 2}, {'name': 'tune', 'epochs': 9}]
+    of_stage = dict(accuracy=0.75, examples=4, heads={'image_classifier': 0.5, 'scale_mining': 0.25}, wall_seconds=60)
+    reason = 'stopped early after epoch 4 of 9: none of the last 2 was more accurate'
+    inputs = dict(
+        run=SimpleNamespace(config=ConfigDict({'stages': stages, 'model': {'num_scales': 1}})),
+        stage_results={
+            'fit': StageSummary(**of_stage, steps=20, epochs=2),
+            'tune': StageSummary(**of_stage, steps=40, epochs=4, stopped_early=reason),
+        },
+        result=None,
+        curves=LearningCurves([('fit', 2)], 'test', {'prediction': [[(2, 0.75)]]}, [[]]),
+        damaged_histories=[],
+    )
+    return SimpleNamespace(**inputs | changes)
+
+
+def test_a_stage_that_stopped_early_says_so():
+    inputs = make_inputs(predictions=SimpleNamespace(predicted=np.zeros(4), labels=np.zeros(4)))
+    section = run_sections.results_section(inputs)
+    assert [row[4] for row in section.table.rows] == ['2', '4 of 9']
+    assert section.stopped == [f'Stage tune {inputs.stage_results["tune"].stopped_early}.']
+    assert section.table.headings[2:4] == ['image classifier', 'parts']  # which mines no scales
+
+
+def test_one_evaluation_is_no_curve():
+    assert 'there are no learning curves' in run_sections.curves_section(make_inputs())
+    lines = {'prediction': [[(1, 0.5), (2, 0.75)]]}
+    section = run_sections.curves_section(make_inputs(curves=LearningCurves([('fit', 2)], 'test', lines, [[]])))
+    assert len(section.charts) == 1
