@@ -131,7 +131,8 @@ def main(given: list[str]) -> None:
             'with config.data.validation=0.1 to hold some out',
             file=sys.stderr,
         )
-    print(printable(f'{len(files) - num_unreadable} images recognized: see {out}'))
+    count = len(files) - num_unreadable
+    print(printable(f'{count} image{"" if count == 1 else "s"} recognized: see {out}'))
     if num_unreadable:
         raise UserError(
             f'{num_unreadable} of {len(files)} images cannot be read and were left out ({out / LEFT_OUT_FILE}): '
@@ -162,10 +163,10 @@ def _explainer(predictor: ImagePredictor) -> 'Explainer | None':
 
     assert isinstance(predictor, Predictor)  # --model is refused
     explainer = Explainer(predictor, details=_DETAILS.value)
-    if explainer.message and _DATA_DIR.value:
-        raise UserError(explainer.message)
-    if explainer.message:
-        print(printable(explainer.message), file=sys.stderr)
+    if explainer.problem and _DATA_DIR.value:
+        raise UserError(explainer.problem)
+    if explainer.problem:
+        print(printable(f'explained without training photos: {explainer.problem}'), file=sys.stderr)
     return explainer
 
 

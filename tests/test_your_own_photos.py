@@ -72,7 +72,7 @@ def test_the_page_leads_to_an_answer(followed):
     checked, trained, predicted, reported, labels = said.values()
     assert checked.stdout.splitlines()[-1].startswith('ok: 16 train and 4 test images, 4 classes')
     assert re.match(r'accuracy \d\.\d{4} on 4 images', trained.stdout)
-    assert predicted.stdout == '1 images recognized: see predictions\n'
+    assert predicted.stdout == '1 image recognized: see predictions\n'
     assert json.loads((folder / 'predictions/predictions.jsonl').read_text())['class'].startswith('kind_')
     assert reported.stdout == 'report written: runs/photos/report.html\n'
     assert 'label_errors.html' in labels.stdout

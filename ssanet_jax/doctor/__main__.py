@@ -105,12 +105,16 @@ def _check_labels(workdir: Path) -> None:
     """Lists the training images of a run that are probably labeled wrongly, near duplicates, and outliers."""
     run = load_run(workdir, data_dir=_DATA_DIR.value)
     errors = label_errors.label_errors(run, workdir)
+    try:
+        dataset = dataset_of(run, workdir)
+    except UserError as error:
+        raise UserError(str(error).replace('config.data.dir', '--data_dir')) from error
     problems = None
     try:
         problems = label_errors.image_problems(run, PlainConsole(stderr=True))
     except UserError as error:
         print(printable(f'near duplicates and outliers are not looked for: {error}'), file=sys.stderr)
-    label_errors.write_label_errors(workdir, errors, run, dataset_of(run, workdir), problems)
+    label_errors.write_label_errors(workdir, errors, run, dataset, problems)
     total = len(run.held_out.labels) if run.held_out else 0
     for error in errors[:_MAX_EXAMPLES]:
         names = [run.class_names[index] for index in (error.label, error.suggested)]

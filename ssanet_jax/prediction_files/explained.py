@@ -27,14 +27,14 @@ class Explainer:
         self._class_names = predictor.class_names
         self._has_object = finds_object(predictor.config)
         self._index = self._photos = None
-        self.message = ''
+        self.problem = ''
         """Why there are no training photos; '' if there are."""
         try:
             index = predictor.index
             self._photos = TrainingPhotos(predictor.config.data, index.files[0])
             self._index = index
         except UserError as error:
-            self.message = f'explained without training photos: {error}'
+            self.problem = str(error)
 
     def save(self, prediction: Prediction, path: Path) -> None:
         """Draws the explanation of a prediction to a file.

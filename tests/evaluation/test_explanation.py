@@ -233,11 +233,11 @@ def test_training_photos_that_were_moved(tmp_path):
     config, found = folder_config(tmp_path / 'old'), index(['wren/1.png'])
     run = SimpleNamespace(config=SimpleNamespace(data=config, model={}), class_names=NAMES, index=found)
     explainer = Explainer(run)
-    assert 'without training photos' in explainer.message and 'give the folder that holds them now' in explainer.message
+    assert 'give the folder that holds them now as --data_dir' in explainer.problem
     explainer.save(prediction(), tmp_path / 'without.png')
     config.dir = str(tmp_path / 'new')  # as `load_run(workdir, data_dir=...)` does
     explainer = Explainer(run)
-    assert explainer.message == ''
+    assert explainer.problem == ''
     explainer.save(prediction(), tmp_path / 'with.png')
     has_red = [
         (np.array(Image.open(tmp_path / f'{name}.png')) == (255, 0, 0)).all(-1).sum() > 1000
