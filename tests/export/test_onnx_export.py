@@ -1,5 +1,9 @@
 """Exported networks say what JAX says."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +17,8 @@ from ssanet_jax.artifact.outputs import OUTPUTS
 from ssanet_jax.export import onnx_export
 from ssanet_jax.export.checking import Difference, compare, require_same
 from ssanet_jax.export.onnx_export import export_onnx
+from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
 
 PROTOTYPES = dict(proposal='prototypes', standardize=True, num_scales=1, sharing='none')
 SETTINGS = {
@@ -25,9 +31,32 @@ SETTINGS = {
     'no parts': (('backbone', 'image_classifier'), {}),
     'a baseline of NTS-Net': (('backbone', 'proposals', 'part_head'), dict(part_head='concat')),
     'a feature pyramid': (('backbone', 'proposals', 'part_head'), dict(part_head='fpn')),
+    'a vision transformer': (
+        ALL[:3],
+        PROTOTYPES | dict(backbone='vit_learned', crop_size=112, class_token=True, fusion='global+parts'),
+    ),
     'flat features': (ALL[:3], dict(features='flat', geometry='legacy')),
 }
 FAST = ('ranking, image', 'prototypes')
+
+
+@pytest.fixture(autouse=True)
+def tiny_transformers(monkeypatch):
+    """Adds vision transformers with the parts of those of DINOv2 and DINOv3 to the registry.
+
+    At its initial weights, the blocks have no effect, and the last norm makes the mean of each cell 0.
+    """
+
+    def build(rngs, dtype, output_stride, **settings):
+        module = VisionTransformer(8, 2, 2, rngs, dtype, patch_size=16, num_registers=2, **settings)
+        module.norm.scale.set_value(jax.random.normal(jax.random.key(0), (8,)))
+        for block in module.blocks:
+            block.scale1.set_value(jnp.ones(8))
+            block.scale2.set_value(jnp.ones(8))
+        return module
+
+    monkeypatch.setitem(BACKBONES, 'vit_learned', partial(build, positions='learned, antialiased', grid=5))
+    monkeypatch.setitem(BACKBONES, 'vit_rotary', partial(build, positions='rotary', gated=True))
 
 
 @pytest.mark.parametrize('name', [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in SETTINGS])
@@ -59,7 +88,7 @@ def test_exported_networks_say_what_jax_says(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('backbone', ['efficientnet_lite0', 'convnext_tiny', 'resnet18', 'vit_small_patch16_dinov3'])
+@pytest.mark.parametrize('backbone', ['efficientnet_lite0', 'convnext_tiny', 'resnet18', 'vit_rotary'])
 def test_backbones(backbone):
     settings = dict(backbone=backbone, num_scales=1, sharing='image')
     _, difference = export_onnx(make_predictor(ALL[:3], **settings), 'birds', 'float32', random_images(2))
