@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.preflight.batch_search import MemoryFit, fit_memory, largest_batch, second_guess
 from ssanet_jax.preflight.chips import Topology
@@ -93,8 +94,11 @@ def analyze(
     def compile_stage(index: int, images: int) -> CompiledStep | OutOfMemory:
         name, start = config.stages[index].name, time.monotonic()
         on_start(name, images)
-        mesh = make_mesh(config, images, devices)
-        result = compile_step(make_step(config, index, num_classes, images, mesh), topology)
+        step = make_step(config, index, num_classes, images, make_mesh(config, images, devices))
+        undivided = None
+        if topology.chip.kind == 'gpu' and topology.devices > 1:
+            undivided = make_step(config, index, num_classes, images, sharding.make_mesh(devices[:1]))
+        result = compile_step(step, topology, undivided)
         on_end(name, images, total_bytes(result), time.monotonic() - start)
         return result
 

@@ -153,7 +153,7 @@ def make_step(config: ConfigDict, index: int, num_classes: int, batch: int, mesh
     )
 
 
-def compile_step(step: Step, topology: Topology) -> CompiledStep | OutOfMemory:
+def compile_step(step: Step, topology: Topology, undivided: Step | None = None) -> CompiledStep | OutOfMemory:
     """Compiles a step and reads its cost.
 
     For a TPU slice this is the very program that the slice would run. For GPUs the results are estimates: memory,
@@ -162,6 +162,9 @@ def compile_step(step: Step, topology: Topology) -> CompiledStep | OutOfMemory:
     Args:
       step: from `make_step`.
       topology: the devices of its mesh.
+      undivided: the same step on a mesh of one device, from which the FLOPs for GPUs are counted; `step` by default.
+        In a step for several devices, the regions that `candidate_map` divides would count once per device, and all
+        else for all devices together.
     """
     traced = step.run.trace(step.state, step.batch)
     arguments = (device_bytes(step.state.params), device_bytes(step.state.opt))
@@ -184,7 +187,8 @@ def compile_step(step: Step, topology: Topology) -> CompiledStep | OutOfMemory:
     if topology.chip.kind == 'tpu':
         return CompiledStep(memory, cost['flops'], hbm_bytes(text), collectives, kernel_cycles(text))
     # The CPU's own depthwise convolution is a loop, of which the count would see one iteration.
-    flops = traced.lower(lowering_platforms=('cuda',)).cost_analysis()['flops']
+    whole = undivided.run.trace(undivided.state, undivided.batch) if undivided else traced
+    flops = whole.lower(lowering_platforms=('cuda',)).cost_analysis()['flops']
     return CompiledStep(memory, flops / topology.devices, cost['bytes accessed'], collectives)
 
 
