@@ -222,3 +222,12 @@ def test_warnings_have_one_form_whatever_libraries_configure():
         'sys.argv = ["x"]\ncli.run(lambda: logging.warning("late"))'
     )
     assert run_python(('-c', program)).stderr == 'warning: late\n'
+
+
+def test_garbage_is_collected_after_the_imports_of_a_command():
+    program = (
+        'import gc, sys\nfrom ssanet_jax import startup\nstartup.prepare_command()\nprint(gc.isenabled())\n'
+        'from ssanet_jax import cli\nsys.argv = ["x"]\n'
+        'cli.run(lambda: print(gc.isenabled(), gc.get_freeze_count() > 10_000))'
+    )
+    assert run_python(('-c', program)).stdout == 'False\nTrue True\n'
