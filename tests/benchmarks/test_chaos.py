@@ -148,13 +148,13 @@ def test_figures_are_taken_up_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_few_kills_and_errors(shim, tmp_path, monkeypatch):
-    monkeypatch.setattr(chaos, '_FAULTS_PER_RUN', 6)
+    monkeypatch.setattr(chaos, '_FAULTS_PER_RUN', 3)
     found = Findings()
     # The checkpoints of the fitted stage and of `best` are saved before the run goes on, those of the other two not.
-    for _ in measure(Settings(count=6, errors=2, async_checkpointing='on'), tmp_path, found):
+    for _ in measure(Settings(count=3, errors=1, async_checkpointing='on'), tmp_path, found):
         pass
     assert not found.problems
-    assert found.kills.total() >= 6 and found.errors.total() >= 2
+    assert found.kills.total() >= 3 and found.errors.total() >= 1
 
 
 @pytest.mark.slow
