@@ -22,7 +22,7 @@ from ssanet_jax.printable import printable
 
 _PACKAGES = {'starlette': 'starlette', 'uvicorn': 'uvicorn', 'python_multipart': 'python-multipart'}  # by module
 
-_MODEL = define_path('model', None, 'ONNX file that ssanet export wrote.', required=True)
+_MODEL = define_path('model', None, 'ONNX file that ssanet export wrote, or hub:OWNER/NAME[@REVISION].', required=True)
 _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on; 0.0.0.0 for all of this machine.')
 _PORT = flags.DEFINE_integer('port', 8000, 'Port to listen on; 0 for any that is free.', 0, 65535)
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Photos that the network computes at once, at most.', 1)
