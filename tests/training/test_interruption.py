@@ -76,19 +76,25 @@ def check_same_end(finished_run, workdir, again):
         chex.assert_trees_all_equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    'number, code, word, saving', [(signal.SIGTERM, 75, 'terminated', 'on'), (signal.SIGINT, 130, 'interrupted', 'off')]
-)
-def test_a_signal_ends_the_run_after_the_step_in_progress(number, code, word, saving, finished_run, tmp_path):
-    workdir = tmp_path / 'run'
-    before = AT_STEP.format(step=5, numbers=[int(number)])  # checkpoints are due at 3 and 6
-    ended = run(workdir, f'--config.async_checkpointing={saving}', before=before + SLOW_WRITES)
-    assert ended.returncode == code, ended.stderr
-    assert 'stopping: the next step is the last; a checkpoint is saved' in ended.stderr
-    assert f'{word}: run the same command again; training resumes' in ended.stderr.splitlines()[-1]
-    assert 'Traceback' not in ended.stderr
-    assert committed(workdir, 'scale_mining') == [3, 5]
+def test_a_signal_ends_the_run_after_the_step_in_progress(finished_run, tmp_path):
+    """Both signals and both ways of saving leave the same checkpoint, from which a run goes on to the same end."""
+    saved = {}
+    for number, code, word, saving in (
+        (signal.SIGTERM, 75, 'terminated', 'on'),
+        (signal.SIGINT, 130, 'interrupted', 'off'),
+    ):
+        workdir = tmp_path / word
+        before = AT_STEP.format(step=5, numbers=[int(number)])  # checkpoints are due at 3 and 6
+        ended = run(workdir, f'--config.async_checkpointing={saving}', before=before + SLOW_WRITES)
+        assert ended.returncode == code, ended.stderr
+        assert 'stopping: the next step is the last; a checkpoint is saved' in ended.stderr
+        assert f'{word}: run the same command again; training resumes' in ended.stderr.splitlines()[-1]
+        assert 'Traceback' not in ended.stderr
+        assert committed(workdir, 'scale_mining') == [3, 5]
+        saved[word] = last_items(workdir, 'scale_mining')
+    chex.assert_trees_all_equal(saved['terminated'], saved['interrupted'])
 
+    workdir = tmp_path / 'terminated'
     again = run(workdir)
     assert 'scale_mining: going on from step 5 of 16' in again.stderr
     check_same_end(finished_run, workdir, again)
