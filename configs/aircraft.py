@@ -5,9 +5,9 @@ We have not run this configuration. The same method is measured on birds (`confi
     python -m ssanet_jax.main --config=configs/aircraft.py --workdir=runs/aircraft \
         --config.data.dir=fgvc-aircraft-2013b
 
-The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and `nts` are those
-of `configs/cub.py`, without the crop: aircraft reach to the border. `--config.data.level=family` or `manufacturer`
-trains the coarser labels.
+The settings and the variants `fast`, `covariance`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
+`nts` are those of `configs/cub.py`, without the crop: aircraft reach to the border. `--config.data.level=family` or
+`manufacturer` trains the coarser labels.
 
 `configs/aircraft.py:paper` has the paper's settings (section 4.1): ResNet-50, images resized straight to 448, weight
 decay 5e-4, batches of 24. The paper reports 92.3 %. We have not trained it; it needs a GPU, and downloads

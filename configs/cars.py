@@ -5,9 +5,9 @@ method is measured on birds (`configs/cub.py`).
 
     python -m ssanet_jax.main --config=configs/cars.py --workdir=runs/cars --config.data.dir=stanford_cars
 
-The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and `nts` are those
-of `configs/cub.py`. `stanford_cars` holds `devkit/` (with `cars_test_annos_withlabels.mat`), `cars_train/` and
-`cars_test/`, nested as mirrors have them (docs/datasets.md).
+The settings and the variants `fast`, `covariance`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
+`nts` are those of `configs/cub.py`. `stanford_cars` holds `devkit/` (with `cars_test_annos_withlabels.mat`),
+`cars_train/` and `cars_test/`, nested as mirrors have them (docs/datasets.md).
 
 `configs/cars.py:paper` has the paper's settings (section 4.1): ResNet-50, images resized to 512 and cropped to 448,
 batches of 16; the learning rate of oriented pooling is lowered after 30 epochs. The paper reports 94.6 %. We have not

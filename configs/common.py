@@ -145,6 +145,13 @@ def fast() -> ConfigDict:
     return config
 
 
+def covariance() -> ConfigDict:
+    """`prototypes` whose classifiers also read how the channels of each map vary together."""
+    config = prototypes()
+    config.model.features = 'covariance'
+    return config
+
+
 def upright() -> ConfigDict:
     """`prototypes` of images that are first turned upright by a quarter turn."""
     config = prototypes()
@@ -225,6 +232,7 @@ def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     return dict(
         prototypes=prototypes,
         fast=fast,
+        covariance=covariance,
         upright=upright,
         dinov2=dinov2,
         dinov2_finetune=dinov2_finetune,
@@ -285,7 +293,7 @@ def get_config() -> ConfigDict:
             output_stride=0,  # pixels per cell of the map; 0: the backbone's own (32), or half of it (16)
             remat=False,  # train with less memory and more time: recompute the backbone in the backward pass
             crop_size=224,  # with sharing='none' or 'part', pixels; for 'none' a multiple of 7 cells
-            features='pooled',  # or flat
+            features='pooled',  # or flat, or covariance: what classifiers read of a map
             solver='fourier',  # or circulant
             patch=3,
             grid=3,

@@ -23,6 +23,8 @@ def make_predictor(active: Sequence[str] = ALL, held_out: int = 0, **settings) -
     """A network with random weights; `held_out` is the number of held-out images."""
     model_settings = dict(backbone='resnet_tiny', num_parts=2, num_proposals=3, num_scales=3, crop_size=56) | settings
     model = SSANet(len(NAMES), SIDE, **model_settings, rngs=nnx.Rngs(0))
+    if model.covariance is not None:
+        model.covariance.fit(np.random.default_rng(0).normal(size=(100, model.covariance.channels)))
     data = make_config(name='folder', resize=72, image_size=SIDE, shrink=True)
     config = ConfigDict(dict(data=data, model=dict(pretrained='none', **model_settings)))
     rng = np.random.default_rng(0)

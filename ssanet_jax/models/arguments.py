@@ -11,7 +11,7 @@ from ssanet_jax.models.backbones.base import Backbone
 from ssanet_jax.models.sharing import REGION_SIDE, Sharing
 
 Proposal = Literal['ranking', 'prototypes', 'random']
-FeatureMode = Literal['pooled', 'flat']
+FeatureMode = Literal['pooled', 'flat', 'covariance']
 Fusion = Literal['parts', 'global+parts']
 Geometry = Literal['standard', 'legacy']
 

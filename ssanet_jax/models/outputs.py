@@ -16,7 +16,7 @@ class PartFeatures(NamedTuple):
     (`training/feature_cache.py`).
     """
 
-    image: jax.Array  # [B, C], averaged feature map of the image; [B, 2 C] with the class token before it
+    image: jax.Array  # [B, C], averaged feature map of the image; longer with covariances or the class token
     scores: jax.Array | None = None  # [B, M], scores of the proposals, best first
     boxes: jax.Array | None = None  # [B, M, 4], the proposals; the first K are the parts
     present: jax.Array | None = None  # bool [B, K], whether the part is to be seen (prototypes only)

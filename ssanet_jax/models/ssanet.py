@@ -22,6 +22,7 @@ from ssanet_jax.models.arguments import (
 )
 from ssanet_jax.models.backbones.base import Level
 from ssanet_jax.models.backbones.registry import build_backbone
+from ssanet_jax.models.covariance import CovariancePooling
 from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT
 from ssanet_jax.models.heads import Regions, build_head
 from ssanet_jax.models.outputs import Outputs, PartFeatures
@@ -76,7 +77,8 @@ class SSANet(nnx.Module):
         They take most of the memory in training. A step then takes longer.
       crop_size: side of the crops, pixels. Those of 'none' yield maps of 7 x 7 cells, or of a multiple whose cells are
         averaged to 7 x 7; those of 'part' contain the largest of the scales.
-      features: 'pooled' averages the map of a region for DSM, 'flat' keeps all of it (Figure 3).
+      features: what classifiers read of a map. 'pooled': its average; 'flat': all of it, for DSM (Figure 3);
+        'covariance': its average and the covariance of its cells (`models/covariance.py`).
       solver: 'fourier' or 'circulant', for DSM.
       patch, grid, orientation: see `oriented_pooling.oriented_features`.
       part_head: name of an additional baseline head (`models/heads.py`), or 'none'.
@@ -194,8 +196,10 @@ class SSANet(nnx.Module):
         )
         linear = StandardizedLinear if standardize else nnx.Linear
         self.part_classifier = linear(channels, num_classes, rngs=rngs)
-        self.image_classifier = linear((2 if class_token else 1) * channels, num_classes, rngs=rngs)
-        length = channels * REGION_SIDE**2 if self.flat_features else channels  # D
+        self.covariance = CovariancePooling(channels) if features == 'covariance' else None
+        pooled = channels if self.covariance is None else self.covariance.num_features
+        self.image_classifier = linear(channels * class_token + pooled, num_classes, rngs=rngs)
+        length = channels * REGION_SIDE**2 if self.flat_features else pooled  # D
         self.scale_mining = scale_mining.ScaleMining(
             num_parts, num_scales, length, num_classes, solver, standardize=standardize, rngs=rngs
         )
@@ -255,7 +259,7 @@ class SSANet(nnx.Module):
             images = turn_upright(images, orientation, self.upright.num_angles)
         levels = self.backbone.pyramid(self._global_view(images))
         feature_map = levels[-1].map  # [B, h, w, C]
-        features = PartFeatures(image=self._pool(levels[-1]), image_orientation=orientation)
+        features = PartFeatures(image=self._image_vector(levels[-1]), image_orientation=orientation)
         if 'proposals' not in active:
             return features
 
@@ -283,7 +287,7 @@ class SSANet(nnx.Module):
 
         # 3.2, Discriminative Scale Mining: the scale shift of each part that fits the filters best.
         if 'scale_mining' in active:
-            phi = maps.reshape(*maps.shape[:3], -1) if self.flat_features else maps.mean((3, 4))  # [B, K, S, D]
+            phi = maps.reshape(*maps.shape[:3], -1) if self.flat_features else self._pool(maps)  # [B, K, S, D]
             aligned_scale = scale_mining.aligned_scale(self._mine_scales(phi).shift, scales)  # [B, K]
             features = features._replace(phi=phi)
         else:
@@ -372,13 +376,17 @@ class SSANet(nnx.Module):
         """The pixels that the backbone reads: uint8 `[B, H, W, 3]` -> float32, the same shape."""
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
-    def _pool(self, level: Level) -> jax.Array:
-        """The vector of the whole image: `[B, C]`, or `[B, 2 C]` with the class token."""
-        average = level.map.mean((1, 2))
+    def _pool(self, maps: jax.Array) -> jax.Array:
+        """The vectors of maps `[..., h, w, C]`: their averages `[..., C]`, with covariance pooling more."""
+        return maps.mean((-3, -2)) if self.covariance is None else self.covariance(maps)
+
+    def _image_vector(self, level: Level) -> jax.Array:
+        """The vector of the whole image: that of its map, after the class token if that is read."""
+        pooled = self._pool(level.map)
         if not self.reads_class_token:
-            return average
+            return pooled
         assert level.token is not None  # `check_backbone` makes sure
-        return jnp.concatenate([level.token, average], -1)
+        return jnp.concatenate([level.token, pooled], -1)
 
     def _global_view(self, images: jax.Array) -> jax.Array:
         """The whole images at `global_size`: `[B, image_size, image_size, 3]` -> `[B, V, V, 3]`."""
@@ -452,7 +460,7 @@ class SSANet(nnx.Module):
         if extra_boxes is not None:
             boxes = jnp.concatenate([boxes, extra_boxes], 1)
         if self.sharing == 'image':
-            side = REGION_SIDE if self.flat_features else 1
+            side = REGION_SIDE if self.flat_features or self.covariance is not None else 1
             align = lambda boxes, maps, _: (self._roi_align(maps, boxes, side), {})
             maps, _ = map_candidates(align)(boxes, feature_map, {})  # [B, K * S + R, s, s, C]
         else:

@@ -9,7 +9,7 @@ Each classifier is fitted alone, so that none leans on another that reads the sa
 the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -50,6 +50,7 @@ from ssanet_jax.training.time_left import FEATURES, ORIENTATIONS, PARTS, views_a
 from ssanet_jax.training.upright_fit import fit_upright, orientation_features, set_weights
 
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
+L2_COVARIANCE = (0.001, 0.003, *L2)  # for the longer vectors of covariance pooling
 _CELLS_PER_IMAGE = 50
 _HIDDEN_SHARE = 0.02  # of the training images, in which a part is taken to be hidden
 _INDEX_ROWS = 1000  # of the index that are written at a time
@@ -81,37 +82,47 @@ def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any
     graph, _, _ = split_model(nnx.view(context.model, use_running_average=True, raise_if_not_found=False))
     model = merge_model(graph, params, stats)
     groups = context.stage.train
-    if isinstance(model.proposals, PrototypeParts) and 'proposals' in groups and model.num_parts > 1:
-        _discover_parts(context, model)
+    heads = [group for group in FITTED_GROUPS if group in groups and group not in ('proposals', UPRIGHT)]
+    finds_parts = isinstance(model.proposals, PrototypeParts) and 'proposals' in groups and model.num_parts > 1
+    pooling = None if model.covariance is None or model.covariance.is_fitted or not heads else model.covariance
+    if finds_parts or pooling is not None:
+        seen = _collect_maps(context, model)
+        if finds_parts:
+            with activity(context.console, f'{context.stage.name}: choosing parts'):
+                _choose_parts(context, model, seen)
+        if pooling is not None:
+            pooling.fit(_sample_cells(seen, np.random.default_rng(context.config.seed), foreground_only=False))
     if UPRIGHT in groups:
         _fit_upright(context, model)
-    heads = [group for group in FITTED_GROUPS if group in groups and group not in ('proposals', UPRIGHT)]
     if heads:
         _fit_classifiers(context, model, heads)
     _, params, stats = split_model(model)
     return params, stats
 
 
-def _discover_parts(context: StageContext, model: SSANet) -> None:
-    """Sets the prototypes of a model."""
+def _collect_maps(context: StageContext, model: SSANet) -> _Rows:
+    """The maps of training images and their foreground."""
     num_images = len(context.dataset.train)
 
     def maps(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
         feature_map = model.global_map(images)
         return {'map': feature_map.astype(jnp.float16), 'mask': foreground(feature_map)}
 
-    seen = _collect(context, model, maps, min(MAX_IMAGES, num_images), PARTS)
-    with activity(context.console, f'{context.stage.name}: choosing parts'):
-        _choose_parts(context, model, seen)
+    return _collect(context, model, maps, min(MAX_IMAGES, num_images), PARTS)
+
+
+def _sample_cells(seen: _Rows, rng: np.random.Generator, foreground_only: bool) -> np.ndarray:
+    """Some cells of each map, `[n, C]`."""
+    pairs = zip(seen.values['map'], seen.values['mask'])
+    cells = [feature_map[mask if foreground_only else np.ones_like(mask)] for feature_map, mask in pairs]
+    return np.concatenate([rng.permutation(each)[:_CELLS_PER_IMAGE] for each in cells])
 
 
 def _choose_parts(context: StageContext, model: SSANet, seen: _Rows) -> None:
     """Sets the prototypes of a model, from the maps and the foreground of training images."""
     parts, seed = cast(PrototypeParts, model.proposals), context.config.seed
-    rng = np.random.default_rng(seed)
-    pairs = zip(seen.values['map'], seen.values['mask'])
-    cells = [rng.permutation(feature_map[mask])[:_CELLS_PER_IMAGE] for feature_map, mask in pairs]
-    clusters = cluster_cells(np.concatenate(cells), len(parts.prototypes[...]), seed)
+    cells = _sample_cells(seen, np.random.default_rng(seed), foreground_only=True)
+    clusters = cluster_cells(cells, len(parts.prototypes[...]), seed)
     parts.mean.set_value(jnp.asarray(clusters.mean))
     parts.projection.set_value(jnp.asarray(clusters.projection))
     parts.prototypes.set_value(jnp.asarray(clusters.prototypes))
@@ -203,7 +214,8 @@ def _fit_to_rows(context: StageContext, model: SSANet, heads: list[str], rows: _
         return
     folds = assign_folds(_labels_of_images(rows), NUM_FOLDS, context.config.seed)[rows.images]
     features = [_standardized(each) for each in inputs]
-    l2 = _choose_l2(features[0], rows.labels, num_classes, folds)
+    strengths = L2 if model.covariance is None else L2_COVARIANCE
+    l2 = _choose_l2(features[0], rows.labels, num_classes, folds, strengths)
     scores = [out_of_fold(each, rows.labels, num_classes, folds, l2=l2) for each in features]
     shares = fusion_weights(np.stack(scores), rows.labels)
     classifiers = [
@@ -262,7 +274,9 @@ def _write_held_out(context: StageContext, rows: _Rows, log_probabilities: np.nd
     )
 
 
-def _choose_l2(features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray) -> float:
+def _choose_l2(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray, strengths: Sequence[float]
+) -> float:
     """The penalty with the lowest cross-entropy on the first fold."""
     held_out = folds == folds.min()
 
@@ -271,7 +285,7 @@ def _choose_l2(features: np.ndarray, labels: np.ndarray, num_classes: int, folds
         found = log_softmax(classifier.logits(features[held_out]))
         return float(found[np.arange(len(found)), labels[held_out]].mean())
 
-    return max(L2, key=score)
+    return max(strengths, key=score)
 
 
 def _labels_of_images(rows: _Rows) -> np.ndarray:

@@ -78,5 +78,11 @@ def _check_fits(config: ConfigDict) -> None:
                 f'stage {stage.name!r} fits scale_mining, which needs config.model.num_scales=1 and features=pooled: '
                 'change them, or train scale_mining in another stage'
             )
+    readers = [stage for stage in config.stages if {'image_classifier', 'scale_mining'} & set(stage.train)]
+    if model.features == 'covariance' and readers and not readers[0].get('fit'):
+        raise UserError(
+            f'stage {readers[0].name!r} trains classifiers of covariances, which a stage with fit=True prepares: add '
+            'such a stage before it, or set config.model.features=pooled'
+        )
     if model.proposal != 'ranking' and config.loss.weights.ranking:
         raise UserError(f'config.model.proposal={model.proposal} ranks no boxes: set config.loss.weights.ranking=0')

@@ -52,7 +52,7 @@ def _works(config: ConfigDict, num_images: int) -> Iterator[Work]:
     for index, stage in enumerate(config.stages):
         views = stage.epochs * num_images
         if stage.get('fit', False):
-            if 'proposals' in stage.train:
+            if 'proposals' in stage.train or model.features == 'covariance':
                 yield Work(index, PARTS, min(MAX_IMAGES, num_images), image)
             if UPRIGHT in stage.train:
                 yield Work(index, ORIENTATIONS, num_images, 4 * (model.upright_size**2 or image))

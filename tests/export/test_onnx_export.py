@@ -27,6 +27,7 @@ SETTINGS = {
     'prototypes at a smaller size': (ALL[:3], PROTOTYPES | dict(global_size=32, num_scales=3)),
     'ranking, crops': (ALL, dict(sharing='none')),
     'ranking, crops of parts': (ALL, dict(sharing='part', solver='circulant', orientation='exact')),
+    'covariances': (ALL[:3], PROTOTYPES | dict(features='covariance')),
     'upright': ((*ALL, 'upright'), dict(upright=4, upright_size=32)),
     'no parts': (('backbone', 'image_classifier'), {}),
     'a baseline of NTS-Net': (('backbone', 'proposals', 'part_head'), dict(part_head='concat')),

@@ -310,7 +310,7 @@ class Variants(chex.TestCase):
         (dict(sharing='none', output_stride=4), "output_stride is for sharing='part' and 'image': remove it"),
         (dict(sharing='part', crop_size=60), 'crop_size must be a multiple of 8 for resnet_tiny; got 60'),
         (dict(sharing='part', crop_size=0), 'crop_size must be a multiple of 8 for resnet_tiny; got 0'),
-        (dict(features='square'), "features must be one of pooled, flat; got 'square'"),
+        (dict(features='square'), "features must be one of pooled, flat, covariance; got 'square'"),
         (dict(num_scales=4), 'num_scales must be odd'),
         (dict(alpha=0.5), 'alpha must be greater than 1'),
         (dict(backbone='resnet51'), "unknown backbone 'resnet51': choose one of resnet18"),

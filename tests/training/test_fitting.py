@@ -199,6 +199,33 @@ def test_ranked_crops_are_classified_in_the_same_way(tiny_config, tmp_path):
     assert listed == ['image', '1', '2', '3']
 
 
+@pytest.mark.parametrize('sharing', ['none', 'image'])
+def test_covariances_are_classified(tiny_config, tmp_path, sharing):
+    """The principal components are those of the maps, and both classifiers read the longer vectors."""
+    config = fit_config(tiny_config, features='covariance', sharing=sharing, crop_size=56)
+    results = train(config, tmp_path / 'run', Console(quiet=True))
+    assert set(results.heads) == {'image_classifier', 'scale_mining'}
+    run = load_run(tmp_path / 'run')
+    run.model.eval()
+    pooling = run.model.covariance
+    assert pooling is not None and pooling.is_fitted
+    axes = np.asarray(pooling.projection[...])
+    np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-4)
+    images = jnp.asarray(np.stack([load_dataset(config.data).test[i]['image'] for i in range(2)]))
+    features = run.model.extract_features(images, active=run.active)
+    maps = run.model.global_map(images)
+    np.testing.assert_allclose(features.image, pooling(maps), atol=1e-4)
+    assert features.image.shape == (2, pooling.num_features)
+    assert features.phi is not None and features.phi.shape == (2, 3, 1, pooling.num_features)
+    assert np.abs(np.asarray(features.phi[..., pooling.channels :])).max() > 0
+
+
+def test_covariances_need_a_fit_first(tiny_config):
+    tiny_config.model.features = 'covariance'
+    with pytest.raises(UserError, match='scale_mining.* trains classifiers of covariances.*fit=True'):
+        check_settings(tiny_config)
+
+
 def test_the_backbone_alone_fits(tiny_config, tmp_path):
     config = fit_config(tiny_config)
     config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
