@@ -84,10 +84,7 @@ def _push(repository: str, folder: Path) -> None:
     print(f'uploading to {repository} (if it is new: {visibility[_PRIVATE.value]})', file=sys.stderr)
     done = upload(folder, repository, _PRIVATE.value, OPTIONAL)
     if done.kept_card:
-        print(
-            'README.md of the repository was edited there and stays as it is: delete it there to get a new one',
-            file=sys.stderr,
-        )
+        print('README.md of the repository was edited there and stays as it is', file=sys.stderr)
     print(f'uploaded: {done.url}')
     print(f"load it: ssanet_jax.load('hub:{repository}@{done.commit}')")
 

@@ -35,7 +35,7 @@ from ssanet_jax.serving.batcher import Batcher, QueueFull
 from ssanet_jax.serving.limits import Limits
 from ssanet_jax.serving.unread_bodies import UnreadBodies
 from ssanet_jax.serving.uploads import Upload, read_uploads
-from ssanet_jax.web.page import ISOLATION
+from ssanet_jax.web.isolation import HEADERS
 
 _TOP = 5  # classes that are listed unless the client gives another number
 _CLIENT_GONE = 499  # as in nginx's log
@@ -218,7 +218,7 @@ class _IsolatedFiles(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        response.headers.update(ISOLATION)
+        response.headers.update(HEADERS)
         return response
 
 

@@ -16,12 +16,9 @@ from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.paths import check_writable_folder
 from ssanet_jax.web import runtime as ort
+from ssanet_jax.web.isolation import HEADERS
 
 DESCRIPTION = 'model.json'
-
-# With these headers browsers let the network run on several threads.
-# https://developer.mozilla.org/docs/Web/API/Window/crossOriginIsolated
-ISOLATION = {'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp'}
 
 _POLICY = "connect-src 'self'"  # in index.html
 
@@ -67,7 +64,7 @@ def check_page_folder(out: Path) -> None:
 def _own_files(external: bool) -> dict[str, bytes]:
     folder = resources.files('ssanet_jax.web') / 'page'
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    lines = ['/*', *(f'  {name}: {value}' for name, value in ISOLATION.items())]
+    lines = ['/*', *(f'  {name}: {value}' for name, value in HEADERS.items())]
     files['_headers'] = '\n'.join(lines).encode() + b'\n'  # read by Cloudflare Pages, Netlify and others
     if external:
         policy = f'{_POLICY} {ort.CDN}/'
