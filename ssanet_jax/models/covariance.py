@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 NUM_COMPONENTS = 64  # principal components of the cells whose covariance is taken
-_ITERATIONS = 5  # as in Li et al., 2018: more sharpen the smallest eigenvalues, which are mostly noise
+_ITERATIONS = 5  # as in Li et al., 2018
 _EPSILON = 1e-6  # keeps the map of a uniform image finite
 
 
@@ -69,6 +69,9 @@ def square_root(matrices: jax.Array, iterations: int = _ITERATIONS) -> jax.Array
     Args:
       matrices: `[..., P, P]`.
       iterations: steps; the error of an eigenvalue falls quadratically once it is small.
+
+    Returns:
+      `[..., P, P]`, symmetric. They are 0 where the matrices are.
     """
     identity = jnp.eye(matrices.shape[-1])
     trace = jnp.trace(matrices, axis1=-2, axis2=-1)[..., None, None] + _EPSILON
