@@ -194,6 +194,13 @@ def test_starting_loads_no_matplotlib():
     assert python('import sys, ssanet_jax.main; print("matplotlib" in sys.modules)') == 'False'
 
 
+def test_starting_loads_no_pytorch(tmp_path):
+    """tensorboardX would import it, which takes two seconds. Later it can be imported as ever."""
+    (tmp_path / 'torch.py').write_text('')
+    script = f'import sys; sys.path.insert(0, {str(tmp_path)!r}); import ssanet_jax.main; print("torch" in sys.modules)'
+    assert python(f'{script}; import torch; print(torch.__file__)').split() == ['False', str(tmp_path / 'torch.py')]
+
+
 def test_each_variant_has_a_folder_of_its_own(tmp_path):
     """The configuration's, unless --workdir names one."""
     expected = {

@@ -1,11 +1,25 @@
 """TensorBoard's file of a stage."""
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.summary import scalar
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Lets `import torch` fail, unless it is imported already."""
+    hidden = sys.modules.setdefault('torch', None)  # pyright: ignore[reportArgumentType]
+    yield
+    if hidden is None:
+        del sys.modules['torch']
+
+
+with _without_torch():  # tensorboardX would import it where it can, for two seconds, for tensors that never come here
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.summary import scalar
 
 _FLUSH_SECONDS = 120
 
