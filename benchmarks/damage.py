@@ -46,6 +46,7 @@ from ssanet_jax.runs.image_predictions import check_accuracy, read_predictions
 from ssanet_jax.runs.results import BestResult, RunResults, StageResult, read_stage_result
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training import loop
+from ssanet_jax.training import train as training
 from ssanet_jax.training.stages import stage
 
 # The count of evaluations has no other record to compare it to; TensorBoard's files and pictures are not read.
@@ -219,7 +220,7 @@ def copy(workdir: Path, target: Path) -> Path:
 
 def train(config: Any, workdir: Path) -> RunResults:
     """Trains in this process, as the command does."""
-    return loop.train(config, workdir, Console(file=io.StringIO()))
+    return training.train(config, workdir, Console(file=io.StringIO()))
 
 
 def try_damages(config: Any, whole: Path, final: Path, count: int, trains: int, seed: int, found: Findings) -> None:

@@ -31,6 +31,7 @@ from configs import common, demo
 from ssanet_jax.experiments.timing import Log, no_log
 from ssanet_jax.predictor import load
 from ssanet_jax.training import loop
+from ssanet_jax.training.train import train
 
 _SAMPLES = 40  # per program
 _BATCH = 8
@@ -110,12 +111,10 @@ def _train_and_predict(
     settings: Settings, config: ConfigDict, workdir: Path, console: Console, samples: dict[str, list[Sample]], log: Log
 ) -> None:
     log(f'training for {settings.steps} steps')
-    batches = loop._stage_batches
+    batches = loop._batches
     every = settings.steps // _SAMPLES
-    with mock.patch.object(
-        loop, '_stage_batches', lambda *given: _sampled(batches(*given), every, samples['training'])
-    ):
-        loop.train(config, workdir, console)
+    with mock.patch.object(loop, '_batches', lambda *given: _sampled(batches(*given), every, samples['training'])):
+        train(config, workdir, console)
     log(f'predicting {settings.predictions} images')
     predictor = load(workdir)
     image = np.zeros((_SIDE, _SIDE, 3), np.uint8)

@@ -19,8 +19,9 @@ from ssanet_jax.plain_text import PlainConsole
 from ssanet_jax.printable import printable
 from ssanet_jax.runs.compatibility import check_overrides
 from ssanet_jax.runs.results import unreadable_line
-from ssanet_jax.training import evaluate, loop
+from ssanet_jax.training import evaluate
 from ssanet_jax.training.recipes import resolve_recipe
+from ssanet_jax.training.train import train
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Configuration file, such as configs/cub.py.', lock_config=True
@@ -55,7 +56,7 @@ def main() -> None:
         results = evaluate.evaluate_run(config, workdir, console)
     else:
         config, explanation = resolve_recipe(config, workdir, overrides)
-        results = loop.train(config, workdir, console, explanation)
+        results = train(config, workdir, console, explanation)
     if processes.is_primary_process():
         if results.unreadable:
             print(printable(unreadable_line(results.unreadable, results.examples)))

@@ -213,7 +213,7 @@ import types
 def train(config, workdir, console, messages):
     print(workdir)
     return types.SimpleNamespace(accuracy=1, examples=1)
-module.loop.train = train
+module.train = train
 """
     cases = {config: [f'--config={config}'] for config in expected}
     ended = run_each('ssanet_jax.main', cases | {'given': [*cases['configs/demo.py'], '--workdir=x']}, tmp_path, before)
@@ -224,7 +224,7 @@ module.loop.train = train
 def test_importing_the_loop_starts_no_backend():
     """A backend would ignore later flags, such as the platform, and multi-process initialization."""
     backends = (
-        'import ssanet_jax.training.loop, ssanet_jax.main; from jax._src import xla_bridge; '
+        'import ssanet_jax.training.train, ssanet_jax.main; from jax._src import xla_bridge; '
         'print(len(xla_bridge._backends)); '
     )
     assert python(backends + 'import jax; jax.devices(); print(len(xla_bridge._backends) > 0)') == '0\nTrue'

@@ -33,7 +33,7 @@ from ssanet_jax.runs.preprocessing import (
 )
 from ssanet_jax.runs.run import dataset_of, load_run
 from ssanet_jax.runs.workdir import is_claimed
-from ssanet_jax.training import loop
+from ssanet_jax.training.train import train
 
 
 class Ablation(NamedTuple):
@@ -59,7 +59,7 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
     configuration leaves them open.
 
     Raises:
-      UserError: as `loop.train`, naming the row; or a finished run has other settings.
+      UserError: as `train`, naming the row; or a finished run has other settings.
     """
     run = _first_run(ablation)
     resolved = absolute_locations(resolve_pretrained(ablation.config, run))
@@ -83,7 +83,7 @@ def train_rows(ablation: Ablation, rows: Sequence[Row], seed: int, console: Cons
             reused = reuse_stages(config, workdir, runs, dataset.digest)
             if reused:
                 console.print(f'reused stages: {", ".join(reused)}', highlight=False)
-            loop.train(config, workdir, console)
+            train(config, workdir, console)
         except UserError as error:
             raise UserError(f'row {row.name}, seed {seed}: {error}') from error
         jax.clear_caches()  # no later row runs the same programs

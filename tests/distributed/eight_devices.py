@@ -24,6 +24,7 @@ from ssanet_jax.runs.run import build_model
 from ssanet_jax.training import loop
 from ssanet_jax.training.nonfinite import nonfinite_metric
 from ssanet_jax.training.step import TrainState, make_train_step
+from ssanet_jax.training.train import train
 
 SHAPES = ('8x1', '4x2', '2x4', '1x8')
 
@@ -200,7 +201,7 @@ def memory():
 
     loop.train_batches = begun
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Begun):
-        loop.train(config, Path(folder), Console(quiet=True))
+        train(config, Path(folder), Console(quiet=True))
     least, *_, most = sorted(held.values())
     assert 0 < most <= 1.01 * least, held
 

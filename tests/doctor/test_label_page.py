@@ -13,8 +13,8 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.feature_index import INDEX_FILE, row_type, write_index
 from ssanet_jax.runs.held_out import HELD_OUT_FILE, HeldOutPredictions, write_held_out
 from ssanet_jax.runs.run import dataset_of, load_run
-from ssanet_jax.training.loop import train
 from ssanet_jax.training.stages import stage
+from ssanet_jax.training.train import train
 
 
 @pytest.fixture(scope='module')

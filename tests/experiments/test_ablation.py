@@ -30,7 +30,7 @@ def trained(monkeypatch):
     def train(config, workdir, console):
         configs[config.seed, workdir.name] = config
 
-    monkeypatch.setattr(ablation.loop, 'train', train)
+    monkeypatch.setattr(ablation, 'train', train)
     return configs
 
 

@@ -17,7 +17,7 @@ from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.run import build_model, load_run
-from ssanet_jax.training import loop
+from ssanet_jax.training.train import train
 
 
 def identity(name, index=0, **changes):
@@ -83,9 +83,9 @@ def test_a_reused_stage_equals_a_trained_one(finished_run, rows, images, tmp_pat
     console = Console(quiet=True)
     assert reuse_stages(config, tmp_path / 'taken', [finished_run.workdir], images) == ['scale_mining']
     written = (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns
-    taken = loop.train(config, tmp_path / 'taken', console)
+    taken = train(config, tmp_path / 'taken', console)
     assert (tmp_path / 'taken/scale_mining/evaluation.json').stat().st_mtime_ns == written, 'not trained again'
-    trained = loop.train(config, tmp_path / 'trained', console)
+    trained = train(config, tmp_path / 'trained', console)
     untimed = lambda results: dataclasses.replace(
         results,
         stages={name: dataclasses.replace(stage, wall_seconds=0) for name, stage in results.stages.items()},

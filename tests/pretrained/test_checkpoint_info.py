@@ -221,7 +221,7 @@ def test_training_goes_on_in_a_work_directory_of_an_earlier_version(finished_run
     from rich.console import Console
 
     from ssanet_jax.models.ssanet import split_model
-    from ssanet_jax.training import loop
+    from ssanet_jax.training.train import train
 
     workdir = tmp_path / 'run'
     shutil.copytree(finished_run.workdir, workdir)
@@ -229,6 +229,6 @@ def test_training_goes_on_in_a_work_directory_of_an_earlier_version(finished_run
     del content['config']['data']['mean'], content['config']['data']['std'], content['checksum']
     (workdir / 'config.json').write_text(json.dumps(content))
     shutil.rmtree(workdir / 'part_tuning')
-    loop.train(tiny_config, workdir, Console(quiet=True))
+    train(tiny_config, workdir, Console(quiet=True))
     before, after = (split_model(load_run(path).model)[1:] for path in (finished_run.workdir, workdir))
     assert jax.tree.all(jax.tree.map(np.array_equal, after, before))

@@ -21,8 +21,9 @@ from ssanet_jax.runs.evaluation_count import num_test_evaluations
 from ssanet_jax.runs.files import write_json
 from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, ImagePredictions, read_predictions
 from ssanet_jax.runs.results import EvaluationResult, StageResult
-from ssanet_jax.training import evaluate, loop
+from ssanet_jax.training import evaluate
 from ssanet_jax.training.stages import stage
+from ssanet_jax.training.train import train
 
 
 def _items(value):
@@ -189,7 +190,7 @@ def config(tiny_config, birds, tmp_path):
 
 def _train(config, workdir):
     text = io.StringIO()
-    results = loop.train(config, workdir, Console(file=text, width=200))
+    results = train(config, workdir, Console(file=text, width=200))
     return results, text.getvalue()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.errors import UserError
 from ssanet_jax.predictor import load
-from ssanet_jax.training import evaluate, loop
+from ssanet_jax.training import evaluate, train
 from ssanet_jax.training.stages import stage
 
 
@@ -34,7 +34,7 @@ def loaded(monkeypatch):
         found.append((given, load_dataset(config, *arguments)))
         return found[-1][1]
 
-    for module in (loop, evaluate):
+    for module in (train, evaluate):
         monkeypatch.setattr(module, 'load_dataset', record)
     return found
 
@@ -55,15 +55,15 @@ def test_training_evaluation_and_predictions_use_the_recorded_depth(tiny_config,
             _write(tmp_path / f'set/train/{name}/{number}.png', 4000 + 4 * label + number)
         _write(tmp_path / f'set/test/{name}/0.png', 3000 + label)
         dark = _write(tmp_path / f'dark/test/{name}/0.png', 1000 + label)  # 10 bits would hold them
-    loop.train(config, workdir, console)
+    train.train(config, workdir, console)
     recorded = lambda: json.loads((workdir / 'config.json').read_text())['config']['data']['bit_depth']
     assert recorded() == 12 and loaded[-1][0] == 0, 'measured'
 
-    loop.train(config, workdir, console)  # resumes
+    train.train(config, workdir, console)  # resumes
     assert loaded[-1][0] == 12 and recorded() == 12
     config.data.bit_depth = 16
     with pytest.raises(UserError, match='holds a run with another data.bit_depth'):
-        loop.train(config, workdir, console)
+        train.train(config, workdir, console)
     with pytest.raises(UserError, match='the run has another config.data.bit_depth'):
         evaluate.evaluate_run(config, workdir, console)
 

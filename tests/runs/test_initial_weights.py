@@ -19,7 +19,7 @@ from ssanet_jax.runs.files import read_run
 from ssanet_jax.runs.initial_weights import check_initial_weights, initial_weights, resolve_pretrained
 from ssanet_jax.runs.run import build_model
 from ssanet_jax.runs.workdir import claim_workdir
-from ssanet_jax.training import loop
+from ssanet_jax.training.train import train
 
 RESNET50 = 'hub:timm/resnet50.tv_in1k'
 PAPER = [(cub, 'paper'), (cub, 'joint'), (cars, 'paper'), (aircraft, 'paper')]
@@ -115,7 +115,7 @@ def test_without_a_network_one_line_gives_three_ways_out(monkeypatch, tmp_path, 
     config = module.get_config(variant)
     config.data.dir = str(tmp_path)
     with pytest.raises(UserError, match=f'{RESNET50} is not in the cache') as caught:
-        loop.train(config, tmp_path / 'run', Console(file=io.StringIO()))
+        train(config, tmp_path / 'run', Console(file=io.StringIO()))
     message = str(caught.value)
     assert '\n' not in message and not (tmp_path / 'run').exists()
     for way in ('config.model.pretrained=FILE', 'hf download timm/resnet50.tv_in1k', 'config.model.pretrained=none'):

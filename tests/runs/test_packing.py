@@ -18,7 +18,7 @@ from ssanet_jax.runs.files import read_json, write_arrays, write_json
 from ssanet_jax.runs.packing import MEASURED, pack_run
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training.evaluate import evaluate_run
-from ssanet_jax.training.loop import train
+from ssanet_jax.training.train import train
 
 LAST = 'part_tuning'
 

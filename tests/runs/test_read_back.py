@@ -22,9 +22,9 @@ from ssanet_jax.report.predictions import predict_test_set
 from ssanet_jax.runs import run
 from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.runs.run import build_model, dataset_of, load_run
-from ssanet_jax.training import loop
 from ssanet_jax.training.evaluate import evaluate_run
 from ssanet_jax.training.stages import stage
+from ssanet_jax.training.train import train
 
 QUIET = Console(quiet=True)
 KINDS = {
@@ -51,7 +51,7 @@ def trained(request, finished_run, tmp_path_factory):
     for row in config.stages:
         row.epochs, row.warmup_epochs, row.milestones = 1, 0.0, ()
     workdir = tmp_path_factory.mktemp('kinds') / request.param
-    loop.train(config, workdir, QUIET)
+    train(config, workdir, QUIET)
     return request.param, workdir, config
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from ssanet_jax.errors import UserError
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.run import load_run
-from ssanet_jax.training import loop
+from ssanet_jax.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -63,12 +63,12 @@ def foreign(workdir):
 def test_the_same_end(workdir, tiny_config, harm, said, caplog):
     expected = network(workdir)
     harm(workdir)
-    results = loop.train(tiny_config, workdir, Console(file=io.StringIO()))
+    results = train(tiny_config, workdir, Console(file=io.StringIO()))
     chex.assert_trees_all_equal(network(workdir), expected)
     assert any(re.search(said, message) for message in caplog.messages)
     assert all('\n' not in message for message in caplog.messages)
     caplog.clear()
-    assert loop.train(tiny_config, workdir, Console(file=io.StringIO())) == results and not caplog.messages
+    assert train(tiny_config, workdir, Console(file=io.StringIO())) == results and not caplog.messages
 
 
 def test_readers_say_what_they_use(workdir, caplog):

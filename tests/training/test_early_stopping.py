@@ -14,6 +14,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.runs.results import BestResult
 from ssanet_jax.training import evaluate, loop
+from ssanet_jax.training import train as training
 from ssanet_jax.training.early_stopping import EarlyStopping
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import stage
@@ -81,7 +82,7 @@ class Killed(Exception):
 
 def _train(config, workdir):
     text = io.StringIO()
-    results = loop.train(config, workdir, Console(file=text, width=200))
+    results = training.train(config, workdir, Console(file=text, width=200))
     return results, text.getvalue()
 
 
@@ -150,11 +151,11 @@ def test_a_killed_run_stops_at_the_same_step(tiny_config, tmp_path, monkeypatch)
         _train(config, tmp_path / 'killed')
     monkeypatch.setattr(Checkpoints, 'save', save)
     # Killed once more when all but the result of the stage is on the disk: it trains no more.
-    write_json = loop.write_json
-    monkeypatch.setattr(loop, 'write_json', lambda *arguments: (_ for _ in ()).throw(Killed()))
+    write_json = training.write_json
+    monkeypatch.setattr(training, 'write_json', lambda *arguments: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):
         _train(config, tmp_path / 'killed')
-    monkeypatch.setattr(loop, 'write_json', write_json)
+    monkeypatch.setattr(training, 'write_json', write_json)
     again, text = _train(config, tmp_path / 'killed')
     assert 'going on from step 12 of 27' in text and 'one  epoch' not in text
     for field in ('steps', 'epochs', 'step', 'accuracy', 'heads', 'stopped_early'):

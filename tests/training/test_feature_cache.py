@@ -30,11 +30,12 @@ from ssanet_jax.runs.compatibility import changed_settings
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
 from ssanet_jax.runs.run import build_model, load_run
 from ssanet_jax.runs.workdir import claim_workdir
-from ssanet_jax.training import feature_cache, loop
+from ssanet_jax.training import feature_cache
 from ssanet_jax.training import step as steps
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
+from ssanet_jax.training.train import train
 
 INDEX = 1  # of the stage that trains oriented pooling alone
 QUIET = Console(quiet=True)
@@ -277,7 +278,7 @@ def test_features_that_were_given_up_are_gone_before_the_disk_is_needed(tmp_path
         save(self, *arguments)
 
     monkeypatch.setattr(Checkpoints, 'save', saves)
-    loop.train(tiny_config, tmp_path, QUIET)
+    train(tiny_config, tmp_path, QUIET)
     assert seen and not any(seen)
 
 
@@ -340,7 +341,7 @@ def test_a_run_killed_while_it_keeps_descriptions_ends_as_one_on_images(tmp_path
     tiny_config.stages[0].epochs = 1
     tiny_config.stages[INDEX].epochs = 2
     tiny_config.stages = tiny_config.stages[: INDEX + 1]
-    loop.train(tiny_config, tmp_path / 'images', QUIET)
+    train(tiny_config, tmp_path / 'images', QUIET)
 
     workdir = tmp_path / 'killed'
     epochs = ('--config.stages[0].epochs=1', '--config.stages[1].epochs=2')

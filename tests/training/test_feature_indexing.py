@@ -18,7 +18,7 @@ from ssanet_jax.predictor import load
 from ssanet_jax.runs.feature_index import INDEX_FILE, read_index
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training.feature_indexing import index_run
-from ssanet_jax.training.loop import train
+from ssanet_jax.training.train import train
 
 
 @pytest.fixture(scope='module')

@@ -20,10 +20,10 @@ from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.pretrained.load import find_package_weights
 from ssanet_jax.runs.run import load_run
-from ssanet_jax.training import loop
-from ssanet_jax.training.loop import train
+from ssanet_jax.training import train as training
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
+from ssanet_jax.training.train import train
 
 GROUPS = dict(proposals=1, part_classifier=1, image_classifier=1, scale_mining=1)
 
@@ -172,7 +172,7 @@ def test_unreadable_images_are_replaced_and_named(tiny_config, tmp_path, monkeyp
             return dataset.train[index]
 
     torn = dataclasses.replace(dataset, train=WithHole())
-    monkeypatch.setattr(loop, 'load_dataset', lambda data: torn)
+    monkeypatch.setattr(training, 'load_dataset', lambda data: torn)
     train(config, tmp_path / 'run', Console(file=said, width=200))
     assert said.getvalue().count('skipped: bird 7 is torn') == 1
 

@@ -13,8 +13,8 @@ from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.held_out import HELD_OUT_FILE, read_held_out
 from ssanet_jax.runs.run import load_run
-from ssanet_jax.training.loop import train
 from ssanet_jax.training.stages import stage
+from ssanet_jax.training.train import train
 
 
 def run(config, workdir):

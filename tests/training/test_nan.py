@@ -17,8 +17,9 @@ from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.checkpoints import Checkpoints
 from ssanet_jax.runs.history import read_history
 from ssanet_jax.runs.run import build_model
-from ssanet_jax.training import loop, nonfinite, settings, step
+from ssanet_jax.training import nonfinite, settings, step
 from ssanet_jax.training.nonfinite import NonfiniteSteps, nonfinite_metric
+from ssanet_jax.training.train import train
 
 
 class Source:
@@ -39,7 +40,7 @@ def test_a_hugely_too_large_rate_stops_the_run_which_goes_on_at_a_lower_rate(tin
     with pytest.raises(
         UserError, match=r'(loss|norm)/\w+ became (nan|inf) at step \d of stage global_pooling'
     ) as error:
-        loop.train(tiny_config, workdir, Console(stderr=True))
+        train(tiny_config, workdir, Console(stderr=True))
     assert 'lower the learning_rate' in str(error.value) and '\n' not in str(error.value)
 
     checkpoints = Checkpoints(workdir / 'global_pooling' / 'checkpoints')
@@ -56,7 +57,7 @@ def test_a_hugely_too_large_rate_stops_the_run_which_goes_on_at_a_lower_rate(tin
     assert recorded[0]['images'][0] in str(error.value)
 
     tiny_config.stages[0].learning_rate = 0.01
-    results = loop.train(tiny_config, workdir, Console(stderr=True))
+    results = train(tiny_config, workdir, Console(stderr=True))
     assert np.isfinite(results.accuracy)
     assert 'config.stages[0].learning_rate from 1e+30 to 0.01' in caplog.text
     content = json.loads((workdir / 'config.json').read_text())
@@ -69,7 +70,7 @@ def test_a_hugely_too_large_rate_stops_the_run_which_goes_on_at_a_lower_rate(tin
 
     tiny_config.stages[0].learning_rate = 0.02  # of a stage that is finished
     with pytest.raises(UserError, match=r'holds a run with another stages\[0\].learning_rate'):
-        loop.train(tiny_config, workdir, Console(stderr=True))
+        train(tiny_config, workdir, Console(stderr=True))
 
 
 def spoil(monkeypatch, is_bad):
@@ -88,7 +89,7 @@ def test_updates_are_skipped_and_counted(tiny_config, tmp_path, monkeypatch, cap
     tiny_config.on_nonfinite = 'skip'
     spoil(monkeypatch, lambda labels: labels[0] % 2 == 0)
     workdir = tmp_path / 'run'
-    results = loop.train(tiny_config, workdir, Console(width=300))
+    results = train(tiny_config, workdir, Console(width=300))
     assert np.isfinite(results.accuracy)
     recorded = json.loads((workdir / 'global_pooling' / nonfinite.FILE).read_text())['steps']
     assert 0 < len(recorded) < 8 and recorded[0]['loss/image'] == 'nan'

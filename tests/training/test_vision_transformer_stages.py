@@ -21,9 +21,9 @@ from ssanet_jax.models.ssanet import SSANet, split_model
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training import step as steps
-from ssanet_jax.training.loop import train
 from ssanet_jax.training.stages import stage
 from ssanet_jax.training.step import TrainState
+from ssanet_jax.training.train import train
 
 SIZE, CLASSES, WIDTH = 32, 4, 8
 
