@@ -11,6 +11,7 @@ from ssanet_jax.data.dataset import Dataset
 from ssanet_jax.distributed import processes
 from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import SSANet
+from ssanet_jax.training.time_left import ImageCounts, views_after
 
 AUTO, ON, OFF = 'auto', 'on', 'off'  # values of `config.async_checkpointing`
 
@@ -58,6 +59,14 @@ class StageContext:
         setting = self.config.get('async_checkpointing', AUTO)
         on_accelerators = self.mesh.devices.flat[0].platform != 'cpu'
         return setting == ON or (setting == AUTO and on_accelerators and processes.current().count == 1)
+
+    def views_after(self, task: str) -> float:
+        """The work of the run after a task of this stage, in views of the task (`time_left.py`)."""
+        validation = self.dataset.validation
+        counts = ImageCounts(
+            len(self.dataset.train), len(self.dataset.test), 0 if validation is None else len(validation)
+        )
+        return views_after(self.config, self.index, task, counts)
 
     @property
     def split(self) -> str:

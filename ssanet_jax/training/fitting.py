@@ -46,7 +46,7 @@ from ssanet_jax.training.linear_probe import (
 )
 from ssanet_jax.training.part_discovery import MAX_IMAGES, NUM_FOLDS, cluster_cells, information, select_parts
 from ssanet_jax.training.stages import FITTED_GROUPS
-from ssanet_jax.training.time_left import FEATURES, ORIENTATIONS, PARTS, views_after
+from ssanet_jax.training.time_left import FEATURES, ORIENTATIONS, PARTS
 from ssanet_jax.training.upright_fit import fit_upright, orientation_features, set_weights
 
 L2 = (0.01, 0.03, 0.1, 0.3)  # strengths of the penalty that are tried on the held-out folds
@@ -318,8 +318,8 @@ def _batches(context: StageContext, model: SSANet, extract: Extract, count: int,
     """What `extract` finds in the first `count` augmented views of the training images, batch by batch."""
     data, source = context.config.data, context.dataset.train
     context.print(f'{task}: {count} views of {len(source)} images')
-    later = views_after(context.config, context.index, task, len(source))
-    with ImageProgress(context.console, count, task=f'{context.stage.name}: {task}', later=later) as progress:
+    label = f'{context.stage.name}: {task}'
+    with ImageProgress(context.console, count, task=label, later=context.views_after(task)) as progress:
         graph, params, stats = split_model(optimize_for_inference(model))
         params, stats = sharding.replicate((params, stats), context.mesh)
 

@@ -22,7 +22,7 @@ from ssanet_jax.training.nonfinite import STOP, NonfiniteSteps
 from ssanet_jax.training.stage_logger import StageLogger
 from ssanet_jax.training.stage_start import Position, initial_state
 from ssanet_jax.training.step import Metrics, TrainState, make_train_step
-from ssanet_jax.training.time_left import TRAINING, views_after
+from ssanet_jax.training.time_left import TRAINING
 from ssanet_jax.training.triggers import Triggers
 
 
@@ -67,7 +67,7 @@ def train_stage(context: StageContext) -> StageResult:
     skipped: set[int] = set()  # unreadable images of this epoch
     interrupts = terminal.interrupts()
 
-    later = views_after(config, context.index, TRAINING, len(context.dataset.train)) / config.data.batch_size
+    later = context.views_after(TRAINING) / config.data.batch_size
     with StageLogger(
         context.console,
         context.directory,

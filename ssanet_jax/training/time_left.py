@@ -1,5 +1,6 @@
 """The work that a run has ahead of it after what it does now, in all its stages."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -8,16 +9,25 @@ from ml_collections import ConfigDict
 from ssanet_jax.models.groups import UPRIGHT
 from ssanet_jax.training.part_discovery import MAX_IMAGES
 
-PARTS, ORIENTATIONS, FEATURES, TRAINING = (
+PARTS, ORIENTATIONS, FEATURES, TRAINING, EVALUATION = (
     'looking for parts',
     'looking for orientations',
     'computing features',
     'training',
+    'evaluating',
 )
 
 
+class ImageCounts(NamedTuple):
+    """The number of images of a data set."""
+
+    train: int
+    test: int
+    validation: int = 0
+
+
 class Work(NamedTuple):
-    """One pass over views of the training images."""
+    """One pass over views of images."""
 
     stage: int
     task: str
@@ -25,40 +35,46 @@ class Work(NamedTuple):
     pixels: float  # that pass through the backbone per view; a backward pass counts twice
 
 
-def views_after(config: ConfigDict, stage: int, task: str, num_images: int) -> float:
+def views_after(config: ConfigDict, stage: int, task: str, counts: ImageCounts) -> float:
     """The work of a run after a task, as the number of views of this task that take as long.
 
-    Time is taken to be proportional to the pixels that pass through the backbone. Closed-form fits, evaluations and
-    compilation are left out.
+    Time is taken to be proportional to the pixels that pass through the backbone. Closed-form fits, compilation and,
+    in a stage that trains now, all evaluations but the last are left out.
 
     Args:
       config: the whole configuration.
       stage: position of the stage in `config.stages`.
       task: one of the constants above.
-      num_images: for training.
+      counts: the images of the data set.
     """
-    works = list(_works(config, num_images))
+    works = list(_works(config, stage, counts))
     now = next(number for number, work in enumerate(works) if (work.stage, work.task) == (stage, task))
     later = sum(work.views * work.pixels for work in works[now + 1 :])
     return later / works[now].pixels
 
 
-def _works(config: ConfigDict, num_images: int) -> Iterator[Work]:
+def _works(config: ConfigDict, current: int, counts: ImageCounts) -> Iterator[Work]:
     model = config.model
     image = (model.get('global_size', 0) or config.data.image_size) ** 2
     crops = 0
     if model.sharing != 'image':
         crops = model.num_parts * model.num_scales * model.crop_size**2
     for index, stage in enumerate(config.stages):
-        views = stage.epochs * num_images
+        views, evaluations = stage.epochs * counts.train, 1
         if stage.get('fit', False):
             if 'proposals' in stage.train or model.features == 'covariance':
-                yield Work(index, PARTS, min(MAX_IMAGES, num_images), image)
+                yield Work(index, PARTS, min(MAX_IMAGES, counts.train), image)
             if UPRIGHT in stage.train:
-                yield Work(index, ORIENTATIONS, num_images, 4 * (model.upright_size**2 or image))
+                yield Work(index, ORIENTATIONS, counts.train, 4 * (model.upright_size**2 or image))
             yield Work(index, FEATURES, views, image + crops)
-        elif cached := stage.get('cache', 0):
-            yield Work(index, FEATURES, cached * num_images, image + crops)
-            yield Work(index, TRAINING, views, 0.01 * image)  # heads alone
         else:
-            yield Work(index, TRAINING, views, (image + crops) * (3 if 'backbone' in stage.train else 1))
+            if index != current and config.eval_epochs:
+                evaluations = math.ceil(stage.epochs / config.eval_epochs)
+            if cached := stage.get('cache', 0):
+                yield Work(index, FEATURES, cached * counts.train, image + crops)
+                yield Work(index, TRAINING, views, 0.01 * image)  # heads alone
+            else:
+                yield Work(index, TRAINING, views, (image + crops) * (3 if 'backbone' in stage.train else 1))
+        yield Work(index, EVALUATION, evaluations * (counts.validation or counts.test), image + crops)
+    if counts.validation:
+        yield Work(len(config.stages), EVALUATION, counts.test, image + crops)
