@@ -5,7 +5,7 @@ We have not run this configuration. The same method is measured on birds (`confi
     python -m ssanet_jax.main --config=configs/aircraft.py --workdir=runs/aircraft \
         --config.data.dir=fgvc-aircraft-2013b
 
-The settings and the variants `fast`, `covariance`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
+The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
 `nts` are those of `configs/cub.py`, without the crop: aircraft reach to the border. `--config.data.level=family` or
 `manufacturer` trains the coarser labels.
 

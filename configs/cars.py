@@ -5,7 +5,7 @@ method is measured on birds (`configs/cub.py`).
 
     python -m ssanet_jax.main --config=configs/cars.py --workdir=runs/cars --config.data.dir=stanford_cars
 
-The settings and the variants `fast`, `covariance`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
+The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
 `nts` are those of `configs/cub.py`. `stanford_cars` holds `devkit/` (with `cars_test_annos_withlabels.mat`),
 `cars_train/` and `cars_test/`, nested as mirrors have them (docs/datasets.md).
 

@@ -130,6 +130,7 @@ def prototypes() -> ConfigDict:
         num_parts=4,  # the object, and three parts of it
         num_scales=1,
         sharing='none',
+        features='covariance',
         standardize=True,
         fusion='global+parts',
     )
@@ -142,13 +143,6 @@ def fast() -> ConfigDict:
     """`prototypes` with the whole image at 224, the object and its best part."""
     config = prototypes()
     config.model.update(num_parts=2, global_size=224)
-    return config
-
-
-def covariance() -> ConfigDict:
-    """`prototypes` whose classifiers also read how the channels of each map vary together."""
-    config = prototypes()
-    config.model.features = 'covariance'
     return config
 
 
@@ -167,6 +161,7 @@ def dinov2() -> ConfigDict:
         backbone='vit_small_patch14_reg4_dinov2',
         pretrained='',  # hub:timm/vit_small_patch14_reg4_dinov2.lvd142m, or those of another size
         crop_size=196,  # 14 x 14 patches, averaged to 7 x 7 cells
+        features='pooled',  # covariances were measured on EfficientNet-Lite0 alone
         class_token=True,
     )
     return config
@@ -232,7 +227,6 @@ def prototype_variants() -> dict[str, Callable[[], ConfigDict]]:
     return dict(
         prototypes=prototypes,
         fast=fast,
-        covariance=covariance,
         upright=upright,
         dinov2=dinov2,
         dinov2_finetune=dinov2_finetune,

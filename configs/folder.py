@@ -18,7 +18,7 @@ photos yet). `--config.recipe=full` chooses by hand, and `--config.epochs=4` fit
 views of each image instead of two (docs/your_own_photos.md). `configs/folder.py:prototypes` has the settings of
 `full`, without a choice.
 
-The settings and the variants `fast`, `covariance`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
+The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
 `nts` are those of `configs/cub.py`; `lite0` is the method of the paper with this backbone at 224, trained.
 """
 

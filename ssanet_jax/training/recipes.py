@@ -63,7 +63,15 @@ RECIPES = {
     'quick': Recipe(_settings(2, 224), 'image, object and one part at 224 pixels'),
     'full': Recipe(_settings(4, 0), 'image at 448 pixels, object and three parts at 224'),
     'dinov2': Recipe(
-        _settings(4, 0, backbone='vit_small_patch14_reg4_dinov2', pretrained='', crop_size=196, class_token=True),
+        _settings(
+            4,
+            0,
+            backbone='vit_small_patch14_reg4_dinov2',
+            pretrained='',
+            crop_size=196,
+            features='pooled',
+            class_token=True,
+        ),
         'DINOv2 ViT-S/14, image at 448 pixels, object and three parts at 196',
     ),
 }
