@@ -93,7 +93,7 @@ class Prediction:
         return self.boxes[:, [1, 0, 3, 2]]
 
     def features(self, part: int | None = None) -> np.ndarray:
-        """The features of the whole image, `[C]`, or of a part, `[D]`.
+        """The features of the whole image, `[C]`, or of a part, `[D]`; longer where covariances are classified.
 
         Raises:
           ValueError: the network has no such part, or gives no features.
