@@ -8,7 +8,7 @@ from run_samples import image_predictions, write_finished_run
 from ssanet_jax.experiments.run_comparison import compare_runs
 from ssanet_jax.runs.evaluation_count import count_test_evaluation
 from ssanet_jax.runs.files import write_json
-from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, write_predictions
+from ssanet_jax.runs.image_predictions import PREDICTIONS_FILE, SUM, write_predictions
 
 COUNT = 60
 
@@ -26,6 +26,10 @@ def runs(tmp_path_factory):
         write_finished_run(root / name, config)
         write_predictions(root / name / PREDICTIONS_FILE, image_predictions(answers))
         count_test_evaluation(root / name, 'evaluation')
+    write_finished_run(root / 'heads', config)
+    two = image_predictions(number < 50)
+    two.classes['image_classifier'] = np.where(number < 45, two.classes[SUM], 1).astype(np.int32)
+    write_predictions(root / 'heads' / PREDICTIONS_FILE, two)
     for name in ('unreadable', 'unnamed'):  # in `unnamed`, results.json is of an earlier evaluation
         write_finished_run(root / name, config)
         answers = image_predictions(number < 50)
@@ -52,6 +56,8 @@ def ended(runs, tmp_path_factory):
     cases = {
         'one': flags(['a0'], ['b0']),
         'two': flags(['a0', 'a1'], ['b0', 'b1']),
+        'heads': [*flags(['heads'], ['heads']), '--against_head=image_classifier'],
+        'no head': [*flags(['heads'], ['a0']), '--head=image_classifier'],
         'validation': [*flags(['valid_a'], ['valid_b']), '--split=validation'],
         'unreadable': flags(['a0'], ['unreadable']),
         'unnamed': flags(['unnamed'], ['unnamed']),
@@ -95,6 +101,13 @@ def test_series_of_runs(runs, ended):
     assert stdout.splitlines()[-1] == f'{summary} (bootstrap over 2 seeds and images)'
 
 
+def test_a_prediction_against_one_of_its_classifiers(ended):
+    code, stdout, stderr = ended['heads']
+    assert (code, stderr) == (0, '')
+    assert 'heads 83.33 %, ' in stdout and 'heads, image_classifier 75.00 %: only the first is right for 5' in stdout
+    assert stdout.splitlines()[-1].startswith('difference +8.33 points')
+
+
 def test_unreadable_images_are_named_beside_the_accuracies(runs, ended):
     root, _ = runs
     line = '4 of 60 images cannot be read and count as wrong'
@@ -119,6 +132,7 @@ def test_validation_images(ended):
         'damaged': ['predictions.npz is damaged', '--mode=evaluate'],
         'nothing': ['nothing holds no run', 'check --workdir'],
         'uneven': ['2 --workdir and 1 --against', 'one of each per seed'],
+        'no head': ["no head 'image_classifier'", 'its heads are sum'],
         'flag': ['--against', 'see --help'],
         'no validation': ['has no validation images', '--split=test'],
     }.items(),

@@ -23,7 +23,10 @@ class RunComparison:
 
 
 def compare_runs(
-    first: Sequence[ImagePredictions], second: Sequence[ImagePredictions], head: str = SUM
+    first: Sequence[ImagePredictions],
+    second: Sequence[ImagePredictions],
+    head: str = SUM,
+    second_head: str | None = None,
 ) -> RunComparison:
     """Compares two networks, each with a run per seed.
 
@@ -31,13 +34,19 @@ def compare_runs(
       first, second: the predictions of the runs, of which those at the same place have the same seed. All must be for
         the same images.
       head: the head to compare; by default the prediction.
+      second_head: that of `second`; None for the same.
 
     Raises:
-      UserError: there is only one image.
+      UserError: there is only one image, or a run has no such head.
     """
     if len(first[0].labels) < 2:
         raise UserError('one image is too few to compare runs: evaluate them on more')
-    pairs = [(a.correct(head), b.correct(head)) for a, b in zip(first, second, strict=True)]
+    other = second_head or head
+    for runs, name in ((first, head), (second, other)):
+        for run in runs:
+            if name not in run.classes:
+                raise UserError(f'a run has no head {name!r}: its heads are {", ".join(run.classes)}')
+    pairs = [(a.correct(head), b.correct(other)) for a, b in zip(first, second, strict=True)]
     differences = np.stack([100 * (a.astype(np.float64) - b) for a, b in pairs])  # [R, n], percent
     return RunComparison(compare_predictions(differences), tuple(mcnemar(a, b) for a, b in pairs))
 
