@@ -20,6 +20,7 @@ from ssanet_jax.errors import UnreadableImage, UserError
 from ssanet_jax.predictor import Predictor
 from ssanet_jax.pretrained.load import find_package_weights
 from ssanet_jax.runs.run import load_run
+from ssanet_jax.training import fitting
 from ssanet_jax.training import train as training
 from ssanet_jax.training.settings import check_settings
 from ssanet_jax.training.stages import check_stages, stage
@@ -225,11 +226,18 @@ def test_covariances_need_a_fit_first(tiny_config):
         check_settings(tiny_config)
 
 
-def test_the_backbone_alone_fits(tiny_config, tmp_path):
-    config = fit_config(tiny_config)
-    config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
-    results = train(config, tmp_path / 'run', Console(quiet=True))
+def test_the_backbone_alone_fits_the_image_classifier_of_a_run_with_parts(tiny_config, tmp_path, monkeypatch):
+    """So one run compares the parts with the image, as docs/results.md does."""
+    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, labels: np.ones(len(scores), np.float32))
+    config, found = fit_config(tiny_config), []
+    for name, groups in {'beside': GROUPS, 'alone': dict(image_classifier=1)}.items():
+        config.stages = (stage('fit', epochs=1, fit=True, train=groups),)
+        results = train(config, tmp_path / name, Console(quiet=True))
+        found.append(load_run(tmp_path / name).model.image_classifier)
     assert set(results.heads) == {'image_classifier'}
+    beside, alone = ((each.kernel[...], each.bias[...]) for each in found)
+    chex.assert_trees_all_close(beside, alone, rtol=1e-4, atol=1e-5)
+    assert float(jnp.abs(alone[0]).max()) > 0.01
 
 
 def test_fits_are_deterministic(tiny_config, tmp_path):
