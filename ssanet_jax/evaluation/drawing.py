@@ -104,22 +104,26 @@ def fit_picture(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 5, gap: int = 8) -> np.ndarray:
-    """Arranges pictures of one size row by row on a white sheet.
+    """Arranges pictures row by row on a white sheet.
 
     Args:
-      pictures: uint8 `[h, w, 3]` each, at least one.
+      pictures: uint8 `[h, w, 3]` each, at least one. A row is as high and a column as wide as its largest picture, and
+        smaller ones are in the middle of their place.
       columns: pictures per row.
       gap: pixels between the pictures and around them.
 
     Returns:
       uint8 `[H, W, 3]`.
     """
-    height, width, _ = pictures[0].shape
-    rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for index, picture in enumerate(pictures):
-        y, x = (gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap))
+    sizes = [picture.shape[:2] for picture in pictures]
+    heights = [max(height for height, _ in sizes[i : i + columns]) for i in range(0, len(sizes), columns)]
+    widths = [max(width for _, width in sizes[i::columns]) for i in range(columns)]
+    sheet = np.full((sum(heights) + gap * (len(heights) + 1), sum(widths) + gap * (columns + 1), 3), 255, np.uint8)
+    for index, (picture, (height, width)) in enumerate(zip(pictures, sizes)):
+        row, column = divmod(index, columns)
+        y = sum(heights[:row]) + gap * (row + 1) + (heights[row] - height) // 2
+        x = sum(widths[:column]) + gap * (column + 1) + (widths[column] - width) // 2
         sheet[y : y + height, x : x + width] = picture
     return sheet
 

@@ -42,6 +42,11 @@ class MeasurementSection:
     warning: str = ''
     unreadable: str = ''
 
+    @property
+    def folded(self) -> bool:
+        """Whether the measurement was not made."""
+        return bool(self.command)
+
 
 def read_measurements(workdir: Path) -> dict[str, dict[str, Any]]:
     """Reads the files that `ssanet_jax.measure` wrote to a work directory, by name of the measurement.

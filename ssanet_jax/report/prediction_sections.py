@@ -28,6 +28,7 @@ from ssanet_jax.report.rendering import Bar, Table
 NUM_ANNOTATED = 4  # images shown with their parts and key points
 NUM_ATTENTION = 4  # images shown with what the prototypes attend to
 NUM_EXAMPLES = 12  # of each kind: fills rows of two, three and four
+SLOW_MILLISECONDS = 100  # if one image in twenty takes longer to load, the loading time is shown at once
 PICTURE_SIDE = 300  # of an image with its parts, pixels
 
 
@@ -144,14 +145,16 @@ def attention_section(inputs: ReportInputs) -> PictureSection | str:
     if 'proposals' not in run.active or run.config.model.proposal != 'prototypes':
         return 'This network has no prototypes.'
     shown = readable_images(dataset.test, evenly(NUM_ATTENTION, len(dataset.test)))
-    images = [preprocess_for_evaluation(example['image'], run.config.data) for _, example in shown]
-    if not images:
+    photos = [example['image'] for _, example in shown]
+    if not photos:
         return 'None of the test images could be read.'
     introduction = (
         'Evenly spaced test images, one per row: the parts, then the cells of the feature map that belong to the '
         'object, and those that each prototype attends to. A part is where its prototype fits best.'
     )
-    picture = attention_sheet(run.model, np.stack(images), run.active, side=PICTURE_SIDE)
+    images = np.stack([preprocess_for_evaluation(photo, run.config.data) for photo in photos])
+    sizes = [photo.shape[:2] for photo in photos]
+    picture = attention_sheet(run.model, images, sizes, run.active, side=PICTURE_SIDE)
     return PictureSection(introduction, picture, 'what the object and each prototype attend to')
 
 
@@ -307,10 +310,11 @@ def _worst_classes(inputs: ReportInputs) -> Table:
 
 @dataclass(frozen=True)
 class LoadingSection:
-    """The images that take longest to load."""
+    """The images that take longest to load; folded if all could be read in a short time."""
 
     caption: str
     slowest: list[tuple[str, float]]  # file name, milliseconds
+    folded: bool = False
 
 
 def loading_section(inputs: ReportInputs) -> LoadingSection:
@@ -325,7 +329,8 @@ def loading_section(inputs: ReportInputs) -> LoadingSection:
         'The test images that take the most CPU time to read, decode and resize, in milliseconds. Median '
         f'{np.median(milliseconds):.1f}, 95th percentile {np.percentile(milliseconds, 95):.1f}.'
     )
-    return LoadingSection(caption, slowest)
+    all_readable = (predictions.predicted != test_predictions.UNREADABLE).all()
+    return LoadingSection(caption, slowest, bool(all_readable and np.percentile(milliseconds, 95) < SLOW_MILLISECONDS))
 
 
 def readable_images(source: Source, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:

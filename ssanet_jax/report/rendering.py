@@ -32,9 +32,9 @@ class Section:
     content: Any
 
     @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to show: only a reason, or the command of a measurement that was not made."""
-        return isinstance(self.content, str) or bool(getattr(self.content, 'command', ''))
+    def is_folded(self) -> bool:
+        """Whether it is of interest to few: only a reason why there is nothing to show, or content that says so."""
+        return isinstance(self.content, str) or getattr(self.content, 'folded', False)
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def render_report(title: str, header: object, sections: Sequence[Section], foote
     Args:
       title: the title of the page.
       header: a `run_sections.Header`.
-      sections: the sections, in order; those with nothing to show are folded away at the end.
+      sections: the sections, in order; those of interest to few are folded away at the end.
       footer: the last line.
     """
     style = importlib.resources.files(_PACKAGE).joinpath('report.css').read_text()
     template = environment().get_template('report.html.j2')
-    ordered = sorted(sections, key=lambda section: section.is_empty)  # stable
+    ordered = sorted(sections, key=lambda section: section.is_folded)  # stable
     return template.render(title=title, header=header, sections=ordered, footer=footer, style=Markup(style))
 
 

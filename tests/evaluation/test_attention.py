@@ -1,15 +1,14 @@
-"""Pictures of what prototypes attend to: light falls where the part is, also in images that are turned upright."""
+"""Pictures of what prototypes attend to: light falls where the part is, in the proportions of the upright photo."""
 
 import numpy as np
 import pytest
 from flax import nnx
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.attention import attend, attention_sheet, draw_attention
+from ssanet_jax.evaluation.attention import attend, attention_sheet, draw_attention, picture_size
 from ssanet_jax.models.groups import GROUPS, UPRIGHT
 from ssanet_jax.models.ssanet import SSANet
 
-GRAY = np.full((64, 64, 3), 100, np.uint8)
 RED = (255, 0, 0)
 
 
@@ -20,26 +19,31 @@ def network(**settings):
     return model
 
 
+def gray(height, width):
+    return np.full((height, width, 3), 100, np.uint8)
+
+
 def photos(count=2):
     return np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), np.uint8)
 
 
 @pytest.mark.parametrize('row, column', [(1, 1), (1, 2), (2, 1)])
-@pytest.mark.parametrize('side', [64, 128])
-def test_light_falls_on_the_cell_that_is_attended_to(row, column, side):
-    """Cells of 16 pixels whose centers are at 8, 24, 40 and 56: an inner one is brightest at its center."""
+@pytest.mark.parametrize('size', [(64, 64), (128, 128), (64, 160), (96, 48)])
+def test_light_falls_on_the_cell_that_is_attended_to(row, column, size):
+    """Four by four cells: an inner one is brightest at its center."""
     attention = np.zeros((4, 4), np.float32)
     attention[row, column] = 0.3
-    picture = draw_attention(GRAY, attention, RED, center=8, stride=16, side=side)
+    picture = draw_attention(gray(*size), attention, RED, center=1 / 8, stride=1 / 4)
     red = picture[..., 0].astype(float)
     places = np.argwhere(red == red.max())
-    np.testing.assert_allclose(places.mean(0) + 0.5, np.array([row, column]) * side / 4 + side / 8, atol=1)
-    far = np.hypot(*(np.indices((side, side)) + 0.5 - places.mean(0)[:, None, None])) > 0.4 * side
+    center = (np.array([row, column]) + 0.5) / 4 * size
+    np.testing.assert_allclose(places.mean(0) + 0.5, center, atol=1)
+    far = (abs(np.indices(size) + 0.5 - center[:, None, None]) > np.reshape(size, (2, 1, 1)) / 4).any(0)
     np.testing.assert_array_equal(picture[far], 35)  # dimmed, and no color
 
 
 def test_the_color_is_mixed_in():
-    picture = draw_attention(GRAY, np.ones((2, 2), np.float32), RED, center=16, stride=32, side=64)
+    picture = draw_attention(gray(64, 64), np.ones((2, 2), np.float32), RED, center=1 / 4, stride=1 / 2)
     np.testing.assert_array_equal(picture, np.broadcast_to([162, 60, 60], picture.shape))
 
 
@@ -57,13 +61,38 @@ def test_turned_photos_are_shown_upright():
     given, turned = (attend(model, each, active) for each in (images, np.rot90(images, 1, (1, 2))))
     np.testing.assert_array_equal(given.images, turned.images)
     np.testing.assert_allclose(given.attention, turned.attention, atol=1e-5)
+    np.testing.assert_array_equal((given.angles + 90) % 360, turned.angles)
     as_given = attend(model, images, GROUPS)  # until the orientation is fitted, images stay as they are
     np.testing.assert_array_equal(as_given.images, images)
 
 
 def test_a_sheet_has_a_row_per_image_and_a_column_per_part():
-    sheet = attention_sheet(network(), photos(2), GROUPS, side=40)
+    sheet = attention_sheet(network(), photos(2), [(30, 30)] * 2, GROUPS, side=40)
     assert sheet.shape == (2 * 48 + 8, 4 * 48 + 8, 3)  # the parts together, the object, two prototypes; gaps of 8
+    sheet = attention_sheet(network(), photos(2), [(30, 60), (60, 45)], GROUPS, side=40)
+    assert sheet.shape == (28 + 48 + 8, 4 * 48 + 8, 3)  # the proportions of the photos
+
+
+def test_the_proportions_are_turned_with_the_photo():
+    """Photos on their side and upright lead to the same sheet: the same pixels, in the same proportions."""
+    model, images = network(upright=4), photos()
+    active = (*GROUPS, UPRIGHT)
+    wide = attention_sheet(model, images, [(30, 60), (20, 60)], active, side=40)
+    high = attention_sheet(model, np.rot90(images, 1, (1, 2)), [(60, 30), (60, 20)], active, side=40)
+    np.testing.assert_allclose(wide.astype(int), high, atol=1)
+
+
+@pytest.mark.parametrize(
+    'angle, size', [(0, (60, 120)), (180, (60, 120)), (90, (120, 60)), (270, (120, 60)), (45, (120, 120))]
+)
+def test_a_quarter_turn_exchanges_height_and_width(angle, size):
+    assert picture_size((10, 20), angle, 120) == size
+    assert picture_size((20, 10), angle, 120) == size[::-1]
+
+
+def test_the_thinnest_photos_can_be_drawn():
+    sheet = attention_sheet(network(), photos(2), [(1, 5000), (5000, 1)], GROUPS, side=40)
+    assert sheet.shape == (9 + 48 + 8, 4 * 48 + 8, 3)
 
 
 @pytest.mark.parametrize('proposal', ['ranking', 'random'])

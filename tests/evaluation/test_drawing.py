@@ -135,6 +135,17 @@ def test_a_sheet_holds_the_pictures_in_order():
     assert (sheet[18:28, 20:32] == 255).all()
 
 
+def test_pictures_of_several_sizes_are_in_the_middle_of_their_place():
+    sizes = [(10, 12), (4, 6), (8, 4)]
+    pictures = [np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, (10, 20, 30))]
+    sheet = contact_sheet(pictures, columns=2, gap=4)
+    assert sheet.shape == (4 + 10 + 4 + 8 + 4, 4 + 12 + 4 + 6 + 4, 3)
+    for value, rows, columns in ((10, (4, 14), (4, 16)), (20, (7, 11), (20, 26)), (30, (18, 26), (8, 12))):
+        found = np.argwhere((sheet == value).all(-1))
+        assert (*found.min(0), *(found.max(0) + 1)) == (rows[0], columns[0], rows[1], columns[1])
+        assert len(found) == (rows[1] - rows[0]) * (columns[1] - columns[0])
+
+
 def test_sheets_of_predictions():
     boxes, before = np.array([[8.0, 8, 24, 24]], np.float32), np.array([[30.0, 30, 50, 50]], np.float32)
     prediction = Prediction(

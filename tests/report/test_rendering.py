@@ -173,19 +173,20 @@ def test_the_contents_link_to_the_sections():
     assert 'First Second' in made.text
 
 
-def test_sections_with_nothing_to_show_are_folded_away_at_the_end():
+def test_sections_of_interest_to_few_are_folded_away_at_the_end():
     """Links lead to the folded sections as well."""
     sections = [
         Section('a', 'First', 'none', 'It does not apply.'),
         Section('b', 'Second', 'loading.html.j2', LoadingSection('slow', [])),
         Section('c', 'Third', 'measurement.html.j2', MeasurementSection('measure it')),
         Section('d', 'Fourth', 'measurement.html.j2', MeasurementSection('', Table([], []))),
+        Section('e', 'Fifth', 'loading.html.j2', LoadingSection('fast', [], folded=True)),
     ]
     made = check_page(render(*sections))
-    assert made.ids == ['b', 'd', 'a', 'c'] and made.links == ['#b', '#d', '#a', '#c']
-    assert [value for tag, name, value in made.attributes if (tag, name) == ('details', 'id')] == ['a', 'c']
+    assert made.ids == [*'bdace'] and made.links == ['#b', '#d', '#a', '#c', '#e']
+    assert [value for tag, name, value in made.attributes if (tag, name) == ('details', 'id')] == ['a', 'c', 'e']
     assert not [name for tag, name, _ in made.attributes if (tag, name) == ('details', 'open')]
-    assert 'It does not apply.' in made.text and 'measure it' in made.text
+    assert all(text in made.text for text in ('It does not apply.', 'measure it', 'fast'))
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,11 @@ def test_a_finished_run(workdir):
     results = read(workdir / 'results.json')
     assert 'left out' not in page.text
 
-    # Sections with nothing to show are folded away at the end; the other ids are of markers in charts.
-    empty = ['keypoints', 'attention']
-    ordered = [id for id in SECTIONS if id not in empty] + empty
+    # Sections of interest to few are folded away at the end; the other ids are of markers in charts.
+    folded = ['keypoints', 'attention', 'reading']
+    ordered = [id for id in SECTIONS if id not in folded] + folded
     assert [id for id in page.ids if id in SECTIONS] == ordered and page.links == [f'#{id}' for id in ordered]
-    assert [value for tag, name, value in page.attributes if tag == 'details' and name == 'id'] == empty
+    assert [value for tag, name, value in page.attributes if tag == 'details' and name == 'id'] == folded
     assert f'accuracy{results["accuracy"]:.4f}' in page.text and 'not finished' not in page.text
     for name, stage in results['stages'].items():
         heads = ['image_classifier', 'scale_mining', 'oriented_pooling']
