@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.evaluation.drawing import contact_sheet, draw_parts, part_color
+from ssanet_jax.evaluation.drawing import contact_sheet, draw_named_boxes, part_color
+from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.models.groups import UPRIGHT
 from ssanet_jax.models.prototypes import PrototypeParts
 from ssanet_jax.models.ssanet import SSANet
@@ -121,7 +122,10 @@ def attention_sheet(
         shrinks = height * width < image.shape[0] * image.shape[1]
         picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         zoom = np.tile(np.array([height, width]) / image.shape[:2], 2)
-        pictures.append(draw_parts(picture, boxes * zoom, (), side=side)[:height])
+        names = {part: part_name(part, True).removeprefix('part ') for part in range(len(boxes))}
+        boxed = picture.copy()
+        draw_named_boxes(boxed, dict(enumerate(boxes * zoom)), names)
+        pictures.append(boxed)
         for part, weights in enumerate(np.moveaxis(attention, -1, 0)):
             pictures.append(draw_attention(picture, weights, part_color(part), center, stride))
     return contact_sheet(pictures, columns=1 + found.attention.shape[-1])

@@ -12,7 +12,7 @@ from ssanet_jax.evaluation.prediction import Prediction
 def parts_sheet(
     predictions: Sequence[Prediction], labels: Sequence[int], columns: int = 5, *, side: int = 448
 ) -> np.ndarray:
-    """Draws images with their parts (Figure 6); the caption gives the prediction, and the truth if it differs.
+    """Draws photos with their parts (Figure 6); the caption gives the prediction, and the truth if it differs.
 
     Args:
       predictions: the prediction for each image; at least one.
@@ -33,27 +33,31 @@ def keypoints_sheet(
     predictions: Sequence[Prediction],
     labels: Sequence[int],
     keypoints: Sequence[np.ndarray],
+    proposals: Sequence[np.ndarray] = (),
     *,
     side: int = 448,
 ) -> np.ndarray:
     """Draws parts among key points (Figure 7), one column per image.
 
-    Key points are dots, centers of the parts triangles. The upper row has the parts before scale mining
-    (the proposals), the lower row those after it.
+    Key points are dots, centers of the parts triangles. With `proposals`, the upper row has the parts before scale
+    mining, the lower row those after it.
 
     Args:
       predictions, labels, side: as for `parts_sheet`.
-      keypoints: the key points of each image, `[P, 3]`, (y, x, visible) in pixels of the input
-        (`keypoints.annotations_in_input_pixels`).
+      keypoints: the key points of each image, `[P, 3]`, (y, x, visible) in pixels of the photo.
+      proposals: the parts of each image before scale mining, `[K, 4]`, in pixels of the photo.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
     """
-    before, after = [], []
-    for prediction, label, points in zip(predictions, labels, keypoints):
-        proposals = prediction.input_proposals
-        before.append(draw_parts(prediction.image, proposals, (), 'before scale mining', side, keypoints=points))
-        after.append(_draw_parts(prediction, f'after: {_caption(prediction, label)}', side, points))
+    before = [
+        draw_parts(prediction.photo(), boxes, (), 'before scale mining', side, keypoints=points)
+        for prediction, boxes, points in zip(predictions, proposals, keypoints)
+    ]
+    after = [
+        _draw_parts(prediction, f'{"after: " if before else ""}{_caption(prediction, label)}', side, points)
+        for prediction, label, points in zip(predictions, labels, keypoints)
+    ]
     return contact_sheet(before + after, columns=len(predictions))
 
 
@@ -64,9 +68,9 @@ def evenly(count: int, total: int) -> list[int]:
 
 def _draw_parts(prediction: Prediction, caption: str, side: int, keypoints: np.ndarray | None = None) -> np.ndarray:
     return draw_parts(
-        prediction.image,
-        prediction.input_boxes,
-        prediction.scales,
+        prediction.photo(),
+        prediction.input_boxes if prediction.read_photo is None else prediction.boxes,
+        prediction.scales if (prediction.scales != 1).any() else (),  # a single scale is no choice
         caption,
         side,
         orientations=prediction.orientations,

@@ -9,13 +9,12 @@ import numpy as np
 from markupsafe import Markup
 
 from ssanet_jax.data.dataset import Source
-from ssanet_jax.data.preprocessing import preprocess_for_evaluation
+from ssanet_jax.data.preprocessing import preprocess_for_evaluation, to_source_pixels
 from ssanet_jax.errors import UnreadableImage
 from ssanet_jax.evaluation.attention import attention_sheet
 from ssanet_jax.evaluation.drawing import fit_picture, part_color
 from ssanet_jax.evaluation.explained_picture import mark_parts, term_text
 from ssanet_jax.evaluation.explanation import Term, explain, finds_object, percent, readable_name
-from ssanet_jax.evaluation.keypoints import annotations_in_input_pixels
 from ssanet_jax.evaluation.prediction import Prediction
 from ssanet_jax.evaluation.sheets import evenly, keypoints_sheet
 from ssanet_jax.models.groups import PART_HEAD
@@ -27,6 +26,7 @@ from ssanet_jax.report.rendering import Bar, Table
 
 NUM_ANNOTATED = 4  # images shown with their parts and key points
 NUM_ATTENTION = 4  # images shown with what the prototypes attend to
+ATTENTION_SIDE = 200  # of their pictures, pixels: five in a row are as wide as the page, with readable labels
 NUM_EXAMPLES = 12  # of each kind: fills rows of two, three and four
 SLOW_MILLISECONDS = 100  # if one image in twenty takes longer to load, the loading time is shown at once
 PICTURE_SIDE = 300  # of an image with its parts, pixels
@@ -121,22 +121,26 @@ class PictureSection:
 
 
 def annotated_section(inputs: ReportInputs) -> PictureSection | str:
-    """The centers of the parts before and after scale mining, among annotated key points (Figure 7)."""
+    """The centers of the parts among annotated key points, before and after scale mining (Figure 7)."""
     run, dataset = inputs.run, inputs.dataset
     if not dataset.keypoint_names:
         return 'This data set has no key points.'
-    if 'scale_mining' not in run.active:
-        return 'This network does not mine scales.'
+    if 'proposals' not in run.active:
+        return 'This network does not locate parts.'
     shown = [example for _, example in readable_images(dataset.test, evenly(NUM_ANNOTATED, len(dataset.test)))]
     predictions = list(Predictor.from_run(run).predict([example['image'] for example in shown]))
-    points = [annotations_in_input_pixels(example, run.config.data)[0] for example in shown]
+    points = [example['keypoints'] for example in shown]
     labels = [int(example['label']) for example in shown]
-    introduction = (
-        'Evenly spaced test images. Dots are annotated key points, triangles the centers of the parts: above, the '
-        'proposals before scale mining; below, the parts at the chosen scale.'
-    )
-    picture = keypoints_sheet(predictions, labels, points, side=PICTURE_SIDE)
-    return PictureSection(introduction, picture, 'parts among key points')
+    introduction = 'Evenly spaced test images. Dots are annotated key points, triangles the centers of the parts'
+    proposals = []
+    if 'scale_mining' in run.active and run.config.model.num_scales > 1:
+        introduction += ': above, the proposals before scale mining; below, the parts at the chosen scale'
+        proposals = [
+            to_source_pixels(prediction.input_proposals, prediction.source_size, run.config.data)
+            for prediction in predictions
+        ]
+    picture = keypoints_sheet(predictions, labels, points, proposals, side=PICTURE_SIDE)
+    return PictureSection(f'{introduction}.', picture, 'parts among key points')
 
 
 def attention_section(inputs: ReportInputs) -> PictureSection | str:
@@ -154,7 +158,7 @@ def attention_section(inputs: ReportInputs) -> PictureSection | str:
     )
     images = np.stack([preprocess_for_evaluation(photo, run.config.data) for photo in photos])
     sizes = [photo.shape[:2] for photo in photos]
-    picture = attention_sheet(run.model, images, sizes, run.active, side=PICTURE_SIDE)
+    picture = attention_sheet(run.model, images, sizes, run.active, side=ATTENTION_SIDE)
     return PictureSection(introduction, picture, 'what the object and each prototype attend to')
 
 

@@ -1,5 +1,7 @@
 """Pictures: boxes, marks and words where they belong, sheets of the right shape."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -171,10 +173,20 @@ def test_sheets_of_predictions():
     assert (sheet([1, 0, 1])[8:164, 144:272] != right[8:164, 144:272]).any(), 'the caption has the true class'
 
     points = np.array([[40.0, 10, 1]])
-    sheet = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
+    sheet = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, [before] * 3, side=128)
     assert sheet.shape == (2 * (128 + 28) + 3 * 8, 3 * 128 + 4 * 8, 3)
     for top, center in ((8, 80), (172, 32)):  # before: the proposal; after: the part
         assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + center, 8 + center] == PART_COLORS[0]).all()
+    one_scale = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
+    assert one_scale.shape == (128 + 28 + 2 * 8, 3 * 128 + 4 * 8, 3), 'nothing to compare with'
+
+    # A photo twice as wide as the square input: the box is where it is in the photo.
+    photo = np.full((64, 128, 3), 90, np.uint8)
+    of_photo = dataclasses.replace(prediction, boxes=boxes * [1, 2, 1, 2], read_photo=lambda: photo)
+    sheet = parts_sheet([of_photo], [1], side=128)
+    drawn = draw_parts(photo, boxes * [1, 2, 1, 2], [0.5], 'robin', 128, orientations=['vertical'])
+    np.testing.assert_array_equal(sheet[8:-8, 8:-8], drawn)
+    assert sheet.shape == (64 + 28 + 2 * 8, 128 + 2 * 8, 3)
 
 
 def test_positions_at_even_distances():

@@ -97,7 +97,7 @@ def test_parts_are_drawn_on_the_photo_and_put_into_words(monkeypatch, tiny_confi
 class BrightSquare(OneBird):
     """A dark photo, twice as wide as high, with a bright square."""
 
-    TOP, LEFT, SIDE = 96, 320, 64
+    TOP, LEFT, SIDE = 96, 320, 128
 
     def __getitem__(self, index):
         image = np.full((320, 640, 3), 40, np.uint8)
@@ -124,7 +124,7 @@ def test_attention_is_drawn_in_the_proportions_of_the_photo(monkeypatch, tiny_co
     dataset = Dataset('birds', ('wren',), BrightSquare(), BrightSquare())
     section = prediction_sections.attention_section(SimpleNamespace(run=run, dataset=dataset))
 
-    side, gap = prediction_sections.PICTURE_SIDE, 8
+    side, gap = prediction_sections.ATTENTION_SIDE, 8
     assert section.picture.shape == (side // 2 + 2 * gap, 2 * side + 3 * gap, 3)
     boxed, lit = (section.picture[gap:-gap, start : start + side].astype(int) for start in (gap, 2 * gap + side))
     # The network sees the middle 4/5 of the photo's height and width.
@@ -132,7 +132,7 @@ def test_attention_is_drawn_in_the_proportions_of_the_photo(monkeypatch, tiny_co
     top, left = (BrightSquare.TOP - 0.1 * 320) * zoom, (BrightSquare.LEFT - 0.1 * 640) * zoom
     expected = np.array([top, left, top + BrightSquare.SIDE * zoom, left + BrightSquare.SIDE * zoom])
     colored = (abs(boxed - PART_COLORS[0]) < 8).all(-1)
-    rows, columns = (np.flatnonzero(colored.sum(axis) > 25) for axis in (1, 0))  # the label is smaller than the frame
+    rows, columns = (np.flatnonzero(colored.sum(axis) > 42) for axis in (1, 0))  # the label is smaller than the frame
     np.testing.assert_allclose([rows[0], columns[0], rows[-1], columns[-1]], expected, atol=3)
     bright = np.argwhere((lit > 128).any(-1))
     np.testing.assert_allclose([*bright.min(0), *bright.max(0)], expected, atol=8)  # light fades over half a cell
