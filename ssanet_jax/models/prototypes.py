@@ -106,7 +106,7 @@ class PrototypeParts(nnx.Module):
 
 
 def foreground(feature_map: jax.Array) -> jax.Array:
-    """The cells of the object: the connected region of cells above the mean activation around the strongest one.
+    """The cells of the object: of the connected regions of cells above the mean activation, the one with most of it.
 
     Args:
       feature_map: `[B, h, w, C]`.
@@ -115,24 +115,31 @@ def foreground(feature_map: jax.Array) -> jax.Array:
       bool `[B, h, w]`, without a gradient; never empty.
     """
     activation = jax.lax.stop_gradient(feature_map).astype(jnp.float32).mean(-1)  # [B, h, w]
-    above = activation >= activation.mean((1, 2), keepdims=True)
-    smooth = jnp.where(above, _mean_3x3(activation[..., None])[..., 0], -jnp.inf)
-    seed = smooth == smooth.max((1, 2), keepdims=True)
-    return _connected(above, seed)
+    excess = activation - activation.mean((1, 2), keepdims=True)
+    above = excess >= 0
+    batch, height, width = above.shape
+    regions = _label_regions(above).reshape(batch, height * width)  # [B, h w]
+    same = regions[:, :, None] == regions[:, None]  # [B, h w, h w]
+    totals = jnp.einsum('bij,bj->bi', same.astype(jnp.float32), excess.reshape(regions.shape))
+    best = jnp.where(regions >= 0, totals, -jnp.inf).argmax(1)  # [B], a cell of the region
+    largest = jnp.take_along_axis(regions, best[:, None], 1)  # [B, 1]
+    return (regions == largest).reshape(above.shape)
 
 
-def _connected(allowed: jax.Array, seed: jax.Array) -> jax.Array:
-    """The allowed cells that a path of allowed neighbors (4 per cell) connects with the seed: bool `[B, h, w]`."""
-    _, height, width = allowed.shape
+def _label_regions(above: jax.Array) -> jax.Array:
+    """Numbers the connected regions (4 neighbors per cell): bool `[B, h, w]` -> int32 `[B, h, w]`, -1 elsewhere."""
+    _, height, width = above.shape
+    numbers = jnp.where(above, jnp.arange(height * width).reshape(height, width), -1)
 
-    def grow(_, region):
-        padded = jnp.pad(region, ((0, 0), (1, 1), (1, 1)))
-        above, below = padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
+    def spread(_, regions):
+        padded = jnp.pad(regions, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+        upper, lower = padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
         left, right = padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]
-        return (region | above | below | left | right) & allowed
+        largest = jnp.maximum(jnp.maximum(upper, lower), jnp.maximum(left, right))
+        return jnp.where(above, jnp.maximum(regions, largest), -1)
 
     # The longest path without detours through half of the cells; a spiral might be longer, an object is not.
-    return jax.lax.fori_loop(0, 2 * (height + width), grow, seed & allowed)
+    return jax.lax.fori_loop(0, 2 * (height + width), spread, numbers)
 
 
 def best_cells(similarity: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
