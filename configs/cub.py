@@ -1,8 +1,8 @@
 """SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can run.
 
 Expect 0.856 on CUB-50, the first 50 classes (seeds 0 to 4: 0.8589, 0.8503, 0.8589, 0.8553, 0.8560; the image alone:
-0.8351, 0.8359, 0.8366, 0.8402, 0.8294), in about 12 minutes on two CPU cores shared with other jobs
-(docs/results.md).
+0.8351, 0.8359, 0.8366, 0.8402, 0.8294), in about 12 minutes on two CPU cores shared with other jobs. This was measured
+before the object was located by the region with most activation (docs/results.md).
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 

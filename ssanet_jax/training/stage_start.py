@@ -16,7 +16,7 @@ from ssanet_jax.training.step import TrainState
 
 
 class Position(NamedTuple):
-    """What a checkpoint knows of its stage, beside the state."""
+    """The progress of a stage that its checkpoints keep beside the state."""
 
     seconds: float = 0.0  # spent so far
     evaluation_pending: bool = False  # whether the evaluation that is due at this step was interrupted
