@@ -11,9 +11,11 @@ from pathlib import Path
 def _without_torch() -> Iterator[None]:
     """Lets `import torch` fail, unless it is imported already."""
     hidden = sys.modules.setdefault('torch', None)  # pyright: ignore[reportArgumentType]
-    yield
-    if hidden is None:
-        del sys.modules['torch']
+    try:
+        yield
+    finally:
+        if hidden is None:
+            del sys.modules['torch']
 
 
 with _without_torch():  # tensorboardX would import it where it can, for two seconds, for tensors that never come here
