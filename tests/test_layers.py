@@ -15,7 +15,7 @@ FLOORS = (
     ('startup',),
     ('terminal',),
     ('activity',),
-    ('errors', 'printable', 'cpu_limit'),
+    ('errors', 'printable', 'cpu_limit', 'heap'),
     ('plain_text',),
     ('image_progress',),
     ('filesystem',),
