@@ -65,12 +65,14 @@ def check_steps(config, size=8, shapes=SHAPES, stages=(0, 1, 2)):
 
 
 def steps():
-    check_steps(tiny_config.get_config())
+    check_steps(tiny_config.get_config(), stages=(0,))
+    check_steps(tiny_config.get_config(), shapes=('4x2',), stages=(1, 2))
 
 
 def uneven():
     """6 images on 8, 4 and 2 devices; 2 parts x 3 scales and one more proposal on 2, 4 and 8."""
-    check_steps(tiny_config.get_config(), size=6, stages=(0, 1))  # the third trains what the first trains
+    check_steps(tiny_config.get_config(), size=6, stages=(0,))
+    check_steps(tiny_config.get_config(), size=6, shapes=('4x2',), stages=(1,))  # the third trains what the first does
 
 
 def crops():
