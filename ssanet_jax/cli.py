@@ -20,7 +20,6 @@ from ssanet_jax import config_files, startup, terminal
 from ssanet_jax.errors import UserError
 from ssanet_jax.filesystem.atomic_files import write_atomically
 from ssanet_jax.filesystem.caches import is_writable
-from ssanet_jax.heap import keep_freed_memory
 from ssanet_jax.printable import one_line
 from ssanet_jax.runs.aliases import upgrade_arguments
 
@@ -52,7 +51,6 @@ def run(main: Callable[..., None], *, accepts_arguments: bool = False, trains: b
       trains: the command trains, and resumes when it is run again.
     """
     startup.finish_imports()
-    keep_freed_memory()
     # Some libraries set a format of their own when they are imported.
     logging.basicConfig(format='warning: %(message)s', level=logging.WARNING, force=True)
     logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where its cache cannot be kept

@@ -15,7 +15,7 @@ FLOORS = (
     ('startup',),
     ('terminal',),
     ('activity',),
-    ('errors', 'printable', 'cpu_limit', 'heap'),
+    ('errors', 'printable', 'cpu_limit'),
     ('plain_text',),
     ('image_progress',),
     ('filesystem',),
