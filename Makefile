@@ -7,7 +7,8 @@ PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
 EXTRAS ?= test,lite0
-# What `make core-test` runs, with all optimizations of XLA: the tests that depend most on the versions of JAX and Flax.
+# What `make core-test` runs, with all optimizations of XLA in commands too: the tests that depend most on the versions
+# of JAX and Flax.
 CORE := tests/models tests/export tests/pretrained tests/data tests/runs tests/test_layers.py
 export PATH := $(CURDIR)/$(ENV)/bin:$(PATH)
 

@@ -23,8 +23,6 @@ _CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'ss
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Most tests compile for seconds and compute for milliseconds. `make core-test` compiles as users do; see `optimized`.
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
 import pytest
@@ -34,6 +32,10 @@ jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE
 jax.config.update(
     'jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'])
 )
+# Commands that tests start train tiny networks: they compile for a minute and compute for seconds. `make core-test`
+# leaves the optimizations on. So do tests in this process, whose networks may be large.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+jax.config.update('jax_disable_most_optimizations', False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,16 +52,6 @@ def pytest_collection_finish() -> None:
     """Leaves modules and tests out of the search for garbage, and searches less often: it took a fifth of the time."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-@pytest.fixture
-def optimized(monkeypatch):
-    """For tests that compute more than they compile: programs are compiled as users compile them."""
-    monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '0')  # for commands
-    before = jax.config.read('jax_disable_most_optimizations')
-    jax.config.update('jax_disable_most_optimizations', False)
-    yield
-    jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture

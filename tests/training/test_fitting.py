@@ -61,7 +61,6 @@ def test_a_random_backbone_is_not_trusted(fitted):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('optimized')
 def test_trained_weights_tell_drawn_birds_apart(tiny_config, tmp_path):
     """Filters that were trained on ImageNet, and no step of gradient descent."""
     try:

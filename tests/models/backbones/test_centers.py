@@ -21,8 +21,6 @@ from PIL import Image
 from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.pretrained.load import load_pretrained
 
-pytestmark = pytest.mark.usefixtures('optimized')  # real weights on photos
-
 PHOTOS = ROOT / '../shared/data/CUB_200_2011/images'
 COUNT = 16
 # Packages, or files in torch's cache.
