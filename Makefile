@@ -7,8 +7,7 @@ PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
 EXTRAS ?= test,lite0
-# What `make core-test` runs, with all optimizations of XLA in commands too: the tests that depend most on the versions
-# of JAX and Flax.
+# What `make core-test` runs: the tests that depend most on the versions of JAX and Flax.
 CORE := tests/models tests/export tests/pretrained tests/data tests/runs tests/test_layers.py
 export PATH := $(CURDIR)/$(ENV)/bin:$(PATH)
 
@@ -27,7 +26,6 @@ test: $(ENV)/ready
 fast-test: $(ENV)/ready
 	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow'
 
-core-test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
 core-test: $(ENV)/ready
 	$(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(CORE)
 

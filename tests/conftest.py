@@ -32,10 +32,6 @@ jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE
 jax.config.update(
     'jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'])
 )
-# Commands that tests start train tiny networks: they compile for a minute and compute for seconds. `make core-test`
-# leaves the optimizations on. So do tests in this process, whose networks may be large.
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-jax.config.update('jax_disable_most_optimizations', False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
