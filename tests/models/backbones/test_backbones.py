@@ -34,7 +34,7 @@ def random_weights(shapes):
 def assert_equals_torch(name, weights, forward, tmp_path, *, training, backward, tolerance=1e-4, size=(64, 96)):
     """A backbone in float32 equals torch in float64, within `tolerance` of the largest value of each array.
 
-    With `backward`, that one of two pairs of images does is enough.
+    With `backward`, a second pair of images is tried if the first one differs.
 
     Args:
       name: name of the backbone.
