@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.initializers import LECUN_NORMAL
 from ssanet_jax.models.sharing import roi_align
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16  # a box of ImageNet's crop size is read at stride 16
@@ -34,9 +35,16 @@ class FeaturePyramid(nnx.Module):
           rngs: source of the random weights.
         """
         self.num_features = num_features
-        self.laterals = nnx.List([nnx.Linear(width, num_features, dtype=dtype, rngs=rngs) for width in channels])
+        self.laterals = nnx.List(
+            [nnx.Linear(width, num_features, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs) for width in channels]
+        )
         self.outputs = nnx.List(
-            [nnx.Conv(num_features, num_features, (3, 3), padding=1, dtype=dtype, rngs=rngs) for _ in channels]
+            [
+                nnx.Conv(
+                    num_features, num_features, (3, 3), padding=1, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs
+                )
+                for _ in channels
+            ]
         )
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:

@@ -21,6 +21,7 @@ from flax import nnx
 
 from ssanet_jax.models.backbones.base import Level
 from ssanet_jax.models.feature_pyramid import FeaturePyramid, pyramid_align
+from ssanet_jax.models.initializers import LECUN_NORMAL, variance_scaling
 
 SPP_BINS = (4, 3, 2, 1)  # He et al., TPAMI 2015: the pyramid of 30 bins
 FPN_LEVELS = 3  # the coarsest levels, strides 8, 16 and 32: those of Lin et al. except their finest
@@ -28,7 +29,7 @@ FPN_FEATURES = 256  # an upper limit: no more than the backbone has
 NTS_DROPOUT = 0.5
 
 # Near zero, as in oriented pooling: with inputs this long, random logits of ordinary size would take long to unlearn.
-_INIT = nnx.initializers.variance_scaling(1e-4, 'fan_in', 'normal', in_axis=(0, 1), out_axis=2)
+_INIT = variance_scaling(1e-4, 'fan_in', 'normal', in_axis=(0, 1), out_axis=2)
 
 
 class Regions(NamedTuple):
@@ -170,7 +171,7 @@ class ConcatHead(nnx.Module):
     multiscale = False
 
     def __init__(self, channels: int, num_parts: int, num_classes: int, *, rngs: nnx.Rngs):
-        self.classifier = nnx.Linear((num_parts + 1) * channels, num_classes, rngs=rngs)
+        self.classifier = nnx.Linear((num_parts + 1) * channels, num_classes, kernel_init=LECUN_NORMAL, rngs=rngs)
 
     @property
     def bias(self) -> nnx.Param:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.initializers import variance_scaling
+
 Orientation = Literal['literal', 'exact']
 ORIENTATIONS = 4
 
@@ -89,7 +91,7 @@ class OrientedPooling(nnx.Module):
         """
         length = grid * patch * patch * num_features
         # Near zero: with inputs this long, random logits of ordinary size would take long to unlearn.
-        init = nnx.initializers.variance_scaling(1e-4, 'fan_in', 'normal')
+        init = variance_scaling(1e-4, 'fan_in', 'normal')
         self.weights = nnx.Param(init(rngs.params(), (length, num_classes)))
         self.bias = nnx.Param(jnp.zeros(num_classes))
         self.patch = patch

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from ssanet_jax.models.anchors import boxes_per_cell, overlap_table
+from ssanet_jax.models.initializers import LECUN_NORMAL
 
 WIDTH = 128  # channels of the proposal network, as in NTS-Net
 
@@ -28,9 +29,14 @@ class ProposalNetwork(nnx.Module):
         inputs = (num_features, WIDTH, WIDTH)
         strides = (1, 2, 2)
         self.convs = nnx.List(
-            [nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, dtype=dtype, rngs=rngs) for c, s in zip(inputs, strides)]
+            [
+                nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs)
+                for c, s in zip(inputs, strides)
+            ]
         )
-        self.heads = nnx.List([nnx.Conv(WIDTH, n, (1, 1), dtype=dtype, rngs=rngs) for n in boxes_per_cell()])
+        self.heads = nnx.List(
+            [nnx.Conv(WIDTH, n, (1, 1), dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs) for n in boxes_per_cell()]
+        )
 
     def __call__(self, feature_map: jax.Array) -> jax.Array:
         """Feature map `[B, h, w, C]` -> float32 scores `[B, A]` in the order of `anchors.anchor_boxes`."""

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.initializers import variance_scaling
+
 EXTRA_PROTOTYPES = 8  # those that are no parts
 PROTOTYPE_LENGTH = 64  # dimensions of the space in which cells are compared
 _TEMPERATURE = 0.1  # of the assignment; cosines of similar cells differ by about as much
@@ -53,7 +55,7 @@ class PrototypeParts(nnx.Module):
 
     def __init__(self, num_features: int, num_parts: int, part_size: float, *, random: bool = False, rngs: nnx.Rngs):
         count = num_parts - 1 + EXTRA_PROTOTYPES  # J
-        init = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+        init = variance_scaling(1.0, 'fan_in', 'normal')
         self.mean = nnx.Param(jnp.zeros(num_features))
         self.projection = nnx.Param(init(rngs.params(), (num_features, PROTOTYPE_LENGTH)))
         self.prototypes = nnx.Param(init(rngs.params(), (count, PROTOTYPE_LENGTH)))  # the first K - 1 are the parts

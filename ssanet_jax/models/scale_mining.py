@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssanet_jax.models.initializers import variance_scaling
 from ssanet_jax.models.standardize import Standardize
 
 Solver = Literal['fourier', 'circulant']
@@ -144,7 +145,7 @@ class ScaleMining(nnx.Module):
           standardize: whether features are standardized first, each scale of each part by itself.
           rngs: source of the random weights.
         """
-        init = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', in_axis=(0, 2, 3), out_axis=1)
+        init = variance_scaling(1.0, 'fan_in', 'normal', in_axis=(0, 2, 3), out_axis=1)
         # [K, N, S, D]; `precompute_spectrum` replaces it with the fields of a `FilterSpectrum`.
         self.weights: nnx.Param | nnx.Dict = nnx.Param(
             init(rngs.params(), (num_parts, num_classes, num_scales, num_features))

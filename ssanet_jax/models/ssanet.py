@@ -1,6 +1,7 @@
 """SSANet, assembled. `extract_features` and `classify` read top to bottom like Figure 1 of the paper."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from ssanet_jax.models.backbones.registry import build_backbone
 from ssanet_jax.models.covariance import CovariancePooling
 from ssanet_jax.models.groups import GROUPS, PART_HEAD, UPRIGHT
 from ssanet_jax.models.heads import Regions, build_head
+from ssanet_jax.models.initializers import LECUN_NORMAL
 from ssanet_jax.models.outputs import Outputs, PartFeatures
 from ssanet_jax.models.proposals import ProposalNetwork, top_boxes
 from ssanet_jax.models.prototypes import LocatedParts, PrototypeParts, attention_pool
@@ -194,7 +196,7 @@ class SSANet(nnx.Module):
             if ranking
             else PrototypeParts(channels, num_parts, part_size, random=proposal == 'random', rngs=rngs)
         )
-        linear = StandardizedLinear if standardize else nnx.Linear
+        linear = StandardizedLinear if standardize else partial(nnx.Linear, kernel_init=LECUN_NORMAL)
         self.part_classifier = linear(channels, num_classes, rngs=rngs)
         self.covariance = CovariancePooling(channels) if features == 'covariance' else None
         pooled = channels if self.covariance is None else self.covariance.num_features

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ssanet_jax.models.initializers import LECUN_NORMAL
+
 _EPSILON = 1e-6  # a feature that never changes stays finite
 
 
@@ -38,7 +40,7 @@ class StandardizedLinear(nnx.Module):
     """A linear classifier of standardized features; its parameters have the names of `nnx.Linear`."""
 
     def __init__(self, num_features: int, num_classes: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Linear(num_features, num_classes, use_bias=False, rngs=rngs).kernel
+        self.kernel = nnx.Param(LECUN_NORMAL(rngs.params(), (num_features, num_classes)))
         self.bias = nnx.Param(jnp.zeros(num_classes))
         self.standardize = Standardize(num_features)
 

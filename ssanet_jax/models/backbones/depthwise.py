@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from ssanet_jax.models.initializers import random_normal
+
 Padding = str | Sequence[tuple[int, int]]
 _Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -67,7 +69,7 @@ class DepthwiseConv(nnx.Module):
     ):
         # He initialization: the fan-in is size * size, since each output depends on its own channel only.
         std = (2 / size**2) ** 0.5
-        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (size, size, features), jnp.float32))
+        self.kernel = nnx.Param(random_normal(std)(rngs.params(), (size, size, features)))
         self.use_bias = use_bias
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(features, jnp.float32))

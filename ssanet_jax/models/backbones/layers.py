@@ -4,11 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.backbones.batch_norm import BatchNorm
-
-# He et al., "Delving Deep into Rectifiers", ICCV 2015.
-HE_NORMAL = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-# Of ConvNeXt and the vision transformers.
-NARROW_NORMAL = nnx.initializers.truncated_normal(0.02)
+from ssanet_jax.models.initializers import HE_NORMAL, NARROW_NORMAL
 
 
 def conv(

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Level
-from ssanet_jax.models.backbones.layers import NARROW_NORMAL, layer_norm, linear, patch_conv
+from ssanet_jax.models.backbones.layers import layer_norm, linear, patch_conv
 from ssanet_jax.models.backbones.positions import resize_positions, rotary_angles, rotate
 from ssanet_jax.models.backbones.remat import remat_if
+from ssanet_jax.models.initializers import NARROW_NORMAL
 
 Positions = Literal['learned', 'learned, antialiased', 'rotary']
 
