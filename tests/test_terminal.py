@@ -62,7 +62,7 @@ def test_an_interrupt_during_the_first_import_is_one_line(start, tmp_path):
 @pytest.mark.parametrize('start', ['-m ssanet_jax.main --help', 'script'])
 @pytest.mark.parametrize('milliseconds', range(0, 200, 20))
 def test_an_interrupt_shows_a_traceback_only_before_the_package_is_imported(start, milliseconds, tmp_path):
-    """Until `startup` is imported, which `__init__` does first, Python shows a traceback, and nothing can prevent it."""
+    """Until `startup` is imported, which `__init__` does first, Python shows a traceback: nothing can prevent it."""
     script = tmp_path / 'ssanet'
     script.write_text(SCRIPT)
     program = [str(script), 'doctor'] if start == 'script' else start.split()

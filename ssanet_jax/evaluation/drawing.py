@@ -1,6 +1,6 @@
 """Pictures of images with their parts, and contact sheets of such pictures."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -31,7 +31,8 @@ def draw_parts(
     side: int = 448,
     *,
     orientations: Sequence[str] = (),
-    proposals: np.ndarray | None = None,
+    names: Sequence[str] = (),
+    dashed: Collection[int] = (),
     keypoints: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws the parts of one image (Figure 6) as boxes, colored by part index.
@@ -44,7 +45,8 @@ def draw_parts(
       side: longer side of the picture, pixels.
       orientations: each part's orientation chosen by oriented pooling, a key of `QUARTER_TURNS`. It is drawn as
         an arrow: to the right for horizontal, down for vertical, and the opposite way for the reversed orientations.
-      proposals: `[K, 4]`, the parts before scale mining, drawn dashed.
+      names: the name of each part; without them, parts are numbered from 1.
+      dashed: the parts whose frames are dashed, from 0.
       keypoints: `[P, 3]`, (y, x, visible), pixels of the image. The visible ones are drawn as dots, and the centers of
         the boxes as triangles, as in Figure 7.
 
@@ -52,19 +54,17 @@ def draw_parts(
       uint8 `[h + 28, w, 3]`, RGB, where h and w are the proportions of the image.
     """
     picture, zoom = fit_picture(image, side)
-    for index, box in enumerate(_corners(np.zeros((0, 4)) if proposals is None else proposals, zoom, picture)):
-        _draw_dashed(picture, box, PART_COLORS[index % len(PART_COLORS)])
     corners = _corners(boxes, zoom, picture)
-    _draw_frames(picture, corners, PART_COLORS, max(side // 150, 1))
+    _draw_frames(picture, dict(enumerate(corners)), dashed, max(side // 150, 1))
     occupied: list[Box] = []  # what labels should not cover
     if keypoints is not None:
         occupied += _draw_dots(picture, keypoints[keypoints[:, 2] > 0, :2] * zoom)
         occupied += _draw_triangles(picture, (boxes[:, :2] + boxes[:, 2:]) / 2 * zoom)
     for index, box in enumerate(corners):
-        text = f'{index + 1} ×{scales[index]:.2g}' if len(scales) else f'{index + 1}'
+        name = names[index] if names else str(index + 1)
+        text = f'{name} ×{scales[index]:.2g}' if len(scales) else name
         quarter_turns = QUARTER_TURNS[orientations[index]] if len(orientations) else None
-        color = PART_COLORS[index % len(PART_COLORS)]
-        occupied.append(_draw_label(picture, text, quarter_turns, box, color, occupied))
+        occupied.append(_draw_label(picture, text, quarter_turns, box, part_color(index), occupied))
     return np.concatenate([picture, _caption_band(caption, picture.shape[1])])
 
 
@@ -80,11 +80,7 @@ def draw_named_boxes(
       dashed: the parts whose frames are dashed.
     """
     corners = dict(zip(boxes, _corners(np.array([*boxes.values()]).reshape(-1, 4), 1.0, picture)))
-    width = max(max(picture.shape) // 250, 2)
-    for part in dashed:
-        _draw_dashed(picture, corners[part], part_color(part), dash=4 * width, width=width)
-    whole = [part for part in corners if part not in dashed]
-    _draw_frames(picture, [corners[part] for part in whole], [part_color(part) for part in whole], width)
+    _draw_frames(picture, corners, dashed, max(max(picture.shape) // 250, 2))
     occupied: list[Box] = []
     for part, box in corners.items():
         occupied.append(_draw_label(picture, names[part], None, box, part_color(part), occupied))
@@ -148,10 +144,14 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
         raise UserError(f'cannot write {path} ({error.strerror}): free some space or choose another folder') from error
 
 
-def _draw_frames(picture: np.ndarray, corners: Iterable[Box], colors: Sequence[Color], width: int) -> None:
-    for index, (y0, x0, y1, x1) in enumerate(corners):
-        cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
-        cv2.rectangle(picture, (x0, y0), (x1, y1), colors[index % len(colors)], width, cv2.LINE_AA)
+def _draw_frames(picture: np.ndarray, corners: Mapping[int, Box], dashed: Collection[int], width: int) -> None:
+    """Draws the frames of parts in their colors, the dashed ones below the others."""
+    for part in dashed:
+        _draw_dashed(picture, corners[part], part_color(part), 4 * width, width)
+    for part, (y0, x0, y1, x1) in corners.items():
+        if part not in dashed:
+            cv2.rectangle(picture, (x0, y0), (x1, y1), BLACK, width + 2, cv2.LINE_AA)
+            cv2.rectangle(picture, (x0, y0), (x1, y1), part_color(part), width, cv2.LINE_AA)
 
 
 def _corners(boxes: np.ndarray, zoom: float, picture: np.ndarray) -> list[Box]:
@@ -162,7 +162,7 @@ def _corners(boxes: np.ndarray, zoom: float, picture: np.ndarray) -> list[Box]:
     return [(y0, x0, y1, x1) for y0, x0, y1, x1 in corners.tolist()]
 
 
-def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int = 4, width: int = 1) -> None:
+def _draw_dashed(picture: np.ndarray, box: Box, color: Color, dash: int, width: int) -> None:
     """Draws a frame that alternates between the color and black, visible on any background."""
     y0, x0, y1, x1 = box
     frame = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssanet_jax.evaluation.drawing import contact_sheet, draw_parts
+from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.evaluation.fonts import can_draw
 from ssanet_jax.evaluation.prediction import Prediction
 
@@ -13,6 +14,8 @@ def parts_sheet(
     predictions: Sequence[Prediction], labels: Sequence[int], columns: int = 5, *, side: int = 448
 ) -> np.ndarray:
     """Draws photos with their parts (Figure 6); the caption gives the prediction, and the truth if it differs.
+
+    The frame of a part that is not clearly seen is dashed.
 
     Args:
       predictions: the prediction for each image; at least one.
@@ -67,6 +70,9 @@ def evenly(count: int, total: int) -> list[int]:
 
 
 def _draw_parts(prediction: Prediction, caption: str, side: int, keypoints: np.ndarray | None = None) -> np.ndarray:
+    # Networks that find an object are those that know which parts are there.
+    names = [part_name(part, True).removeprefix('part ') for part in range(len(prediction.present))]
+    hidden = [part for part, is_seen in enumerate(prediction.present) if not is_seen]
     return draw_parts(
         prediction.photo(),
         prediction.input_boxes if prediction.read_photo is None else prediction.boxes,
@@ -74,6 +80,8 @@ def _draw_parts(prediction: Prediction, caption: str, side: int, keypoints: np.n
         caption,
         side,
         orientations=prediction.orientations,
+        names=[f'{name}?' if part in hidden else name for part, name in enumerate(names)],
+        dashed=hidden,
         keypoints=keypoints,
     )
 

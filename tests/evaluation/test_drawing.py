@@ -97,14 +97,15 @@ def test_key_points_are_dots_and_centers_triangles():
     assert (without[7 * 20, 7 * 20] == 90).all() and count(without, (255, 255, 255)) <= 28 * 448
 
 
-def test_proposals_are_thin_and_dashed():
-    box, proposal = np.array([[8.0, 8, 24, 24]]), np.array([[32.0, 20, 56, 60]])
-    picture = draw_parts(GREY, box, [1.0], side=448, proposals=proposal)
+def test_frames_are_dashed_on_request():
+    boxes = np.array([[8.0, 8, 24, 24], [32.0, 20, 56, 60]])
+    picture = draw_parts(GREY, boxes, (), side=448, dashed=[1])
     row = picture[32 * 7, 20 * 7 : 60 * 7]
-    dashes, gaps = (row == PART_COLORS[0]).all(-1), (row == 0).all(-1)
+    dashes, gaps = (row == PART_COLORS[1]).all(-1), (row == 0).all(-1)
     assert 0.4 < dashes.mean() < 0.7 and 0.3 < gaps.mean() < 0.6
-    assert 20 < np.abs(np.diff(dashes.astype(int))).sum() < 100, 'many dashes'
-    assert (picture[32 * 7 + 2, 22 * 7 : 58 * 7] == 90).all(), 'one pixel wide'
+    assert 10 < np.abs(np.diff(dashes.astype(int))).sum() < 100, 'many dashes'
+    solid = draw_parts(GREY, boxes[:1], (), side=448)
+    assert (picture[: 28 * 7] == solid[: 28 * 7]).all(), 'the other frame as without it'
 
 
 def test_words_become_smaller_then_lose_their_middle():
@@ -179,6 +180,14 @@ def test_sheets_of_predictions():
         assert (sheet[top + 80, 8 + 20] == 255).all() and (sheet[top + center, 8 + center] == PART_COLORS[0]).all()
     one_scale = keypoints_sheet([prediction] * 3, [1, 1, 1], [points] * 3, side=128)
     assert one_scale.shape == (128 + 28 + 2 * 8, 3 * 128 + 4 * 8, 3), 'nothing to compare with'
+
+    # A network that finds an object knows whether its parts are there.
+    pair = dict(boxes=np.repeat(boxes, 2, 0) + [[0], [20]], scales=np.ones(2, np.float32), orientations=())
+    pair['input_boxes'] = pair['boxes']
+    seen, hidden = (dataclasses.replace(prediction, **pair, present=(True, is_seen)) for is_seen in (True, False))
+    for shown, name, dashed in ((seen, '2', []), (hidden, '2?', [1])):
+        drawn = draw_parts(GREY, pair['boxes'], (), 'robin', 128, names=['object', name], dashed=dashed)
+        np.testing.assert_array_equal(parts_sheet([shown], [1], side=128)[8:-8, 8:-8], drawn)
 
     # A photo twice as wide as the square input: the box is where it is in the photo.
     photo = np.full((64, 128, 3), 90, np.uint8)
