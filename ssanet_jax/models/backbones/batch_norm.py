@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -106,10 +106,10 @@ def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
     pairs = list({(id(conv), id(norm)): (conv, norm) for conv, norm in pairs}.values())
     if any(len({id(module) for module in column}) < len(pairs) for column in zip(*pairs)):
         raise ValueError('a convolution before two norms, or a norm behind two convolutions, cannot be folded')
+    kernels, shifts = _fold([conv.kernel[...] for conv, _ in pairs], [_values(norm) for _, norm in pairs])
     folded = {}
-    for conv, norm in pairs:
-        scale, shift = _scale_and_shift(norm)
-        conv.kernel.set_value(conv.kernel[...] * scale)
+    for (conv, norm), kernel, shift in zip(pairs, kernels, shifts, strict=True):
+        conv.kernel.set_value(kernel)
         folded[id(norm)] = FoldedNorm(shift)
     for _, module in list(nnx.iter_modules(network)):
         for name, value in list(vars(module).items()):
@@ -117,10 +117,31 @@ def fold_norms(network: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> None:
                 setattr(module, name, folded[id(value)])
 
 
-def _scale_and_shift(norm: BatchNorm) -> tuple[jax.Array, jax.Array]:
+@jax.jit  # one program for all layers: operation by operation, each new shape would be compiled
+def _fold(kernels: list[jax.Array], norms: list['_NormValues']) -> tuple[list[jax.Array], list[jax.Array]]:
+    """The scaled kernels of convolutions, and the shifts that remain of the norms behind them."""
+    scales, shifts = zip(*map(_scale_and_shift, norms), strict=True) if norms else ((), ())
+    return [kernel * scale for kernel, scale in zip(kernels, scales, strict=True)], list(shifts)
+
+
+class _NormValues(NamedTuple):
+    """The values of a BatchNorm that is not trained."""
+
+    scale: jax.Array  # [C]
+    bias: jax.Array  # [C]
+    mean: jax.Array  # [C]
+    var: jax.Array  # [C]
+    epsilon: float
+
+
+def _values(norm: BatchNorm) -> _NormValues:
+    return _NormValues(norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...], norm.epsilon)
+
+
+def _scale_and_shift(norm: _NormValues) -> tuple[jax.Array, jax.Array]:
     """BatchNorm at its running statistics, as x -> scale * x + shift, `[C]` each."""
-    scale = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
-    return scale, norm.bias[...] - norm.mean[...] * scale
+    scale = norm.scale * jax.lax.rsqrt(norm.var + norm.epsilon)
+    return scale, norm.bias - norm.mean * scale
 
 
 def conv_norm(conv: Convolution, norm: BatchNorm | FoldedNorm, x: jax.Array) -> jax.Array:
@@ -143,7 +164,7 @@ def conv_norm(conv: Convolution, norm: BatchNorm | FoldedNorm, x: jax.Array) -> 
     traced = _TRACED_PAIRS.get()
     if traced is not None:
         traced.append((conv, norm))
-    scale, shift = _scale_and_shift(norm)
+    scale, shift = _scale_and_shift(_values(norm))
     graph, state = nnx.split(conv)
     state['kernel'] = conv.kernel.replace(conv.kernel[...] * scale)
     y = nnx.merge(graph, state)(x)
