@@ -1,4 +1,4 @@
-"""Random initial weights, equal to those of `jax.nn.initializers` to the last bit, without a compilation per shape.
+"""Random initial weights, equal to those of `jax.nn.initializers` up to rounding, without a compilation per shape.
 
 JAX compiles a program for each shape that it draws, which takes about a second for the filters of a convolution on a
 CPU, and half a minute for a network. Here weights are drawn as vectors of few lengths, and the first values of a vector
