@@ -36,6 +36,7 @@ class UnreadBodies:
             return message
 
         async def send_and_drop(message: Message) -> None:
+            """Sends a message of the answer, and drops the rest of the upload before the last one."""
             if unread and message['type'] == 'http.response.start':
                 message['headers'] = [*message.get('headers', ()), (b'connection', b'close')]
             if unread and message['type'] == 'http.response.body' and not message.get('more_body', False):
