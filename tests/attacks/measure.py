@@ -2,8 +2,9 @@
 
     python tests/attacks/measure.py < cases.json
 
-Takes `{name: [reader, path]}` and prints `{name: {'outcome', 'message', 'seconds', 'megabytes'}}`. The modules are
-imported once, and a process is forked per case.
+Takes `{name: [reader, path]}` and prints `{name: {'outcome', 'message', 'work', 'megabytes'}}`. The modules are
+imported once, and a process is forked per case. `work` is the processor time in units of a loop that is timed in the
+same process, so that it does not depend on the machine; on a usual one, a unit is a tenth of a second.
 """
 
 import json
@@ -95,6 +96,13 @@ def _problem(problem: str) -> None:
         raise UserError(problem)
 
 
+def _time_unit() -> float:
+    """Seconds of the processor for a fixed loop of Python."""
+    start = time.process_time()
+    sum(number * number for number in range(1_000_000))
+    return time.process_time() - start
+
+
 def _measure(reader: str, path: Path) -> dict[str, Any]:
     """Runs a reader in a child process."""
     with tempfile.TemporaryFile('w+') as out:
@@ -103,6 +111,7 @@ def _measure(reader: str, path: Path) -> dict[str, Any]:
             resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
             before = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (before + _BYTES, before + _BYTES))
+            unit = _time_unit()
             base, start = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
             outcome, message = 'read', ''
             try:
@@ -111,9 +120,9 @@ def _measure(reader: str, path: Path) -> dict[str, Any]:
                 outcome, message = 'refused', str(error)
             except BaseException as error:
                 outcome, message = type(error).__name__, str(error)[:300]
-            seconds = time.process_time() - start
+            work = (time.process_time() - start) / unit
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base.ru_maxrss
-            json.dump(dict(outcome=outcome, message=message, seconds=seconds, megabytes=grown / 1024), out)
+            json.dump(dict(outcome=outcome, message=message, work=work, megabytes=grown / 1024), out)
             out.flush()
             os._exit(0)
         deadline = time.monotonic() + _WALL_SECONDS
@@ -122,11 +131,9 @@ def _measure(reader: str, path: Path) -> dict[str, Any]:
         if ended[0] == 0:
             os.kill(pid, signal.SIGKILL)
             ended = os.waitpid(pid, 0)
-            return dict(outcome='hang', message='', seconds=_WALL_SECONDS, megabytes=0)
+            return dict(outcome='hang', message='', work=float('inf'), megabytes=0)
         out.seek(0)
-        return json.loads(
-            out.read() or json.dumps(dict(outcome='died', message=str(ended[1]), seconds=-1, megabytes=-1))
-        )
+        return json.loads(out.read() or json.dumps(dict(outcome='died', message=str(ended[1]), work=-1, megabytes=-1)))
 
 
 def main() -> None:
