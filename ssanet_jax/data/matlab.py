@@ -6,6 +6,7 @@ SciPy looks up the types in a file in tables without checking them, so that one 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import struct
 import zlib
@@ -106,7 +107,8 @@ def _check_array(element: _Element, order: str, depth: int, budget: _Budget) -> 
         raise ValueError('not an array')
     if not element.data:  # an empty cell
         return
-    flags, dimensions, name, *parts = _elements(element.data, order, budget)
+    elements = _elements(element.data, order, budget)
+    flags, dimensions, name = itertools.islice(elements, 3)
     if (flags.kind, len(flags.data)) != (_UINT32, 8) or dimensions.kind != _INT32 or name.kind != _INT8:
         raise ValueError('an array without a head')
     shape = struct.unpack(f'{order}{len(dimensions.data) // 4}i', dimensions.data)
@@ -115,6 +117,7 @@ def _check_array(element: _Element, order: str, depth: int, budget: _Budget) -> 
     (flag_bits,) = struct.unpack_from(f'{order}I', flags.data)
     array_class, is_complex, count = flag_bits & 0xFF, bool(flag_bits & 0x800), math.prod(shape)
     budget.spend(values=count)
+    parts = list(elements)  # only after the shape was found to be within the limits
     if array_class in _NUMERIC:
         valid = len(parts) == 1 + is_complex and all(part.kind in _NUMBERS for part in parts)
     elif array_class == _CHAR:

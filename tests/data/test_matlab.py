@@ -70,6 +70,16 @@ def test_other_files_are_refused(load, data):
         load(data)
 
 
+def test_a_shape_beyond_the_limits_is_refused_before_the_parts_are_read(load):
+    flags = struct.pack('<IIII', 6, 8, 1, 0)  # of a cell array
+    shape = struct.pack('<IIii', 5, 8, 1, 2_000_000)
+    unreadable = struct.pack('<II', 14, 1000)
+    body = flags + shape + struct.pack('<II', 1, 0) + unreadable
+    header = b'MATLAB 5.0 MAT-file'.ljust(124) + struct.pack('<H', 0x0100) + b'IM'
+    with pytest.raises(ValueError, match='far more data'):
+        load(header + struct.pack('<II', 14, len(body)) + body)
+
+
 def test_nesting_without_end_is_refused(load):
     cell = np.zeros((1, 1))
     for _ in range(40):
