@@ -18,7 +18,7 @@ SIZE, CROPS = 64, {'resnet_tiny': 56, 'resnet18': 224, 'efficientnet_lite0': 224
 
 def network(backbone='resnet_tiny', **changes):
     """A network whose statistics differ from the initial 0 and 1."""
-    build = lambda: SSANet(
+    model = SSANet(
         5,
         SIZE,
         backbone=backbone,
@@ -29,8 +29,7 @@ def network(backbone='resnet_tiny', **changes):
         **changes,
         rngs=nnx.Rngs(0),
     )
-    graph = split_model(nnx.eval_shape(build))[0]
-    params, stats = jax.jit(lambda: split_model(build())[1:])()
+    graph, params, stats = split_model(model)
     random = np.random.default_rng(0)
     stats = jax.tree.map(lambda x: jnp.asarray(random.uniform(0.5, 1.5, x.shape), x.dtype), stats)
     model = merge_model(graph, params, stats)
