@@ -299,7 +299,7 @@ def test_large_photos_are_read_as_evaluation_and_report_read_them(model, tmp_pat
     for i, one in enumerate(predictions):
         np.testing.assert_array_equal(one.image, batch['image'][i])
     model.eval()
-    outputs = model(batch['image'], active=active)
+    outputs = nnx.jit(lambda model, images: model(images, active=active))(model, batch['image'])
     expected = softmax(np.asarray(outputs.logits), axis=-1)[:3]
     np.testing.assert_allclose([one.probabilities for one in predictions], expected, rtol=1e-3, atol=1e-5)
 
@@ -312,7 +312,8 @@ def test_large_photos_are_read_as_evaluation_and_report_read_them(model, tmp_pat
 def test_create_model():
     model = ssanet_jax.create_model('resnet_tiny', num_classes=3, image_size=SIDE, num_parts=2, num_proposals=3)
     assert isinstance(model, SSANet)
-    assert model(np.zeros((1, SIDE, SIDE, 3), np.uint8)).logits.shape == (1, 3)
+    forward = nnx.jit(lambda model, images: model(images).logits)
+    assert forward(model, np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape == (1, 3)
     with pytest.raises(UserError, match='resnet18'):
         ssanet_jax.create_model('vgg', num_classes=3)
     with pytest.raises(UserError, match='weights file nowhere.pth does not exist'):

@@ -145,7 +145,7 @@ def test_recognition_and_alignment_reach_the_prototypes():
         return prototypes.attention_pool(maps, located.attention)
 
     for loss in (lambda s: mac_loss(pooled(s), temperature=0.1), lambda s: jnp.square(pooled(s)).mean()):
-        gradient = jax.grad(loss)(state)
+        gradient = jax.jit(jax.grad(loss))(state)
         assert float(jnp.abs(gradient['prototypes'][...][:2]).max()) > 1e-5
 
 

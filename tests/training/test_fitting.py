@@ -125,9 +125,9 @@ def test_standardized_features_have_the_statistics_of_the_training_images(fitted
     run.model.eval()
     dataset = load_dataset(config.data)
     found = []
+    extract = nnx.jit(lambda model, images: model.extract_features(images, active=run.active).image)
     for batch in eval_batches(dataset.train, config.data):
-        features = run.model.extract_features(jnp.asarray(batch['image']), active=run.active)
-        found.append(np.asarray(features.image)[batch['mask']])
+        found.append(np.asarray(extract(run.model, batch['image']))[batch['mask']])
     expected, statistics = np.concatenate(found), run.model.image_classifier.standardize
     spread = expected.std(0) + 1e-6
     # Flipped views of the same images: the same up to the asymmetry of random filters.
@@ -211,10 +211,13 @@ def test_covariances_are_classified(tiny_config, tmp_path):
     assert pooling is not None and pooling.is_fitted
     axes = np.asarray(pooling.projection[...])
     np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-4)
-    images = jnp.asarray(np.stack([load_dataset(config.data).test[i]['image'] for i in range(2)]))
-    features = run.model.extract_features(images, active=run.active)
-    maps = run.model.global_map(images)
-    np.testing.assert_allclose(features.image, pooling(maps), atol=1e-4)
+    images = np.stack([load_dataset(config.data).test[i]['image'] for i in range(2)])
+    read = lambda model, images: (
+        model.extract_features(images, active=run.active),
+        model.covariance(model.global_map(images)),
+    )
+    features, covariances = nnx.jit(read)(run.model, images)
+    np.testing.assert_allclose(features.image, covariances, atol=1e-4)
     assert features.image.shape == (2, pooling.num_features)
     assert features.phi is not None and features.phi.shape == (2, 3, 1, pooling.num_features)
     assert np.abs(np.asarray(features.phi[..., pooling.channels :])).max() > 0
@@ -293,8 +296,8 @@ def test_images_are_turned_upright(tiny_config, tmp_path):
     run = load_run(tmp_path / 'run')
     run.model.eval()
     images = np.stack([load_dataset(config.data).test[i]['image'] for i in range(4)])
-    given = run.model(jnp.asarray(images), active=run.active)
-    turned = run.model(jnp.rot90(jnp.asarray(images), 1, (1, 2)), active=run.active)
+    predict = nnx.jit(lambda model, images: model(images, active=run.active))
+    given, turned = (predict(run.model, each) for each in (images, np.rot90(images, 1, (1, 2))))
     np.testing.assert_allclose(turned.logits, given.logits, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(turned.image_angle, (given.image_angle + 90) % 360)
 
