@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import changed, run_python
 from flax import nnx
 from flax.traverse_util import flatten_dict
+from page_checks import check_page
 from rich.console import Console
 
 from configs import common
@@ -28,11 +30,19 @@ from ssanet_jax.training.train import train
 SIZE, CLASSES, WIDTH = 32, 4, 8
 
 
+# A vision transformer with patches of 4 and rotary positions, here and in the commands that a test starts.
+OPTIONS = dict(patch_size=4, positions='rotary', num_registers=1)
+REGISTER = f"""
+from functools import partial
+from ssanet_jax.models.backbones.registry import BACKBONES
+from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
+BACKBONES['vit_tiny'] = partial(VisionTransformer, {WIDTH}, 1, 2, **{OPTIONS})
+"""
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """Adds a vision transformer with patches of 4 and rotary positions to the registry."""
-    build = partial(VisionTransformer, WIDTH, 1, 2, patch_size=4, positions='rotary', num_registers=1)
-    monkeypatch.setitem(BACKBONES, 'vit_tiny', build)
+    monkeypatch.setitem(BACKBONES, 'vit_tiny', partial(VisionTransformer, WIDTH, 1, 2, **OPTIONS))
 
 
 def network(**settings):
@@ -100,7 +110,7 @@ def test_one_step_of_each_stage(tiny_config, settings):
             assert backbone - moved == {path for path in backbone if path[1] in frozen}
 
 
-def test_a_fitted_run_predicts(tiny_config, tmp_path):
+def test_a_fitted_run_predicts_and_is_reported(tiny_config, tmp_path):
     """The recipe of configs/cub.py:dinov2: frozen, prototypes, crops of 2 x 7 cells, the class token."""
     config = tiny_config
     config.model.update(
@@ -122,3 +132,9 @@ def test_a_fitted_run_predicts(tiny_config, tmp_path):
     predictions = Predictor.from_run(load_run(tmp_path / 'run')).predict([test[i]['image'] for i in range(len(test))])
     correct = [each.class_index == test.labels[i] for i, each in enumerate(predictions)]
     assert np.mean(correct) == pytest.approx(results.accuracy, abs=1e-6)
+
+    done = run_python(changed('ssanet_jax.report', REGISTER), f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 0, done.stderr
+    page = check_page((tmp_path / 'run/report.html').read_text())
+    assert {'results', 'parts', 'explained', 'attention', 'confusion'} <= set(page.ids)
+    assert f'{results.accuracy:.4f}' in page.text and 'vit_tiny' in page.text
