@@ -12,7 +12,7 @@ in closed form (docs/method.md). With --config.model.features=pooled they read a
 
 | variant | |
 |---|---|
-| `configs/cub.py:fast` | image, object and one part at 224: 0.76 times the FLOPs of the image at 448; 0.854 (seeds 0 to 4) |
+| `configs/cub.py:fast` | image, object, one part at 224: 0.76 times the FLOPs of the image at 448; 0.854 (five seeds) |
 | `configs/cub.py:upright` | the image is first turned upright by a quarter turn; with averages 0.8395 (seed 1) |
 | `configs/cub.py:dinov2` | a frozen DINOv2 ViT-S/14 with registers: 32 x 32 patches at 448; not yet run by us |
 | `configs/cub.py:dinov2_finetune` | the same, then its last four blocks are fine-tuned; not yet run by us |

@@ -9,32 +9,29 @@ Each classifier is fitted alone, so that none leans on another that reads the sa
 the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ssanet_jax.activity import activity
-from ssanet_jax.data.pipeline import list_unreadable, num_steps, train_batches
+from ssanet_jax.data.pipeline import list_unreadable
 from ssanet_jax.data.preprocessing import boxes_of_view
-from ssanet_jax.distributed import processes, sharding
+from ssanet_jax.distributed import processes
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.evaluation.explanation import part_name
-from ssanet_jax.image_progress import ImageProgress
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
-from ssanet_jax.models.inference import optimize_for_inference
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear
 from ssanet_jax.runs.feature_index import INDEX_FILE, network_digest, write_index_once
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.feature_indexing import index_rows
+from ssanet_jax.training.feature_rows import FeatureRows, collect_rows
 from ssanet_jax.training.held_out import keep_held_out
 from ssanet_jax.training.linear_probe import (
     LinearClassifier,
@@ -54,18 +51,6 @@ L2_COVARIANCE = (0.001, 0.003, *L2)  # for the longer vectors of covariance pool
 _CELLS_PER_IMAGE = 50
 _HIDDEN_SHARE = 0.02  # of the training images, in which a part is taken to be hidden
 _INDEX_ROWS = 1000  # of the index that are written at a time
-
-Extract = Callable[[SSANet, jax.Array], dict[str, jax.Array]]
-
-
-class _Rows(NamedTuple):
-    """Features of augmented views of the training images, the same rows in every process."""
-
-    values: dict[str, np.ndarray]  # each [n, ...]
-    labels: np.ndarray  # int32 [n]
-    images: np.ndarray  # int32 [n], position of the image in the training set
-    views: np.ndarray  # float32 [n, 4], the part of the image that the view shows (`transforms.RandomCropFlip`)
-    unreadable: frozenset[int]  # positions of the images that could not be read, of this process
 
 
 def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any]:
@@ -100,7 +85,7 @@ def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any
     return params, stats
 
 
-def _collect_maps(context: StageContext, model: SSANet) -> _Rows:
+def _collect_maps(context: StageContext, model: SSANet) -> FeatureRows:
     """The maps of training images and their foreground."""
     num_images = len(context.dataset.train)
 
@@ -108,17 +93,17 @@ def _collect_maps(context: StageContext, model: SSANet) -> _Rows:
         feature_map = model.global_map(images)
         return {'map': feature_map.astype(jnp.float16), 'mask': foreground(feature_map)}
 
-    return _collect(context, model, maps, min(MAX_IMAGES, num_images), PARTS)
+    return collect_rows(context, model, maps, min(MAX_IMAGES, num_images), PARTS)
 
 
-def _sample_cells(seen: _Rows, rng: np.random.Generator, foreground_only: bool) -> np.ndarray:
+def _sample_cells(seen: FeatureRows, rng: np.random.Generator, foreground_only: bool) -> np.ndarray:
     """Some cells of each map, `[n, C]`."""
     pairs = zip(seen.values['map'], seen.values['mask'])
     cells = [feature_map[mask if foreground_only else np.ones_like(mask)] for feature_map, mask in pairs]
     return np.concatenate([rng.permutation(each)[:_CELLS_PER_IMAGE] for each in cells])
 
 
-def _choose_parts(context: StageContext, model: SSANet, seen: _Rows) -> None:
+def _choose_parts(context: StageContext, model: SSANet, seen: FeatureRows) -> None:
     """Sets the prototypes of a model, from the maps and the foreground of training images."""
     parts, seed = cast(PrototypeParts, model.proposals), context.config.seed
     cells = _sample_cells(seen, np.random.default_rng(seed), foreground_only=True)
@@ -158,7 +143,7 @@ def _fit_upright(context: StageContext, model: SSANet) -> None:
         features = orientation_features(model.upright, model.backbone, model.normalize(images))
         return {'orientations': features.astype(jnp.float16)}
 
-    rows = _collect(context, model, read, len(context.dataset.train), ORIENTATIONS)
+    rows = collect_rows(context, model, read, len(context.dataset.train), ORIENTATIONS)
     set_weights(model.upright, fit_upright(rows.values['orientations']))
 
 
@@ -181,7 +166,7 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
         return found | {name: value for name, value in located.items() if value is not None}
 
     count = context.stage.epochs * len(context.dataset.train)
-    rows = _collect(context, model, read, count, FEATURES)
+    rows = collect_rows(context, model, read, count, FEATURES)
     for problem in list_unreadable(context.dataset.train, processes.gather_distinct(rows.unreadable)):
         context.print(f'skipped: {problem}')
     with activity(context.console, f'{context.stage.name}: fitting classifiers'):
@@ -189,7 +174,9 @@ def _fit_classifiers(context: StageContext, model: SSANet, heads: list[str]) -> 
     _write_index(context, model, rows)
 
 
-def _fit_to_rows(context: StageContext, model: SSANet, heads: list[str], rows: _Rows, active: frozenset[str]) -> None:
+def _fit_to_rows(
+    context: StageContext, model: SSANet, heads: list[str], rows: FeatureRows, active: frozenset[str]
+) -> None:
     """Sets the weights of classifiers by features of the training images."""
     num_classes = len(context.dataset.class_names)
     if 'part_classifier' in heads:
@@ -242,7 +229,7 @@ def _fit_to_rows(context: StageContext, model: SSANet, heads: list[str], rows: _
         model.scale_mining.bias.set_value(jnp.asarray(sum(each.bias for each in classifiers)))
 
 
-def _write_index(context: StageContext, model: SSANet, rows: _Rows) -> None:
+def _write_index(context: StageContext, model: SSANet, rows: FeatureRows) -> None:
     """Keeps the features of one view of each training image."""
     _, first = np.unique(rows.images, return_index=True)
     parts = rows.values['phi'][:, :, 0] if 'phi' in rows.values else rows.values['parts']
@@ -266,7 +253,7 @@ def _write_index(context: StageContext, model: SSANet, rows: _Rows) -> None:
     write_index_once(context.directory / INDEX_FILE, context.stage.name, network, batches())
 
 
-def _write_held_out(context: StageContext, rows: _Rows, log_probabilities: np.ndarray) -> None:
+def _write_held_out(context: StageContext, rows: FeatureRows, log_probabilities: np.ndarray) -> None:
     """Keeps what classifiers predict for one view of each training image by which they were not fitted."""
     _, first = np.unique(rows.images, return_index=True)
     keep_held_out(
@@ -288,7 +275,7 @@ def _choose_l2(
     return max(strengths, key=score)
 
 
-def _labels_of_images(rows: _Rows) -> np.ndarray:
+def _labels_of_images(rows: FeatureRows) -> np.ndarray:
     """The label of each training image; 0 for those that no row shows."""
     labels = np.zeros(int(rows.images.max()) + 1, np.int32)
     labels[rows.images] = rows.labels
@@ -303,52 +290,3 @@ def _standardized(features: np.ndarray) -> np.ndarray:
 def _set_linear(module: StandardizedLinear, classifier: LinearClassifier) -> None:
     module.kernel.set_value(jnp.asarray(classifier.kernel))
     module.bias.set_value(jnp.asarray(classifier.bias))
-
-
-def _collect(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> _Rows:
-    """All rows of `_batches` in one."""
-    batches = list(_batches(context, model, extract, count, task))
-    values = {name: np.concatenate([batch.values[name] for batch in batches]) for name in batches[0].values}
-    joined = lambda name: np.concatenate([getattr(batch, name) for batch in batches])
-    facts = {name: joined(name) for name in ('labels', 'images', 'views')}
-    return _Rows(values, **facts, unreadable=frozenset().union(*(batch.unreadable for batch in batches)))
-
-
-def _batches(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> Iterator[_Rows]:
-    """What `extract` finds in the first `count` augmented views of the training images, batch by batch."""
-    data, source = context.config.data, context.dataset.train
-    context.print(f'{task}: {count} views of {len(source)} images')
-    label = f'{context.stage.name}: {task}'
-    with ImageProgress(context.console, count, task=label, later=context.views_after(task)) as progress:
-        graph, params, stats = split_model(optimize_for_inference(model))
-        params, stats = sharding.replicate((params, stats), context.mesh)
-
-        @jax.jit
-        def call(params, stats, images):
-            images = sharding.constrain_batch(images, context.mesh)
-            found = extract(merge_model(graph, params, stats), images)
-            return jax.lax.with_sharding_constraint(found, NamedSharding(context.mesh, PartitionSpec()))  # for the host
-
-        epochs = -(-count // len(source))
-        batches = train_batches(source, data, seed=context.seed, epochs=epochs, process=processes.current())
-        on_devices = sharding.prefetch_to_device(batches, context.mesh, ('image',))
-        steps = min(-(-count // data.batch_size), num_steps(epochs, len(source), data.batch_size))
-        left = count
-        for number, (batch, images) in zip(range(steps), on_devices):
-            if not number:
-                processes.compile_together(call, params, stats, images['image'])
-            found = jax.device_get(call(params, stats, images['image']))
-            labels, indices, views = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
-            size = min(left, len(labels))
-            left -= size
-            progress.advance(size)
-            unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
-            values = {name: value[:size] for name, value in found.items()}
-            yield _Rows(values, labels[:size], indices[:size], views[:size], unreadable)
-
-
-def _gather_rows(rows: np.ndarray) -> np.ndarray:
-    """The rows of all processes, in the order of the batch on the devices."""
-    if processes.current().count == 1:
-        return rows
-    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
