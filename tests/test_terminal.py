@@ -88,16 +88,14 @@ with terminal.standard_streams(), terminal.interruptible():
         print('ready', flush=True)
         time.sleep({first})
     except {caught}:
-        time.sleep(30)
+        time.sleep(300)  # longer than `interrupt` waits
 """
 
 
 @pytest.mark.parametrize('caught', ['ValueError', 'BaseException'])
 def test_an_interrupt_is_raised_again_where_a_library_swallows_it(caught):
-    started = time.monotonic()
-    code, stdout, stderr = interrupt(['-c', RUN.format(first=30, caught=caught)])
+    code, stdout, stderr = interrupt(['-c', RUN.format(first=300, caught=caught)])
     assert code in (-signal.SIGINT, 130) and 'KeyboardInterrupt' in stderr and not stdout
-    assert time.monotonic() - started < 20
 
 
 @terminal.interruptible(resumes=True)
@@ -124,9 +122,7 @@ def test_an_error_that_a_library_makes_of_an_interrupt_is_the_interrupt(number, 
 
 def test_a_second_interrupt_ends_at_once():
     program = RUN.format(first=30, caught='BaseException')
-    program = program.replace(
-        ':\n        time.sleep(30)', ':\n        print("caught", flush=True)\n        time.sleep(1.5)'
-    )
+    program = program.replace('time.sleep(300)', 'print("caught", flush=True)\n        time.sleep(1.5)')
     process = subprocess.Popen(
         [sys.executable, '-c', program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
