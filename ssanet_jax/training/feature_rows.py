@@ -1,4 +1,4 @@
-"""What a frozen network computes of augmented views of the training images, for stages that are fitted."""
+"""Computes the features of augmented views of the training images, for stages that are fitted in closed form."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
