@@ -1,4 +1,4 @@
-# make demo: train SSANet on drawn birds, watch it find the parts (about 3 minutes on 2 cores)
+# make demo: train SSANet on drawn birds, watch it find the parts (3 to 6 minutes on 2 cores)
 # make test: run all tests
 # make lint: check style and types
 # Each creates the environment in .venv first, from the package index.

@@ -1,6 +1,6 @@
 """SSANet on drawn birds (`toy_birds`): all three stages on a laptop CPU, without any download.
 
-Expect 0.994 to 1.000 on the 512 test images in about three minutes on two CPU cores (docs/results.md), and
+Expect 0.988 to 1.000 on the 512 test images in three to six minutes on two CPU cores (docs/results.md), and
 `runs/demo/parts.png`, the parts on ten of the images.
 
     make demo
