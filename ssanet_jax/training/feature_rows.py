@@ -29,7 +29,7 @@ class FeatureRows(NamedTuple):
 
 
 def collect_rows(context: StageContext, model: SSANet, extract: Extract, count: int, task: str) -> FeatureRows:
-    """Computes the features of the first views that an epoch of training would read.
+    """Computes the features of the first augmented views that training would read.
 
     Args:
       context: the stage.
@@ -37,6 +37,10 @@ def collect_rows(context: StageContext, model: SSANet, extract: Extract, count: 
       extract: (model, images uint8 `[B, H, W, 3]`) -> features by name, each `[B, ...]`.
       count: number of views. A count above the number of images begins further epochs, with other views.
       task: what this is for, one of the names in `time_left.py`.
+
+    Returns:
+      One row per view, n = `count`, in the order in which training would read them. An image that cannot be read is
+      replaced by the next readable one, and its position is in `unreadable`.
     """
     batches = list(_batches(context, model, extract, count, task))
     values = {name: np.concatenate([batch.values[name] for batch in batches]) for name in batches[0].values}
