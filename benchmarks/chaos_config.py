@@ -1,6 +1,6 @@
 """The smallest run with everything that can be interrupted, for `benchmarks/chaos.py`.
 
-A copy of the images is prepared. Then one stage is fitted in closed form, one trains on features that are kept on disk,
+A copy of the images is prepared. Then one stage is fitted by L-BFGS, one trains on features that are kept on disk,
 and one trains the backbone; each saves checkpoints within its epochs and evaluates after each of them. With the variant
 `validation`, the best network of each stage is kept too, and the test images are evaluated once at the end.
 """

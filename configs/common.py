@@ -120,7 +120,7 @@ def global_pooling(epochs: int = 100, learning_rate: float = 1e-3, **schedule: A
 
 
 def prototypes() -> ConfigDict:
-    """Parts by prototypes on a frozen EfficientNet-Lite0, all classifiers fitted in closed form (docs/method.md)."""
+    """Parts by prototypes on a frozen EfficientNet-Lite0, all classifiers fitted by L-BFGS (docs/method.md)."""
     config = get_config()
     config.data.update(image_size=448, resize=512, batch_size=16, eval_batch_size=16)
     config.model.update(

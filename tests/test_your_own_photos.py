@@ -87,7 +87,7 @@ def test_the_log_of_a_training_says_what_goes_on(followed):
         'photos (random 80/20 split)',
         'recipe full: ',
         'another choice is --config.recipe=quick',
-        'stage 1 of 1: fit, a fit in closed form to 2 views of each image',
+        'stage 1 of 1: fit, a fit by L-BFGS to 2 views of each image',
         'fit: looking for parts: 16 views of 16 images',
         'fit: choosing parts',
         'fit: computing features: 32 views of 16 images',

@@ -107,7 +107,7 @@ def analyze(
     trained = [index for index, stage in enumerate(config.stages) if not stage.get('fit')]
     if not trained:
         raise UserError(
-            'every stage of this configuration is fitted in closed form, so there is no training step to compile: give '
+            'every stage of this configuration has fit=True, so there is no training step to compile: give '
             'a configuration that trains, such as configs/cub.py:paper'
         )
     for index in trained:

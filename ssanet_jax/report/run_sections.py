@@ -191,7 +191,7 @@ def curves_section(inputs: ReportInputs) -> CurvesSection | str:
             return CurvesSection(warning, [], '')
         return 'This run was trained by an early version that recorded no history, so there are no learning curves.'
     if not any(curves.loss) and all(sum(map(len, lines)) <= 1 for lines in curves.accuracy.values()) and not warning:
-        return 'The network was fitted in closed form and evaluated once, so there are no learning curves.'
+        return 'The classifiers were fitted by L-BFGS and evaluated once, so there are no learning curves.'
     heads = _sort_heads(curves.accuracy.keys() - {PREDICTION, TRAINING_BATCHES})
     names = [name for name in [PREDICTION, *heads, TRAINING_BATCHES] if name in curves.accuracy]
     charts: list[CurveChart] = []

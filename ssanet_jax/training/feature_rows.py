@@ -1,4 +1,4 @@
-"""Computes the features of augmented views of the training images, for stages that are fitted in closed form."""
+"""Computes the features of augmented views of the training images, for stages with `fit=True`."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

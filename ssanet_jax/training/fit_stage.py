@@ -1,4 +1,4 @@
-"""A stage whose groups are fitted in closed form."""
+"""A stage whose groups are fitted instead of trained by gradient descent."""
 
 import time
 
@@ -19,7 +19,7 @@ from ssanet_jax.training.triggers import Triggers
 
 
 def fit_stage(context: StageContext) -> StageResult:
-    """Fits the groups of one stage in closed form (`fitting.py`), and evaluates the network after it."""
+    """Fits the groups of one stage (`fitting.py`), and evaluates the network after it."""
     config, stage, workdir = context.config, context.stage, context.workdir
     evaluator = Evaluator(context.model, context.active, config, workdir, f'training of {stage.name}')
     state, position = initial_state(context, optax.identity())

@@ -1,4 +1,4 @@
-"""A stage that fits groups in closed form instead of training them: `stage(..., fit=True)`.
+"""A stage that fits groups instead of training them by gradient descent: `stage(..., fit=True)`.
 
 The backbone is frozen and each image passes through it a few times: prototypes are the clusters of feature maps
 (`part_discovery.py`), and the classifiers are linear, so that L-BFGS finds their optimum (`linear_probe.py`). It takes

@@ -47,8 +47,8 @@ def _check_early_stopping(config: ConfigDict) -> None:
     patience = config.get('early_stopping_patience', 0)
     if patience and all(stage.get('fit') for stage in config.stages):
         raise UserError(
-            f'config.early_stopping_patience={patience}: stages with fit=True are fitted in closed form, so there is '
-            'nothing to stop early: leave it out'
+            f'config.early_stopping_patience={patience}: stages with fit=True are not trained by gradient descent, '
+            'so there is nothing to stop early: leave it out'
         )
     missing = [
         f'config.{name}'

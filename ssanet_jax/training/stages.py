@@ -74,8 +74,8 @@ def stage(
         BEiT (Bao et al., ICLR 2022). The last layer has the group's rate. 0 is off: all layers have that rate.
       cache: number of augmented views per image whose features are computed once and kept on disk, for a stage that
         trains only heads (`training/feature_cache.py`); 0 computes features in every epoch.
-      fit: fit the groups in closed form to `epochs` augmented views of each image (`training/fitting.py`), instead of
-        training them. There is then no learning rate.
+      fit: fit the groups to `epochs` augmented views of each image, prototypes by k-means and classifiers by L-BFGS
+        (`training/fitting.py`), instead of training them by gradient descent. There is then no learning rate.
       **old_names: fields under their names in earlier versions (`runs/aliases.py`), such as `rate`.
 
     Raises:

@@ -38,7 +38,7 @@ class Work(NamedTuple):
 def views_after(config: ConfigDict, stage: int, task: str, counts: ImageCounts) -> float:
     """The work of a run after a task, as the number of views of this task that take as long.
 
-    Time is taken to be proportional to the pixels that pass through the backbone. Closed-form fits, compilation and,
+    Time is taken to be proportional to the pixels that pass through the backbone. Fits by L-BFGS, compilation and,
     in a stage that trains now, all evaluations but the last are left out.
 
     Args:

@@ -157,7 +157,7 @@ def _stage_line(index: int, stages: Sequence[ConfigDict]) -> str:
     stage = stages[index]
     work = f'{stage.epochs} epoch{"" if stage.epochs == 1 else "s"}'
     if stage.get('fit'):
-        work = f'a fit in closed form to {stage.epochs} view{"" if stage.epochs == 1 else "s"} of each image'
+        work = f'a fit by L-BFGS to {stage.epochs} view{"" if stage.epochs == 1 else "s"} of each image'
     return f'stage {index + 1} of {len(stages)}: {stage.name}, {work}'
 
 

@@ -71,7 +71,7 @@ def test_a_finished_run_has_no_warning():
 
 
 def make_inputs(**changes):
-    """The inputs of a run with a stage `fit` of closed form and a stage `tune` that stopped early."""
+    """The inputs of a run with a stage `fit` with `fit=True` and a stage `tune` that stopped early."""
     stages = [{'name': 'fit', 'epochs': 2}, {'name': 'tune', 'epochs': 9}]
     of_stage = dict(accuracy=0.75, examples=4, heads={'image_classifier': 0.5, 'scale_mining': 0.25}, wall_seconds=60)
     reason = 'stopped early after epoch 4 of 9: none of the last 2 was more accurate'

@@ -1,4 +1,4 @@
-"""The closed-form stage on drawn birds: what it fits, that it agrees with scikit-like arithmetic, and its errors."""
+"""A stage with `fit=True` on drawn birds: what it fits, that it agrees with scikit-like arithmetic, and its errors."""
 
 import dataclasses
 import io
@@ -30,7 +30,7 @@ GROUPS = dict(proposals=1, part_classifier=1, image_classifier=1, scale_mining=1
 
 
 def fit_config(tiny_config, **model):
-    """The tiny run, fitted in closed form, with a random backbone and crops of 56 pixels."""
+    """The tiny run, fitted by L-BFGS, with a random backbone and crops of 56 pixels."""
     config = tiny_config
     config.data.update(image_size=64, resize=64)
     settings = dict(proposal='prototypes', num_parts=3, num_scales=1, sharing='part', crop_size=32, standardize=True)

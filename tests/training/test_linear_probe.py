@@ -1,4 +1,4 @@
-"""Closed-form classifiers against torch's optimizer, conditions of optimality, and cases worked out by hand."""
+"""Classifiers fitted by L-BFGS against torch's optimizer, conditions of optimality, and cases worked out by hand."""
 
 import chex
 import jax
