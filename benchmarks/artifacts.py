@@ -32,7 +32,7 @@ def export(predictor: Predictor, images: np.ndarray, weights: str) -> OnnxFile:
         from ssanet_jax.export.checking import CheckImages
         from ssanet_jax.export.onnx_export import export_onnx
     except ImportError as error:
-        raise UserError(f'{error}: pip install "ssanet-jax[export]"') from error
+        raise UserError(f"{error}: pip install -e '.[export]'") from error
     content, _ = export_onnx(predictor, 'benchmark', weights, CheckImages(images[:2], 'noise'))
     return OnnxFile(content, check_content(content, 'the export'))
 

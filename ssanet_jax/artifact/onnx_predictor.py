@@ -48,7 +48,7 @@ def _start(data: bytes, name: str) -> Any:
     try:
         import onnxruntime  # an optional package
     except ImportError as error:
-        raise UserError(f'{name} needs onnxruntime ({error}): pip install "ssanet-jax[export]"') from error
+        raise UserError(f"{name} needs onnxruntime ({error}): in a checkout, pip install -e '.[export]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
     options.log_severity_level = _SILENT

@@ -89,7 +89,8 @@ def _check_packages(format_name: str) -> None:
     """Raises UserError if a package that the format needs is not installed."""
     missing = [name for name in _NEEDED[format_name] if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f'--format={format_name} needs {", ".join(missing)}: pip install "ssanet-jax[export]"')
+        needs = f'--format={format_name} needs {", ".join(missing)}'
+        raise UserError(f"{needs}: in a checkout, pip install -e '.[export]'")
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ def main(given: list[str]) -> None:
     if _LICENSE.value and not re.fullmatch('[a-z0-9][a-z0-9.-]*', _LICENSE.value):
         raise UserError(f'--license={_LICENSE.value!r} is no name of a license: give one such as apache-2.0 or other')
     if missing := [name for name in ('onnx', 'onnxruntime') if importlib.util.find_spec(name) is None]:
-        raise UserError(f'push needs {", ".join(missing)}: pip install "ssanet-jax[export]"')
+        raise UserError(f"push needs {', '.join(missing)}: in a checkout, pip install -e '.[export]'")
     if _DRY_RUN.value and not _OUT.value:
         raise UserError('--dry_run needs --out: give the folder to write')
     if not _DRY_RUN.value:

@@ -39,7 +39,7 @@ def main() -> None:
     """Serves until it is stopped."""
     missing = [package for module, package in _PACKAGES.items() if not importlib.util.find_spec(module)]
     if missing:
-        raise UserError(f'serve needs {", ".join(missing)}: pip install "ssanet-jax[serve]"')
+        raise UserError(f"serve needs {', '.join(missing)}: in a checkout, pip install -e '.[serve]'")
     from ssanet_jax.serving.app import create_app
     from ssanet_jax.serving.limits import Limits
     from ssanet_jax.serving.server import open_socket, serve, url_of

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-onnx = pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
+onnx = pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
 
 from exported_networks import make_predictor, open_content, random_images  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402

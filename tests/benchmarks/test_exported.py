@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
 
 from benchmarks import artifacts, exported, networks
 from benchmarks.artifacts import ONNXRUNTIME, OPENVINO

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
+onnxruntime = pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
 
 from ssanet_jax.export.call import Unsupported  # noqa: E402
 from ssanet_jax.export.convert import to_onnx  # noqa: E402

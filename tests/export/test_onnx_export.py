@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
 
 from exported_networks import ALL, NAMES, SIDE, make_predictor, open_content, random_images
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
 openvino = pytest.importorskip('openvino', reason='needs OpenVINO: pip install openvino')
 
 from exported_networks import ALL, make_predictor, open_content, random_images  # noqa: E402

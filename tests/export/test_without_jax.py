@@ -8,8 +8,8 @@ import pytest
 from commands import changed, check_user_error, run_each, run_python
 from PIL import Image
 
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
 
 # Refuses to import packages, as if they were not installed.
 REFUSE = """
@@ -138,10 +138,10 @@ def test_bad_arguments(exported, finished_run, photos, tmp_path):
 def test_packages_that_are_missing_are_named(exported, finished_run, tmp_path):
     program = 'import ssanet_jax\ntry:\n    ssanet_jax.load(sys.argv[1])\nexcept ssanet_jax.UserError as error:\n'
     done = run_without(['onnxruntime'], f'{program}    print(error)', exported)
-    assert 'pip install "ssanet-jax[export]"' in done.stdout, done.stderr
+    assert "pip install -e '.[export]'" in done.stdout, done.stderr
     missing = 'import importlib.util as u\nfind = u.find_spec\n'
     missing += 'u.find_spec = lambda name, *more: None if name == "onnx" else find(name, *more)\n'
     arguments = [f'--workdir={finished_run.workdir}', f'--out={tmp_path / "x.onnx"}']
     done = run_python(changed('ssanet_jax.export', missing), *arguments)
     assert done.returncode == 2 and done.stderr.count('\n') == 1
-    assert '--format=onnx needs onnx: pip install "ssanet-jax[export]"' in done.stderr
+    assert "--format=onnx needs onnx: in a checkout, pip install -e '.[export]'" in done.stderr

@@ -8,8 +8,8 @@ import pytest
 from color_network import COLORS, INPUTS, write_color_network
 from launch_sandbox import LAUNCH
 
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
 
 
 def test_every_tensor_is_described(tmp_path):

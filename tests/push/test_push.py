@@ -20,8 +20,8 @@ from ssanet_jax.runs.run import load_run
 from ssanet_jax.runs.shared_network import load_from_hub
 
 constants = pytest.importorskip('huggingface_hub.constants', reason='needs huggingface_hub')
-pytest.importorskip('onnxruntime', reason='needs onnxruntime: pip install "ssanet-jax[export]"')
-pytest.importorskip('onnx', reason='needs onnx: pip install "ssanet-jax[export]"')
+pytest.importorskip('onnxruntime', reason="needs onnxruntime: pip install -e '.[export]'")
+pytest.importorskip('onnx', reason="needs onnx: pip install -e '.[export]'")
 
 NAME = f'{OWNER}/birds'
 OPTIONAL = ('*/index.npz', 'parts.png')

@@ -126,4 +126,4 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == 'uvicorn' else find(name, *rest)
 """
     ended = run_each('ssanet_jax.serving', {'missing': [f'--model={__file__}']}, tmp_path, before)
-    check_user_error(ended['missing'], ['uvicorn', 'pip install "ssanet-jax[serve]"'])
+    check_user_error(ended['missing'], ['uvicorn', "pip install -e '.[serve]'"])
