@@ -163,7 +163,8 @@ def make_train_step(
 
     Returns:
       The optimizer, and `(state, batch) -> (state, metrics)`, which donates its state. Metrics are scalars by name.
-      With `config.on_nonfinite='skip'`, a step whose metrics are not all finite changes nothing but the step count.
+      With `config.on_nonfinite='skip'`, a step whose metrics are not all finite changes nothing but the step count
+      and that of the learning rate's schedule.
 
     Raises:
       UserError: the stage has no loss.
@@ -215,7 +216,7 @@ def make_train_step(
             # The norms are of whole trees over all devices, so every process decides alike.
             finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
             after, before = (changed, stats, opt), (trained, state.stats, state.opt)
-            changed, stats, opt = jax.tree.map(partial(jnp.where, finite), after, before)
+            changed, stats, opt = _update_if(finite, after, before)
         params = merge_params(changed, frozen)
         state = TrainState(params, stats, opt, state.step + 1)
         # With the shardings of the input, or the next step would compile again.
@@ -223,6 +224,13 @@ def make_train_step(
         return jax.lax.with_sharding_constraint(state, shardings), metrics
 
     return optimizer, jax.jit(train_step, donate_argnums=0)
+
+
+def _update_if(finite: jax.Array, after: Any, before: Any) -> Any:
+    """`after` if `finite`, otherwise `before` with the schedules' counts of `after`, which follow the steps."""
+    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
+    choose = lambda new, old: new if is_schedule(new) else jnp.where(finite, new, old)
+    return jax.tree.map(choose, after, before, is_leaf=is_schedule)
 
 
 def _in_training_mode(model: SSANet, trains: Callable[[tuple[Any, ...]], bool]) -> SSANet:

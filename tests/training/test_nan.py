@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 
@@ -100,11 +101,11 @@ def test_updates_are_skipped_and_counted(tiny_config, tmp_path, monkeypatch, cap
     assert all(np.isfinite(list(line['values'].values())).all() for line in epochs)
 
 
-def one_stage_step(config, devices):
+def one_stage_step(config, devices, steps_per_epoch=8):
     stage, active = config.stages[0], active_groups(config.stages, 0)
     model = build_model(config, 12)
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    optimizer, run = step.make_train_step(model, stage, active, config, 8, mesh)
+    optimizer, run = step.make_train_step(model, stage, active, config, steps_per_epoch, mesh)
     _, params, stats = jax.tree.map(np.array, split_model(model))
     state = step.TrainState(params, stats, optimizer.init(params), np.int32(0))
     batch = {
@@ -114,8 +115,16 @@ def one_stage_step(config, devices):
     return sharding.replicate(state, mesh), lambda state, first=0: run(state, batch | {'label': batch['label'] + first})
 
 
-def test_a_skipped_update_changes_nothing_and_others_are_as_without_skipping(tiny_config, monkeypatch):
+def without_schedules(opt):
+    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
+    return jax.tree.map(lambda node: None if is_schedule(node) else node, opt, is_leaf=is_schedule)
+
+
+@pytest.mark.parametrize('optimizer, rate', [('sgd', 0.05), ('adamw', 1e-6)])
+def test_a_skipped_update_changes_nothing_and_others_are_as_without_skipping(tiny_config, monkeypatch, optimizer, rate):
     spoil(monkeypatch, lambda labels: labels[0] == 4)
+    tiny_config.optimizer.name = optimizer
+    tiny_config.stages[0].learning_rate = rate  # AdamW's updates have the size of the rate even if they are all noise
     states = {}
     for action in ('stop', 'skip'):
         tiny_config.on_nonfinite = action
@@ -128,12 +137,31 @@ def test_a_skipped_update_changes_nothing_and_others_are_as_without_skipping(tin
         assert nonfinite_metric(jax.device_get(metrics)).startswith('loss/')
         spoilt = jax.device_get(state)
         if action == 'skip':
-            chex.assert_trees_all_equal(spoilt._replace(step=2), states['skip'])
+            before, after = (state._replace(opt=without_schedules(state.opt)) for state in (states['skip'], spoilt))
+            assert len(jax.tree.leaves(before.opt)) > 30, 'the moments'
+            chex.assert_trees_all_equal(after._replace(step=2), before)
             assert spoilt.step == 3
         else:
             assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(spoilt.params))
     # Another program, which the compiler may round in another way.
     chex.assert_trees_all_close(states['stop'], states['skip'], rtol=1e-4, atol=1e-5)
+
+
+def test_skipped_updates_do_not_delay_the_learning_rate(tiny_config, monkeypatch):
+    """Of plain gradient descent, the rate used is the norm of the update over that of the gradient."""
+    spoil(monkeypatch, lambda labels: labels[0] == 4)
+    tiny_config.on_nonfinite = 'skip'
+    tiny_config.optimizer.update(momentum=0.0, weight_decay=0.0)
+    tiny_config.stages = common.global_pooling(epochs=2, learning_rate=0.01, milestones=(1,))
+    state, run = one_stage_step(tiny_config, devices=1, steps_per_epoch=5)
+    used, logged = [], []
+    for number in range(8):
+        state, metrics = run(state, 4 if number == 2 else 0)
+        used.append(metrics['update_norm/backbone'] / metrics['gradient_norm/backbone'])
+        logged.append(metrics['learning_rate/backbone'])
+    assert np.isnan(used.pop(2)) and logged.pop(2) == np.float32(0.01)
+    np.testing.assert_allclose(used, logged, rtol=1e-4)
+    np.testing.assert_allclose(used, [0.01] * 4 + [0.001] * 3, rtol=1e-4)
 
 
 def steps_in(folder, action='stop', first_step=0):
