@@ -1,14 +1,17 @@
-"""The speed of the backbones, against the plain `lax` depthwise convolution and against PyTorch.
+"""The speed of the backbones, against the other form of the depthwise convolution and against PyTorch.
 
     python -m benchmarks.backbones            # with PyTorch if the extra torch-parity is installed
 
 EfficientNet-Lite0 at 224, batch 8, forward and forward + backward, the latter with BatchNorm on batch statistics and on
 running ones; ResNet-50 at 448, batch 1 and 4, forward. All run interleaved in one process; the median of the rounds
-counts.
+counts. The other form of the depthwise convolution is the one that `models/backbones/depthwise.py` does not choose on
+this platform: `lax` on a CPU, and sums of shifted products elsewhere.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import jax
@@ -29,7 +32,7 @@ BATCH_STATISTICS = 'forward + backward, batch statistics'
 MODES = {LITE: (FORWARD, BATCH_STATISTICS, 'forward + backward, running statistics'), RESNET: (FORWARD,)}
 SIZES = {LITE: 224, RESNET: 448}
 BATCHES = {LITE: (8,), RESNET: (1, 4)}
-OURS, PLAIN, TORCH = 'this', 'plain lax', 'PyTorch'
+OURS, PLAIN, SHIFTED, TORCH = 'this', 'plain lax', 'shifted products', 'PyTorch'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Settings:
 
 
 def measure(settings: Settings, log: Log = no_log) -> Findings:
-    """The project's backbones against the plain depthwise convolution, and against PyTorch."""
+    """The project's backbones against the other form of the depthwise convolution, and against PyTorch."""
     found = []
     for model in settings.model:
         size = settings.size or SIZES[model]
@@ -54,7 +57,7 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
                 log(f'compiling {where}')
                 times = time_interleaved(workloads(model, size, batch, mode), settings.rounds, log)
                 found += compare(
-                    times, [(PLAIN, OURS, None), (OURS, TORCH, None)], where=where, command=one, images=batch
+                    times, [(other_form(), OURS, None), (OURS, TORCH, None)], where=where, command=one, images=batch
                 )
                 if reason := torch_problem():
                     found.append(Comparison(OURS, TORCH, where, one, remark=reason))
@@ -62,23 +65,24 @@ def measure(settings: Settings, log: Log = no_log) -> Findings:
 
 
 def workloads(model: str, size: int, batch: int, mode: str) -> dict[str, Workload]:
-    """One pass of the backbone: the project's, with the plain depthwise convolution if it has any, and PyTorch's."""
+    """One pass of the backbone: the project's, with the other depthwise convolution if it has any, and PyTorch's."""
     found = {OURS: ours(model, size, batch, mode)}
     if model == LITE:
-        with mock.patch.multiple(depthwise, _shifted_products=_plain, _shifted_gradients=_plain_gradients):
-            found[PLAIN] = ours(model, size, batch, mode)
-            found[PLAIN]()  # traced and compiled while the plain form is patched in
+        with mock.patch.object(depthwise.lax, 'platform_dependent', _other_branch):
+            found[other_form()] = ours(model, size, batch, mode)
+            found[other_form()]()  # traced and compiled while the branches are exchanged
     if not torch_problem():
         found[TORCH] = theirs(model, size, batch, mode)
     return found
 
 
-def _plain(x, kernel, *, stride, pads):
-    return depthwise._grouped(x, kernel, stride=stride, pads=pads)
+def other_form() -> str:
+    """The name of the form of the depthwise convolution that is not chosen on this platform."""
+    return PLAIN if jax.default_backend() == 'cpu' else SHIFTED
 
 
-def _plain_gradients(x, kernel, dy, *, stride, pads):
-    return depthwise._grouped_gradients(x, kernel, dy, stride=stride, pads=pads)
+def _other_branch(*args: jax.Array, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    return (default if jax.default_backend() == 'cpu' else cpu)(*args)
 
 
 def ours(name: str, size: int, batch: int, mode: str) -> Workload:
