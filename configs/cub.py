@@ -1,7 +1,7 @@
 """SSANet on CUB-200-2011, the Caltech-UCSD Birds, with a backbone that a laptop CPU can run.
 
 Expect 0.862 on CUB-50, the first 50 classes (seeds 0 to 4: 0.8632, 0.8647, 0.8647, 0.8560, 0.8589; the image alone:
-0.8337, 0.8344, 0.8366, 0.8416, 0.8308), in 12 to 25 minutes on two CPU cores shared with other jobs.
+0.8337, 0.8344, 0.8366, 0.8416, 0.8308), in 12 to 15 minutes on two CPU cores.
 
     python -m ssanet_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.dir=CUB_200_2011
 

@@ -1,7 +1,7 @@
 """SSANet on your own images: a folder per class, or a CSV file that lists the images.
 
 Expect 75 seconds for 8 classes of 30 photos on two CPU cores, compilation included, and with the recipe `full` 12
-minutes for 1,500 training and 1,389 test images. The accuracy depends on the images.
+to 15 minutes for 1,500 training and 1,389 test images. The accuracy depends on the images.
 
     python -m ssanet_jax.main --config=configs/folder.py --workdir=runs/screws --config.data.dir=screws
 
