@@ -6,8 +6,8 @@ We have not run this configuration. The same method is measured on birds (`confi
         --config.data.dir=fgvc-aircraft-2013b
 
 The settings and the variants `fast`, `upright`, `dinov2`, `dinov2_finetune`, `backbone`, `random` and
-`nts` are those of `configs/cub.py`, without the crop: aircraft reach to the border. `--config.data.level=family` or
-`manufacturer` trains the coarser labels.
+`nts` are those of `configs/cub.py`, except that images are resized directly to 448 pixels and not cropped, because
+aircraft often reach the border. `--config.data.level=family` or `manufacturer` trains the coarser labels.
 
 `configs/aircraft.py:paper` has the paper's settings (section 4.1): ResNet-50, images resized straight to 448, weight
 decay 5e-4, batches of 24. The paper reports 92.3 %. We have not trained it; it needs a GPU, and downloads

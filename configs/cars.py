@@ -1,7 +1,7 @@
 """SSANet on Stanford Cars: 196 classes, 8,144 training images.
 
-We have not run this configuration: the images of the set are no longer to be had from where it was published. The same
-method is measured on birds (`configs/cub.py`).
+We have not run this configuration: the original host of the images is offline. The same method is measured on birds
+(`configs/cub.py`).
 
     python -m ssanet_jax.main --config=configs/cars.py --workdir=runs/cars --config.data.dir=stanford_cars
 

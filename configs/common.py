@@ -168,9 +168,9 @@ def dinov2() -> ConfigDict:
 
 
 def dinov2_finetune() -> ConfigDict:
-    """`dinov2`, whose last four blocks and classifiers are then fine-tuned. Not yet run by us.
+    """`dinov2`, then fine-tunes the last four blocks and the classifiers. Not yet run by us.
 
-    The rates fall from block to block. `--config.stages[1].trainable_backbone_layers=0` trains all blocks.
+    The rates fall from block to block. `'--config.stages[1].trainable_backbone_layers=0'` trains all blocks.
     """
     config = dinov2()
     config.optimizer.update(name='adamw', weight_decay=0.05)
