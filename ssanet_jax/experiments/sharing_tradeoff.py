@@ -122,7 +122,8 @@ def candidate_modes(run: Run) -> list[SharingMode]:
 def with_mode(run: Run, mode: SharingMode) -> Run:
     """The run with the same weights in a network of another mode.
 
-    Crops of 'none' have the size that makes a 7 x 7 map, those of 'part' the run's `config.model.crop_size`.
+    Crops of 'part', and those of 'none' in a run trained with it, have the run's `config.model.crop_size`. In other
+    runs, those of 'none' have the size that makes a 7 x 7 map.
 
     Raises:
       UserError: the network does not support the mode.
@@ -138,9 +139,11 @@ def with_mode(run: Run, mode: SharingMode) -> Run:
 
 
 def _crop_size(run: Run, mode: SharingMode) -> int | None:
-    # The anchors have the undilated stride.
-    sizes = {'image': None, 'part': run.model.crop_size, 'none': REGION_SIDE * run.model.anchor_stride}
-    return sizes[mode.sharing]
+    if mode.sharing == 'image':
+        return None
+    if mode.sharing in ('part', run.model.sharing):
+        return run.model.crop_size
+    return REGION_SIDE * run.model.anchor_stride  # the anchors have the undilated stride
 
 
 def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int | None = None) -> SharingResult:
@@ -197,8 +200,7 @@ def measure_sharing(run: Run, dataset: Dataset, rounds: int = 5, batch_size: int
 
 def _runs_by_name(run: Run) -> tuple[dict[str, Run], dict[str, str]]:
     """The baseline and the run in each mode, and by name why the network does not support the others."""
-    baseline = with_mode(run, SharingMode('image'))
-    runs = {GLOBAL_POOLING: dataclasses.replace(baseline, active=frozenset({'backbone', 'image_classifier'}))}
+    runs = {GLOBAL_POOLING: _baseline(run)}
     problems = {}
     for mode in candidate_modes(run):
         try:
@@ -206,6 +208,12 @@ def _runs_by_name(run: Run) -> tuple[dict[str, Run], dict[str, str]]:
         except UserError as error:
             problems[str(mode)] = str(error).removeprefix('config.model: ')
     return runs, problems
+
+
+def _baseline(run: Run) -> Run:
+    """The backbone, without dilation, with its image classifier: no regions, so the run's own sharing does no harm."""
+    undilated = with_mode(run, SharingMode(trained_mode(run).sharing))
+    return dataclasses.replace(undilated, active=frozenset({'backbone', 'image_classifier'}))
 
 
 def _too_large(predict: Mapping[str, Predict], images: jax.Array) -> Iterable[str]:

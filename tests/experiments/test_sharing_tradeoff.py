@@ -140,6 +140,35 @@ def test_an_unsupported_mode_is_a_row_with_a_problem(config):
     assert result['global_pooling']['accuracy'] is None, 'its classifier was not trained'
 
 
+@pytest.mark.slow
+def test_a_run_that_sees_the_whole_image_smaller_is_measured_with_its_own_crops(config):
+    config.model.update(proposal='prototypes', global_size=32, sharing='none', crop_size=2 * CROPS)
+    config.data.test_count = 3
+    model = build_model(config, CLASSES, pretrained=False)
+    dataset = load_dataset(config.data)
+    images = np.stack([dataset.test[i]['image'] for i in range(3)])
+    model.eval()
+    graph, state = nnx.split(model)
+    outputs = jax.jit(lambda state, x: nnx.merge(graph, state)(x, active=GROUPS[:5]))(state, images)
+    dataset = dataclasses.replace(dataset, test=Relabelled(dataset.test, outputs.scale_logits.argmax(-1)))
+    result = measure_sharing(a_run(config, model, GROUPS[:5]), dataset, rounds=1, batch_size=1).to_json()
+    image, part, none = result['ways']
+    assert image['problem'].startswith('global_size is for ') and image['crop_size'] is None
+    assert none['trained'] and none['accuracy'] == 1
+    assert (none['crop_size'], part['crop_size']) == (2 * CROPS, 2 * CROPS)
+    pooled = np.mean(outputs.image_logits.argmax(-1) == outputs.scale_logits.argmax(-1))
+    assert result['global_pooling']['accuracy'] == pytest.approx(pooled)
+    assert result['global_pooling']['milliseconds']['1'] < none['milliseconds']['1'], 'it has no crops'
+
+
+@pytest.mark.parametrize('trained, crops', [('none', 2 * CROPS), ('image', CROPS), ('part', CROPS)])
+def test_only_another_mode_changes_the_size_of_crops(config, trained, crops):
+    config.model.update(sharing=trained, crop_size=2 * CROPS)
+    model = nnx.eval_shape(lambda: built(sharing=trained, crop_size=2 * CROPS))
+    other = with_mode(a_run(config, model), SharingMode('none'))
+    assert other.model.crop_size == other.config.model.crop_size == crops
+
+
 @pytest.fixture
 def crowded(config, monkeypatch):
     """A run, and a device on which the ways named in the list have room for one image at a time."""
