@@ -6,7 +6,7 @@ a few minutes on a laptop where gradient descent takes an hour, has no learning 
 stages that tune the backbone.
 
 Each classifier is fitted alone, so that none leans on another that reads the same training images. Their weights in
-the sum come from held-out folds: a part that says nothing about the class gets the weight 0.
+the sum come from held-out folds: a part that does not improve the sum gets the weight 0.
 """
 
 from collections.abc import Iterator, Sequence
