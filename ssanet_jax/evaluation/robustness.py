@@ -91,7 +91,6 @@ PERTURBATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-@jax.jit
 def random_angles(seed: int, index: jax.Array) -> jax.Array:
     """Draws an angle for each image, uniform in [0, 360) degrees, from the seed and its position in the set.
 
@@ -102,6 +101,11 @@ def random_angles(seed: int, index: jax.Array) -> jax.Array:
     Returns:
       float32 `[B]`.
     """
+    return _draw_angles(np.uint32(seed), index)  # seeds from 2**31 on do not fit int32, the default
+
+
+@jax.jit
+def _draw_angles(seed: np.uint32, index: jax.Array) -> jax.Array:
     key = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), maxval=360.0))(index)
 

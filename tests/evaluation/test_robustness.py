@@ -1,5 +1,6 @@
 """Robustness: rotated and downscaled images against SciPy and Pillow, counts against hand-made classifiers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -147,6 +148,14 @@ def test_random_rotations_image_by_image():
     turned = [scipy.ndimage.rotate(image, a, reshape=False, order=1) for image, a in zip(images, angles)]
     assert result.accuracy['rotated at random'] == pytest.approx((center_left(np.stack(turned)) == labels).mean())
     assert 0 < result.accuracy['rotated at random'] < 1
+
+
+@pytest.mark.parametrize('seed', [0, 2**31 - 1, 2**31, 2**32 - 1])
+def test_every_seed_has_angles(seed):
+    """Against keys made from their two words, the upper of which is 0."""
+    key = jax.random.wrap_key_data(np.array([0, seed], np.uint32))
+    expected = [jax.random.uniform(jax.random.fold_in(key, i), maxval=360.0) for i in range(3)]
+    np.testing.assert_allclose(random_angles(seed, jnp.arange(3)), expected, rtol=1e-6)
 
 
 def test_angles_belong_to_the_image_and_the_seed():
