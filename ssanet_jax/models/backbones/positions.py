@@ -87,7 +87,7 @@ def rotary_angles(height: int, width: int, head_size: int) -> np.ndarray:
     return (2 * math.pi * grid / periods).reshape(len(grid), -1).astype(np.float32)
 
 
-def rotate(x: jax.Array, angles: np.ndarray | jax.Array) -> jax.Array:
+def apply_rotary(x: jax.Array, angles: np.ndarray | jax.Array) -> jax.Array:
     """Turns pairs of channels, i and i + D / 2, of the last tokens; those before them have no position.
 
     Args:

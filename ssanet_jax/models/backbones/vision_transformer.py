@@ -18,7 +18,7 @@ from flax import nnx
 
 from ssanet_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Level
 from ssanet_jax.models.backbones.layers import layer_norm, linear, patch_conv
-from ssanet_jax.models.backbones.positions import resize_positions, rotary_angles, rotate
+from ssanet_jax.models.backbones.positions import apply_rotary, resize_positions, rotary_angles
 from ssanet_jax.models.backbones.remat import remat_if
 from ssanet_jax.models.initializers import NARROW_NORMAL
 
@@ -171,7 +171,7 @@ class SelfAttention(nnx.Module):
         heads = lambda x: x.reshape(*x.shape[:2], self.num_heads, -1)  # [B, T, heads, D]
         query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
         if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
+            query, key = apply_rotary(query, angles), apply_rotary(key, angles)
         read = jax.nn.dot_product_attention(query, key, value, implementation=_attention_kernel(query))
         return self.project(read.reshape(x.shape))
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from test_backbones import assert_close, parameters
 
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.backbones.positions import bicubic_weights, rotary_angles, rotate
+from ssanet_jax.models.backbones.positions import apply_rotary, bicubic_weights, rotary_angles
 from ssanet_jax.models.backbones.registry import BACKBONES, build_backbone
 from ssanet_jax.models.backbones.vision_transformer import VisionTransformer
 from ssanet_jax.pretrained.load import load_pretrained, read_tensors
@@ -307,7 +307,7 @@ def test_rotary_positions_depend_on_distances_only():
     random = np.random.default_rng(0)
     query, key = (np.broadcast_to(random.normal(size=8).astype(np.float32), (1, 26, 1, 8)) for _ in range(2))
     angles = rotary_angles(5, 5, 8)
-    products = np.einsum('btnd,bsnd->ts', rotate(jnp.asarray(query), angles), rotate(jnp.asarray(key), angles))
+    products = np.einsum('btnd,bsnd->ts', apply_rotary(jnp.asarray(query), angles), apply_rotary(jnp.asarray(key), angles))
     np.testing.assert_allclose(products[0, 0], query[0, 0, 0] @ key[0, 0, 0], rtol=1e-5)  # the token without a place
     grid = products[1:, 1:].reshape(5, 5, 5, 5)
     np.testing.assert_allclose(grid[1:, 1:, 1:, 1:], grid[:-1, :-1, :-1, :-1], atol=1e-4)
