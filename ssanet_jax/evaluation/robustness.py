@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
 from jax.sharding import Mesh
 
 from ssanet_jax.evaluation.accuracy import HeadPredictions, evaluate
+from ssanet_jax.models import upright
 from ssanet_jax.runs.image_predictions import SUM, ImagePredictions
 
 Classifier = Callable[[jax.Array], jax.Array | np.ndarray]
@@ -48,17 +48,7 @@ def rotate(images: jax.Array, angles: jax.Array) -> jax.Array:
     Returns:
       uint8 `[B, H, W, 3]`, bilinearly interpolated, black outside of the original image.
     """
-    height, width = images.shape[1:3]
-    center = jnp.array([(height - 1) / 2, (width - 1) / 2])
-    y, x = jnp.meshgrid(jnp.arange(height) - center[0], jnp.arange(width) - center[1], indexing='ij')
-
-    def rotate_one(image, angle):
-        cos, sin = jnp.cos(jnp.radians(angle)), jnp.sin(jnp.radians(angle))
-        source = [y * cos + x * sin + center[0], x * cos - y * sin + center[1]]  # where each pixel is sampled
-        channels = [map_coordinates(image[..., i], source, order=1, mode='constant') for i in range(image.shape[-1])]
-        return jnp.stack(channels, -1)
-
-    return _to_uint8(jax.vmap(rotate_one)(images.astype(jnp.float32), angles))
+    return _to_uint8(jax.vmap(upright.rotate)(images.astype(jnp.float32), jnp.radians(angles)))
 
 
 def shrink_and_pad(images: jax.Array) -> jax.Array:

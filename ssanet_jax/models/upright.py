@@ -164,11 +164,13 @@ def _angle_tables(num_angles: int) -> tuple[jax.Array, jax.Array]:
 
 
 def rotate(image: jax.Array, angle: jax.Array) -> jax.Array:
-    """Rotates an image `[S, S, C]` about its center, counter-clockwise by an angle in radians, bilinearly."""
-    center = (image.shape[0] - 1) / 2
-    offset = jnp.arange(image.shape[0]) - center
-    y, x = jnp.meshgrid(offset, offset, indexing='ij')
+    """Rotates an image `[H, W, C]` about its center, counter-clockwise by an angle in radians, bilinearly.
+
+    What lies outside of the image is 0.
+    """
+    middle_y, middle_x = ((side - 1) / 2 for side in image.shape[:2])
+    y, x = jnp.meshgrid(jnp.arange(image.shape[0]) - middle_y, jnp.arange(image.shape[1]) - middle_x, indexing='ij')
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    source = [y * cos + x * sin + center, x * cos - y * sin + center]  # where each pixel is sampled
+    source = [y * cos + x * sin + middle_y, x * cos - y * sin + middle_x]  # where each pixel is sampled
     sample = lambda channel: map_coordinates(channel, source, order=1, mode='constant')
     return jax.vmap(sample, -1, -1)(image)
