@@ -12,6 +12,18 @@ from ssanet_jax.models.initializers import LECUN_NORMAL
 _EPSILON = 1e-6  # a feature that never changes stays finite
 
 
+def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation by which features `[n, *shape]` are standardized: float32 `[*shape]` each."""
+    features = np.asarray(features, np.float32)
+    return features.mean(0), features.std(0) + _EPSILON
+
+
+def standardized(features: np.ndarray) -> np.ndarray:
+    """Features `[n, *shape]` as `Standardize` gives them after `fit` on the same features: the same shape, float32."""
+    mean, std = statistics(features)
+    return (np.asarray(features, np.float32) - mean) / std
+
+
 class Standardize(nnx.Module):
     """`(x - mean) / std` per feature, with statistics of the training images.
 
@@ -27,9 +39,9 @@ class Standardize(nnx.Module):
 
     def fit(self, features: np.ndarray) -> None:
         """Takes the statistics of features `[n, *shape]`."""
-        features = np.asarray(features, np.float32)
-        self.mean.set_value(jnp.asarray(features.mean(0)))
-        self.std.set_value(jnp.asarray(features.std(0) + _EPSILON))
+        mean, std = statistics(features)
+        self.mean.set_value(jnp.asarray(mean))
+        self.std.set_value(jnp.asarray(std))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """`[..., *shape]` -> the same shape, float32."""

@@ -27,7 +27,7 @@ from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
-from ssanet_jax.models.standardize import StandardizedLinear
+from ssanet_jax.models.standardize import StandardizedLinear, standardized
 from ssanet_jax.runs.feature_index import INDEX_FILE, network_digest, write_index_once
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.feature_indexing import index_rows
@@ -186,7 +186,7 @@ def _fit_to_rows(
         repeated = np.repeat(rows.labels, pooled.shape[1])
         flat = pooled.reshape(-1, pooled.shape[-1]).astype(np.float32)
         classifier.standardize.fit(flat)
-        _set_linear(classifier, fit_softmax(_standardized(flat), repeated, num_classes, l2=0.3))
+        _set_linear(classifier, fit_softmax(standardized(flat), repeated, num_classes, l2=0.3))
 
     inputs = []  # one [n, D] for each linear classifier
     if 'image_classifier' in heads:
@@ -200,7 +200,7 @@ def _fit_to_rows(
     if not inputs:
         return
     folds = assign_folds(_labels_of_images(rows), NUM_FOLDS, context.config.seed)[rows.images]
-    features = [_standardized(each) for each in inputs]
+    features = [standardized(each) for each in inputs]
     strengths = L2 if model.covariance is None else L2_COVARIANCE
     l2 = _choose_l2(features[0], rows.labels, num_classes, folds, strengths)
     scores = [out_of_fold(each, rows.labels, num_classes, folds, l2=l2) for each in features]
@@ -280,11 +280,6 @@ def _labels_of_images(rows: FeatureRows) -> np.ndarray:
     labels = np.zeros(int(rows.images.max()) + 1, np.int32)
     labels[rows.images] = rows.labels
     return labels
-
-
-def _standardized(features: np.ndarray) -> np.ndarray:
-    features = features.astype(np.float32)
-    return (features - features.mean(0)) / (features.std(0) + 1e-6)
 
 
 def _set_linear(module: StandardizedLinear, classifier: LinearClassifier) -> None:

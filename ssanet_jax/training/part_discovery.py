@@ -15,6 +15,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from ssanet_jax.models.prototypes import PROTOTYPE_LENGTH
+from ssanet_jax.models.standardize import standardized
 from ssanet_jax.training.linear_probe import assign_folds, out_of_fold
 
 MAX_IMAGES = 1000  # among whose cells parts are looked for
@@ -80,8 +81,7 @@ def information(features: np.ndarray, labels: np.ndarray, num_classes: int, *, l
     folds = assign_folds(labels, NUM_FOLDS, seed)
     accuracy = []
     for values in np.moveaxis(np.asarray(features, np.float32), 1, 0):  # [n, C]
-        standardized = (values - values.mean(0)) / (values.std(0) + 1e-6)
-        found = out_of_fold(standardized, labels, num_classes, folds, l2=l2)
+        found = out_of_fold(standardized(values), labels, num_classes, folds, l2=l2)
         accuracy.append((found.argmax(1) == labels).mean())
     return np.array(accuracy)
 

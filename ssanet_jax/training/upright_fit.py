@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssanet_jax.models.backbones.base import Backbone
+from ssanet_jax.models.standardize import statistics
 from ssanet_jax.models.upright import QUARTERS, Upright, rotate, sum_over_quarters
 from ssanet_jax.training.linear_probe import minimize
 
@@ -57,9 +58,9 @@ def fit_upright(features: np.ndarray, *, l2: float = L2) -> UprightWeights:
         raise ValueError(f'l2 must be above 0; got {l2}')
     features = np.asarray(features, np.float32)
     _, num_angles, dimension = features.shape
-    mean, std = features.mean((0, 1)), features.std((0, 1)) + 1e-6
-    standardized = jnp.asarray((features - mean) / std)
-    parameters = minimize(_objective, (dimension + 1, num_angles), standardized, l2)
+    mean, std = statistics(features.reshape(-1, dimension))
+    inputs = jnp.asarray((features - mean) / std)
+    parameters = minimize(_objective, (dimension + 1, num_angles), inputs, l2)
     return UprightWeights(parameters[:-1], parameters[-1], mean, std)
 
 
