@@ -190,7 +190,10 @@ def move_inside(boxes: jax.Array, image_size: int) -> jax.Array:
 
 
 def _scatter(boxes: jax.Array, feature_map: jax.Array, image_size: int) -> jax.Array:
-    """Boxes `[B, K, 4]` at places that are random, but always the same for the same image."""
+    """Boxes `[B, K, 4]` at random places, which are always the same for the same map.
+
+    Rounding moves them: the map of an image differs in its last bits between devices and batch sizes.
+    """
     seeds = jax.lax.bitcast_convert_type(feature_map.astype(jnp.float32).mean((1, 2, 3)), jnp.uint32)
     draw = lambda seed: jax.random.uniform(jax.random.fold_in(jax.random.key(0), seed), (boxes.shape[1], 2))
     side = jnp.minimum(boxes[..., 2:] - boxes[..., :2], image_size)  # [B, K, 2]

@@ -156,7 +156,7 @@ def test_attention_is_a_mean_over_cells():
     chex.assert_trees_all_close(np.asarray(pooled), np.ones((1, 3, CHANNELS)), atol=1e-3)
 
 
-def test_random_boxes_depend_on_the_image_alone_and_lie_inside():
+def test_random_boxes_depend_on_the_map_alone_and_lie_inside():
     module = parts_module(DIRECTIONS, 3, random=True)
     maps = np.stack([scene(PLACES, seed) for seed in range(3)])
     together, alone = np.asarray(locate(module, maps).boxes), np.asarray(locate(module, maps[1:2]).boxes)
