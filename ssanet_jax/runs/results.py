@@ -76,6 +76,7 @@ class RunEvaluation(EvaluationResult):
 
     stage: str  # the stage that the network comes from
     dataset: str
+    network: str = ''  # `Run.network_digest`; '' in files of earlier versions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -136,8 +136,9 @@ def print_dataset(console: Console, dataset: Dataset, summary: str) -> None:
 def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: Console) -> RunEvaluation:
     """Evaluates, on the test images, the network selected on the validation images.
 
-    The result is kept in `test.json`, and the predictions in `predictions.npz`: a run is evaluated on its test images
-    only once.
+    The result is kept in `test.json`, and the predictions in `predictions.npz`: a network is evaluated on the test
+    images only once. Results of another network, such as that of a stage that has been trained again since, are
+    replaced.
     """
     path = workdir / 'test.json'
     try:
@@ -147,8 +148,12 @@ def evaluate_once(config: ConfigDict, workdir: Path, dataset: Dataset, console: 
         result = None
         processes.barrier(f'read {path}')
         console.print(f'{error.problem}: the run is evaluated again', style='yellow', markup=False, soft_wrap=True)
+    run = load_run(workdir)
+    if result is not None and result.network not in ('', run.network_digest()):
+        result = None
+        problem = f'{path} is the result of another network'
+        console.print(f'{problem}: the run is evaluated again', style='yellow', markup=False, soft_wrap=True)
     if result is None:
-        run = load_run(workdir)
         result, predictions = _evaluate_test_set(run, dataset, config, workdir, 'end of training', console)
         write_predictions(workdir / PREDICTIONS_FILE, predictions)
         write_json(path, result.to_dict())
@@ -166,4 +171,5 @@ def _evaluate_test_set(
         result, predictions = evaluator(params, stats, dataset, 'test')
     if line := unreadable_line(result.unreadable, result.examples):
         console.print(line, style='yellow', markup=False, highlight=False, soft_wrap=True)
-    return RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name), predictions
+    identity = dict(stage=run.stage, dataset=dataset.name, network=run.network_digest())
+    return RunEvaluation(**result.to_dict(), **identity), predictions

@@ -221,6 +221,13 @@ def test_validation_chooses_and_the_test_set_is_read_once(config, tmp_path, monk
         predictions = read_predictions(tmp_path / 'run' / path / PREDICTIONS_FILE, '')
         assert len(predictions.labels) == size and predictions.correct().mean() == result.accuracy
 
+    # A stage that is trained again makes another network, whose accuracy is not that of the first.
+    (tmp_path / 'run/two').rename(tmp_path / 'run/two.before')
+    config.stages[1].learning_rate = 0.02
+    _, text = _train(config, tmp_path / 'run')
+    assert 'test.json is the result of another network: the run is evaluated again' in text
+    assert [result.examples for result in seen[5:]] == [6, 7] and num_test_evaluations(tmp_path / 'run') == 2
+
 
 @pytest.mark.slow
 def test_without_validation_every_evaluation_is_counted(config, tmp_path):
