@@ -79,7 +79,7 @@ def rotary_angles(height: int, width: int, head_size: int) -> np.ndarray:
       head_size: channels of a head, a multiple of 4.
 
     Returns:
-      Float32 `[height * width, head_size / 2]`; `rotate` applies them.
+      Float32 `[height * width, head_size / 2]`; `apply_rotary` applies them.
     """
     coordinates = [2 * (np.arange(count) + 0.5) / count - 1 for count in (height, width)]
     grid = np.stack(np.meshgrid(*coordinates, indexing='ij'), -1).reshape(-1, 2, 1)  # [h * w, 2, 1]

@@ -307,7 +307,9 @@ def test_rotary_positions_depend_on_distances_only():
     random = np.random.default_rng(0)
     query, key = (np.broadcast_to(random.normal(size=8).astype(np.float32), (1, 26, 1, 8)) for _ in range(2))
     angles = rotary_angles(5, 5, 8)
-    products = np.einsum('btnd,bsnd->ts', apply_rotary(jnp.asarray(query), angles), apply_rotary(jnp.asarray(key), angles))
+    products = np.einsum(
+        'btnd,bsnd->ts', apply_rotary(jnp.asarray(query), angles), apply_rotary(jnp.asarray(key), angles)
+    )
     np.testing.assert_allclose(products[0, 0], query[0, 0, 0] @ key[0, 0, 0], rtol=1e-5)  # the token without a place
     grid = products[1:, 1:].reshape(5, 5, 5, 5)
     np.testing.assert_allclose(grid[1:, 1:, 1:, 1:], grid[:-1, :-1, :-1, :-1], atol=1e-4)
