@@ -3,7 +3,7 @@
 Each group is an attribute of `SSANet`. A group is active once a stage has trained it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ml_collections import ConfigDict
 
@@ -18,8 +18,20 @@ GROUPS = (
 PART_HEAD = 'part_head'  # one more, if `config.model.part_head` selects a baseline from `heads.py`
 UPRIGHT = 'upright'  # one more, if `config.model.upright` is set: turns images upright (`upright.py`)
 
-# The groups whose logits are added up in the prediction.
+# The groups whose logits the prediction may add up (`summed_classifiers`).
 CLASSIFIERS = frozenset({'image_classifier', 'scale_mining', 'oriented_pooling', PART_HEAD})
+
+
+def summed_classifiers(fusion: str, active: Collection[str]) -> frozenset[str]:
+    """The classifiers whose logits the prediction of a network adds up.
+
+    Args:
+      fusion: see `SSANet`.
+      active: the groups trained so far.
+    """
+    found = CLASSIFIERS & frozenset(active)
+    others = found - {'image_classifier'}
+    return found if fusion == 'global+parts' or not others else others
 
 
 def active_groups(stages: Sequence[ConfigDict], index: int) -> frozenset[str]:

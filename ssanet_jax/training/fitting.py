@@ -24,7 +24,7 @@ from ssanet_jax.data.preprocessing import boxes_of_view
 from ssanet_jax.distributed import processes
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.evaluation.explanation import part_name
-from ssanet_jax.models.groups import CLASSIFIERS, UPRIGHT
+from ssanet_jax.models.groups import UPRIGHT, summed_classifiers
 from ssanet_jax.models.prototypes import LocalFeatures, PrototypeParts, foreground
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.models.standardize import StandardizedLinear, standardized
@@ -203,24 +203,33 @@ def _fit_to_rows(
     features = [standardized(each) for each in inputs]
     strengths = L2 if model.covariance is None else L2_COVARIANCE
     l2 = _choose_l2(features[0], rows.labels, num_classes, folds, strengths)
-    scores = [out_of_fold(each, rows.labels, num_classes, folds, l2=l2) for each in features]
-    shares = fusion_weights(np.stack(scores), rows.labels)
+    scores = np.stack([out_of_fold(each, rows.labels, num_classes, folds, l2=l2) for each in features])  # [H, n, N]
+    accuracy = 100 * (scores.argmax(-1) == rows.labels).mean(-1)
+    names = [part_name(part, has_object=model.proposal != 'ranking') for part in range(model.num_parts)]
+    names = ['image'] * ('image_classifier' in heads) + names
+    said = [f'{name} {a:.1f} %' for name, a in zip(names, accuracy)]
+    # The others share the sum, so that an image classifier outside it has no part in their weights.
+    summed = summed_classifiers(model.fusion, active)
+    first = int('image_classifier' in heads and 'image_classifier' not in summed)
+    shares = np.ones(len(scores), np.float32)
+    fused = None
+    if first < len(scores):
+        shares[first:] = fusion_weights(scores[first:], rows.labels)
+        fused = np.tensordot(shares[first:], scores[first:], 1)  # [n, N]
+        said[first:] = [f'{each} (weight {share:.2f})' for each, share in zip(said[first:], shares[first:])]
+    if first:
+        said[0] += ' (not in the sum)'
+    together = '' if fused is None else f'; together {100 * (fused.argmax(1) == rows.labels).mean():.1f} %'
+    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {", ".join(said)}{together}')
+    if fused is not None and summed <= set(heads):  # else the prediction sums another one, which has seen all images
+        _write_held_out(context, rows, fused)
+
     classifiers = [
         LinearClassifier(share * kernel, share * bias)
         for share, (kernel, bias) in zip(
             shares, (fit_softmax(each, rows.labels, num_classes, l2=l2) for each in features), strict=True
         )
     ]
-    accuracy = [100 * (score.argmax(1) == rows.labels).mean() for score in scores]
-    fused = np.tensordot(shares, np.stack(scores), 1)  # [n, N]
-    names = [part_name(part, has_object=model.proposal != 'ranking') for part in range(model.num_parts)]
-    names = ['image'] * ('image_classifier' in heads) + names
-    together = 100 * (fused.argmax(1) == rows.labels).mean()
-    listed = ', '.join(f'{name} {a:.1f} % (weight {w:.2f})' for name, a, w in zip(names, accuracy, shares))
-    context.print(f'on {NUM_FOLDS} held-out folds of the training images: {listed}; together {together:.1f} %')
-    if active & CLASSIFIERS <= set(heads):  # else another one, which has seen all images, takes part in the prediction
-        _write_held_out(context, rows, fused)
-
     if 'image_classifier' in heads:
         _set_linear(cast(StandardizedLinear, model.image_classifier), classifiers.pop(0))
     if 'scale_mining' in heads:

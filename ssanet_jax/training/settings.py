@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from ssanet_jax.data.pipeline import check_data_settings
 from ssanet_jax.distributed import processes
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import PART_HEAD, UPRIGHT
+from ssanet_jax.models.groups import PART_HEAD, UPRIGHT, active_groups, summed_classifiers
 from ssanet_jax.training.context import AUTO, OFF, ON
 from ssanet_jax.training.nonfinite import SKIP, STOP
 from ssanet_jax.training.stages import check_stages
@@ -65,7 +65,7 @@ def _check_early_stopping(config: ConfigDict) -> None:
 def _check_fits(config: ConfigDict) -> None:
     """Raises `UserError` for stages that fit what this network cannot have fitted."""
     model = config.model
-    for stage in config.stages:
+    for index, stage in enumerate(config.stages):
         groups = set(stage.train) if stage.get('fit') else set()
         if UPRIGHT in groups and not model.get('upright'):
             raise UserError(f'stage {stage.name!r} fits {UPRIGHT}: set config.model.upright=4')
@@ -77,6 +77,15 @@ def _check_fits(config: ConfigDict) -> None:
             raise UserError(
                 f'stage {stage.name!r} fits scale_mining, which needs config.model.num_scales=1 and features=pooled: '
                 'change them, or train scale_mining in another stage'
+            )
+        # Their weights in the sum are fitted together: one alone would get a weight as if the other were not there.
+        summed = {'image_classifier', 'scale_mining'} & summed_classifiers(
+            model.fusion, active_groups(config.stages, index)
+        )
+        for beside in sorted(summed - groups) if summed & groups else ():
+            raise UserError(
+                f'stage {stage.name!r} fits {min(summed & groups)}, whose weight depends on {beside}, which an earlier '
+                f'stage has trained and the prediction adds: add {beside} to its train'
             )
     readers = [stage for stage in config.stages if {'image_classifier', 'scale_mining'} & set(stage.train)]
     if model.features == 'covariance' and readers and not readers[0].get('fit'):

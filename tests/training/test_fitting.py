@@ -1,5 +1,6 @@
 """A stage with `fit=True` on drawn birds: what it fits, that it agrees with scikit-like arithmetic, and its errors."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -241,6 +242,54 @@ def test_the_backbone_alone_fits_the_image_classifier_of_a_run_with_parts(tiny_c
     beside, alone = ((each.kernel[...], each.bias[...]) for each in found)
     chex.assert_trees_all_close(beside, alone, rtol=1e-4, atol=1e-5)
     assert float(jnp.abs(alone[0]).max()) > 0.01
+
+
+def test_an_image_classifier_outside_the_sum_leaves_the_parts_alone(tiny_config, tmp_path, monkeypatch):
+    """With `fusion='parts'`, the parts and what is held out are those of a run without an image classifier."""
+    monkeypatch.setattr(fitting, 'L2', (0.1,))  # else the penalty is chosen by the image, if there is one
+    config, said = fit_config(tiny_config, fusion='parts'), io.StringIO()
+    parts = dict(proposals=1, scale_mining=1)
+    runs = []
+    for name, groups in {'beside': parts | dict(image_classifier=1), 'parts': parts}.items():
+        config.stages = (stage('fit', epochs=1, fit=True, train=groups),)
+        train(config, tmp_path / name, Console(file=said, width=200))
+        runs.append(load_run(tmp_path / name))
+    lines = re.findall('held-out folds of the training images: (.*)', said.getvalue())
+    assert re.sub(r'^image [0-9.]+ % \(not in the sum\), ', '', lines[0]) == lines[1] != lines[0]
+    first, second = (run.held_out for run in runs)
+    assert first is not None and second is not None
+    np.testing.assert_array_equal(first.log_probabilities, second.log_probabilities)
+    assert first.temperature == second.temperature
+    chex.assert_trees_all_equal(*(jax.device_get(nnx.state(run.model.scale_mining)) for run in runs))
+
+    # The image classifier is taken at its word.
+    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, labels: np.ones(len(scores), np.float32))
+    config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
+    train(config, tmp_path / 'image', Console(quiet=True))
+    images = (run.model.image_classifier for run in (runs[0], load_run(tmp_path / 'image')))
+    chex.assert_trees_all_close(*(jax.device_get(nnx.state(each)) for each in images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('fusion', 'first', 'second', 'refused'),
+    [
+        ('global+parts', 'image_classifier', 'scale_mining', True),
+        ('global+parts', 'scale_mining', 'image_classifier', True),
+        ('global+parts', 'image_classifier', 'both', False),
+        ('parts', 'image_classifier', 'scale_mining', False),
+        ('parts', 'scale_mining', 'image_classifier', False),
+    ],
+)
+def test_terms_of_one_sum_are_fitted_in_one_stage(tiny_config, fusion, first, second, refused):
+    config = fit_config(tiny_config, fusion=fusion)
+    groups = {each: {each: 1} for each in (first, second)} | {'both': dict(image_classifier=1, scale_mining=1)}
+    config.stages = (
+        stage('first', epochs=1, fit=True, train=groups[first] | dict(proposals=1)),
+        stage('second', epochs=1, fit=True, train=groups[second]),
+    )
+    message = f"'second' fits {second}, .*: add {first} to its train"
+    with pytest.raises(UserError, match=message) if refused else contextlib.nullcontext():
+        check_settings(config)
 
 
 def test_fits_are_deterministic(tiny_config, tmp_path):
