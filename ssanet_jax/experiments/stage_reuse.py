@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,30 @@ _GROUPS_OF_SETTING = {
 }
 
 
+def _fields_of_statistics(model: Mapping[str, Any]) -> set[str]:
+    """Fields that change the shapes of statistics, which `restore_network` loads for all groups."""
+    fields = set()
+    if model.get('standardize', False):
+        fields |= {'features', 'num_scales'}  # those of scale mining
+    if model['features'] == 'covariance':
+        fields |= {'features'}  # the image classifier, too, reads the principal components
+    if model.get('upright', 0):
+        fields |= {'upright'}  # it standardizes its features
+    return fields
+
+
 def stage_identity(config: ConfigDict, index: int) -> dict[str, Any]:
     """All settings that determine the network after stage `index`, and its evaluation.
 
     Two runs on the same images with equal identities have the same network at that point. Later stages, settings of
-    groups that no stage has trained yet, and weights of unused losses are left out.
+    groups that no stage has trained yet, and weights of unused losses are left out, unless arrays of a stage's
+    checkpoint have other shapes with them.
     """
     config = ConfigDict(json.loads(config.to_json_best_effort()))
     config.stages = [ConfigDict(stage) for stage in config.stages[: index + 1]]
     active = active_groups(config.stages, index)
-    unused = [name for name, groups in _GROUPS_OF_SETTING.items() if not groups & active]
+    unused = {name for name, groups in _GROUPS_OF_SETTING.items() if not groups & active}
+    unused -= _fields_of_statistics(config.model)
     config.model = {name: value for name, value in config.model.items() if name not in unused}
     losses = set()
     for number, stage in enumerate(config.stages):

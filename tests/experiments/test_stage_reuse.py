@@ -6,13 +6,16 @@ import json
 import shutil
 
 import chex
+import jax
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from configs import demo
+from configs import common, demo
 from ssanet_jax.experiments.stage_reuse import reuse_stages, stage_identity
 from ssanet_jax.experiments.tables import row_config
+from ssanet_jax.models.groups import active_groups
 from ssanet_jax.models.ssanet import split_model
 from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.files import CONFIG_FILE, read_run
@@ -57,6 +60,39 @@ def test_nothing_is_shared_after_the_first_difference():
 )
 def test_settings_that_matter(changes, same):
     assert (identity('dsm', **changes) == identity('dsm')) == same
+
+
+def loaded_shapes(config):
+    """The shapes of what a stage after the first loads from it: parameters of its groups, statistics of all."""
+    _, params, stats = split_model(nnx.eval_shape(lambda: build_model(config, 5, pretrained=False)))
+    groups = active_groups(config.stages, 0)
+    return jax.tree.map(lambda leaf: leaf.shape, ({group: params[group] for group in sorted(groups)}, stats))
+
+
+@pytest.mark.parametrize('standardize', [False, True])
+@pytest.mark.parametrize(
+    'one, other, with_same_shapes',
+    [
+        ({'features': 'pooled'}, {'features': 'covariance'}, ()),
+        ({'features': 'flat'}, {'features': 'covariance'}, ()),
+        ({'features': 'pooled'}, {'features': 'flat'}, (False,)),
+        ({'num_scales': 3}, {'num_scales': 5}, (False,)),
+        ({'upright': 0}, {'upright': 4}, ()),
+        ({'upright_size': 0}, {'upright_size': 32}, (False, True)),
+        ({'part_head': 'none'}, {'part_head': 'spp'}, (False, True)),
+        ({'grid': 3}, {'grid': 5}, (False, True)),
+    ],
+)
+def test_stages_whose_arrays_have_other_shapes_are_not_shared(one, other, with_same_shapes, standardize, tiny_config):
+    """None of these settings has an effect before scale mining, oriented pooling or another head is trained."""
+    tiny_config.stages = common.global_pooling(epochs=1) + tiny_config.stages
+    tiny_config.model.standardize = standardize
+    configs = [tiny_config.copy_and_resolve_references() for _ in range(2)]
+    for config, changes in zip(configs, (one, other)):
+        config.model.update(changes)
+    a, b = (loaded_shapes(config) for config in configs)
+    assert (a == b) == (standardize in with_same_shapes), 'the settings must matter for the test to be meaningful'
+    assert (stage_identity(configs[0], 0) == stage_identity(configs[1], 0)) == (a == b)
 
 
 def test_without_parts_their_loss_weights_do_not_matter():
