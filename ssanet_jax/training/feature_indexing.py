@@ -31,16 +31,17 @@ def index_rows(
       source: the training images.
       positions: int `[b]`, those of the rows.
       image: `[b, C]`, features of the images.
-      parts: `[b, K, D]`, features of their parts.
-      boxes: `[b, K, 4]`, (y0, x0, y1, x1), as shares of the image's height and width.
-      present: bool `[b, K]`; None if the network does not know.
+      parts: `[b, K, D]`, features of their parts; K = 0 if no classifier reads the parts.
+      boxes: `[b, L, 4]` with L >= K, (y0, x0, y1, x1), as shares of the image's height and width.
+      present: bool `[b, L]`; None if the network does not know. Boxes without features are left out.
 
     Returns:
       The rows `[b]`, and their files.
     """
     rows = np.zeros(len(positions), row_type(image.shape[1], *parts.shape[1:]))
-    rows['image'], rows['parts'], rows['boxes'] = image, parts, boxes
-    rows['present'] = True if present is None else present
+    count = parts.shape[1]
+    rows['image'], rows['parts'], rows['boxes'] = image, parts, boxes[:, :count]
+    rows['present'] = True if present is None else present[:, :count]
     rows['label'], rows['position'] = np.asarray(source.labels)[positions], positions
     return rows, [file_name(source, int(position)) for position in positions]
 

@@ -18,6 +18,7 @@ from ssanet_jax.predictor import load
 from ssanet_jax.runs.feature_index import INDEX_FILE, read_index
 from ssanet_jax.runs.run import load_run
 from ssanet_jax.training.feature_indexing import index_run
+from ssanet_jax.training.stages import stage
 from ssanet_jax.training.train import train
 
 
@@ -83,6 +84,26 @@ def test_a_run_that_was_trained(workdir):
         assert first.similarity == pytest.approx(1, abs=1e-3)
     (other,) = model.neighbors(prediction, k=1, label=(first.label + 1) % 16)
     assert other.label == (first.label + 1) % 16
+
+
+def test_parts_that_no_classifier_reads_are_left_out(tmp_path):
+    """A stage that finds the parts, but classifies images by the whole alone: its fits are kept, and indexed."""
+    from tiny_config import get_config
+
+    config, workdir = fit_config(get_config()), tmp_path / 'run'
+    config.data.flip = False
+    config.stages = (stage('fit', epochs=1, fit=True, train=dict(proposals=1, image_classifier=1)),)
+    train(config, workdir, Console(quiet=True))
+    source, model = load_dataset(config.data).train, load(workdir)
+    by_stage = model.index
+    path, _ = index_run(load_run(workdir), tmp_path, load_dataset(config.data), Console(quiet=True))
+    expected = model.features([source[i]['image'] for i in range(len(source))]).image
+    for index in (by_stage, read_index(path, '')):
+        assert index.num_parts == 0 and index.rows['boxes'].shape == (len(source), 0, 4)
+        np.testing.assert_allclose(index.rows['image'], expected, rtol=2e-2, atol=2e-3)
+    prediction = next(model.predict(source[5]['image']))
+    assert len(prediction.boxes) == config.model.num_parts
+    assert model.neighbors(prediction, k=1)[0].row == 5
 
 
 def test_an_index_of_another_network_is_refused(fitted, tmp_path):
