@@ -23,25 +23,27 @@ class FeaturePyramid(nnx.Module):
     by a 3x3 convolution. There are no activations.
     """
 
-    def __init__(
-        self, channels: Sequence[int], num_features: int = 256, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
-    ):
-        """Builds the network.
+    def __init__(self, channels: Sequence[int], num_features: int = 256, *, rngs: nnx.Rngs):
+        """Builds the network, which computes in float32.
 
         Args:
           channels: channels of each level, finest first (`pyramid_features` of the backbone).
           num_features: F, channels of every resulting map.
-          dtype: type of the computation and the maps; parameters are float32.
           rngs: source of the random weights.
         """
         self.num_features = num_features
         self.laterals = nnx.List(
-            [nnx.Linear(width, num_features, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs) for width in channels]
+            [nnx.Linear(width, num_features, kernel_init=LECUN_NORMAL, rngs=rngs) for width in channels]
         )
         self.outputs = nnx.List(
             [
                 nnx.Conv(
-                    num_features, num_features, (3, 3), padding=1, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs
+                    num_features,
+                    num_features,
+                    (3, 3),
+                    padding=1,
+                    kernel_init=LECUN_NORMAL,
+                    rngs=rngs,
                 )
                 for _ in channels
             ]

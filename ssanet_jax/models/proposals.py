@@ -18,24 +18,23 @@ class ProposalNetwork(nnx.Module):
     feature map, so that the ranking loss does not train the backbone.
     """
 
-    def __init__(self, num_features: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
-        """Builds the network.
+    def __init__(self, num_features: int, *, rngs: nnx.Rngs):
+        """Builds the network, which computes in float32.
 
         Args:
           num_features: C, channels of the feature map.
-          dtype: type of the computation; parameters are float32.
           rngs: source of the random weights.
         """
         inputs = (num_features, WIDTH, WIDTH)
         strides = (1, 2, 2)
         self.convs = nnx.List(
             [
-                nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs)
+                nnx.Conv(c, WIDTH, (3, 3), strides=s, padding=1, kernel_init=LECUN_NORMAL, rngs=rngs)
                 for c, s in zip(inputs, strides)
             ]
         )
         self.heads = nnx.List(
-            [nnx.Conv(WIDTH, n, (1, 1), dtype=dtype, kernel_init=LECUN_NORMAL, rngs=rngs) for n in boxes_per_cell()]
+            [nnx.Conv(WIDTH, n, (1, 1), kernel_init=LECUN_NORMAL, rngs=rngs) for n in boxes_per_cell()]
         )
 
     def __call__(self, feature_map: jax.Array) -> jax.Array:
