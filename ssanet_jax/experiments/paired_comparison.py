@@ -194,7 +194,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare_images(won: int, lost: int, examples: int) -> tuple[float, float]:
+def paired_difference(won: int, lost: int, examples: int) -> tuple[float, float]:
     """The difference in accuracy between two classifiers on the same images.
 
     Args:

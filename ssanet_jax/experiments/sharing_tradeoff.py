@@ -20,7 +20,7 @@ from ssanet_jax.distributed.sharding import device_kind
 from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.accuracy import Classify, Evaluation, HeadPredictions, evaluate, head_logits
 from ssanet_jax.experiments.inference import Predict, predict_function, track_batches
-from ssanet_jax.experiments.paired_comparison import compare_images
+from ssanet_jax.experiments.paired_comparison import paired_difference
 from ssanet_jax.experiments.timing import time_interleaved
 from ssanet_jax.models.sharing import REGION_SIDE, Sharing
 from ssanet_jax.models.ssanet import merge_model, split_model
@@ -49,7 +49,7 @@ class ModeResult:
     won: int  # images that this mode has right and the trained mode wrong
     lost: int  # the reverse
     difference: float  # accuracy minus that of the trained mode, percentage points
-    half_width: float  # half the width of its 95 % interval, see `compare_images`
+    half_width: float  # half the width of its 95 % interval, see `paired_difference`
     milliseconds: dict[str, float]  # per image, by images per call
 
 
@@ -257,7 +257,7 @@ def _mode_result(name: str, evaluation: Evaluation, milliseconds: dict[str, floa
     heads = {head: share for (network, head), share in evaluation.heads.items() if network == name}
     correct, trained = evaluation.images.correct((name, SUM)), evaluation.images.correct()
     won, lost = int(np.sum(correct & ~trained)), int(np.sum(trained & ~correct))
-    difference, half_width = compare_images(won, lost, evaluation.examples)
+    difference, half_width = paired_difference(won, lost, evaluation.examples)
     return ModeResult(heads.pop(SUM), heads, won, lost, difference, half_width, milliseconds)
 
 

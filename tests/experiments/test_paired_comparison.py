@@ -12,12 +12,12 @@ from scipy import stats
 from ssanet_jax.experiments.paired_comparison import (
     McNemar,
     Summary,
-    compare_images,
     compare_predictions,
     compare_seeds,
     crossed_bootstrap,
     holm,
     mcnemar,
+    paired_difference,
     summarize,
 )
 
@@ -294,10 +294,10 @@ def test_the_interval_is_that_of_a_mean_of_differences(seed):
     random = np.random.default_rng(seed)
     one, other = random.random((2, 200)) < [[0.8], [0.6]]
     differences = one.astype(float) - other
-    difference, half_width = compare_images(int(np.sum(one & ~other)), int(np.sum(other & ~one)), 200)
+    difference, half_width = paired_difference(int(np.sum(one & ~other)), int(np.sum(other & ~one)), 200)
     assert difference == pytest.approx(100 * differences.mean())
     assert half_width == pytest.approx(100 * 1.959964 * differences.std() / np.sqrt(200))
 
 
 def test_images_that_both_have_right_or_wrong_leave_no_interval():
-    assert compare_images(0, 0, 30) == (0, 0)
+    assert paired_difference(0, 0, 30) == (0, 0)
