@@ -1,6 +1,7 @@
 """Calibration: whether predictions with probability p are right in a share p of the cases.
 
 Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+Platt, "Probabilistic Outputs for Support Vector Machines", Advances in Large Margin Classifiers, 1999.
 """
 
 from typing import NamedTuple
@@ -21,8 +22,29 @@ class ReliabilityBin(NamedTuple):
     accuracy: float  # share of the predictions that are right
 
 
+def smoothed_targets(labels: np.ndarray, num_classes: int, num_images: int | None = None) -> np.ndarray:
+    """Targets of a fit to held-out images that leave room for an error which these happen not to show.
+
+    If every image is classified correctly, infinite logits predict the labels best. Platt (1999) fits two classes to
+    what n images support instead. Here, for N classes, the n images count as if one more had a label of any class with
+    the same probability: of n right answers, the fit concludes an accuracy of (n + 1 / N) / (n + 1).
+
+    Args:
+      labels: int `[m]`.
+      num_classes: N.
+      num_images: n, the number of images that the m examples show; m if None.
+
+    Returns:
+      float `[m, N]`, `(1 - eps) * onehot + eps / N`.
+    """
+    eps = 1 / ((len(labels) if num_images is None else num_images) + 1)
+    targets = np.full((len(labels), num_classes), eps / num_classes)
+    targets[np.arange(len(labels)), labels] += 1 - eps
+    return targets
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T that minimizes the cross-entropy of `softmax(logits / T)`.
+    """The temperature T that minimizes the cross-entropy of `softmax(logits / T)` with `smoothed_targets`.
 
     Args:
       logits: float `[n, N]`, of images that the network was not trained on.
@@ -37,10 +59,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if not len(labels):
         raise ValueError('no examples to fit a temperature to')
     logits = np.asarray(logits, np.float64)
+    targets = smoothed_targets(labels, logits.shape[-1])
 
     def cross_entropy(log_temperature: float) -> float:
         log_probabilities = scipy.special.log_softmax(logits / np.exp(log_temperature), axis=-1)
-        return -float(log_probabilities[np.arange(len(labels)), labels].mean())
+        return -float((targets * log_probabilities).sum(-1).mean())
 
     found = scipy.optimize.minimize_scalar(cross_entropy, bounds=_LOG_TEMPERATURES, method='bounded')
     return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]

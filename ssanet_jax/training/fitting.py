@@ -214,7 +214,7 @@ def _fit_to_rows(
     shares = np.ones(len(scores), np.float32)
     fused = None
     if first < len(scores):
-        shares[first:] = fusion_weights(scores[first:], rows.labels)
+        shares[first:] = fusion_weights(scores[first:], rows.labels, len(np.unique(rows.images)))
         fused = np.tensordot(shares[first:], scores[first:], 1)  # [n, N]
         said[first:] = [f'{each} (weight {share:.2f})' for each, share in zip(said[first:], shares[first:])]
     if first:

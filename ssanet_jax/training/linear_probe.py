@@ -14,6 +14,8 @@ import numpy as np
 import optax
 import scipy.optimize
 
+from ssanet_jax.evaluation.calibration import smoothed_targets
+
 ITERATIONS = 60  # by then the loss of standardized features changes in the fourth digit
 _TOLERANCE = 1e-4  # norm of the gradient at which a minimum counts as found
 
@@ -134,25 +136,27 @@ def out_of_fold(
     return found
 
 
-def fusion_weights(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def fusion_weights(log_probabilities: np.ndarray, labels: np.ndarray, num_images: int | None = None) -> np.ndarray:
     """The weight of each of several classifiers in the sum of their log-probabilities.
 
     Args:
       log_probabilities: float `[H, n, N]` of H classifiers, out of fold, because a classifier is too sure of the
         examples that it was fitted to.
       labels: int `[n]`.
+      num_images: the number of images that the n examples show; n if None.
 
     Returns:
-      float32 `[H]`, >= 0: the minimum of the cross-entropy of the weighted sum. A classifier that adds nothing has the
-      weight 0.
+      float32 `[H]`, >= 0: the minimum of the cross-entropy of the weighted sum, with the targets of Platt (1999,
+      `smoothed_targets`), so that the weights are finite if all examples are classified correctly. A classifier that
+      adds nothing has the weight 0.
     """
     scores = np.asarray(log_probabilities, np.float64)
-    rows = np.arange(len(labels))
+    targets = smoothed_targets(labels, scores.shape[-1], num_images)
 
     def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
         fused = log_softmax(np.tensordot(weights, scores, 1))  # [n, N]
-        gradient = (np.exp(fused) * scores).sum(-1).mean(-1) - scores[:, rows, labels].mean(-1)
-        return -float(fused[rows, labels].mean()), gradient
+        gradient = ((np.exp(fused) - targets) * scores).sum(-1).mean(-1)
+        return -float((targets * fused).sum(-1).mean()), gradient
 
     heads = len(scores)
     found = scipy.optimize.minimize(

@@ -32,6 +32,23 @@ def test_the_temperature_of_logits_that_were_scaled(temperature):
     assert fit_temperature(temperature * logits, labels) == pytest.approx(temperature, rel=0.03)
 
 
+@pytest.mark.parametrize(('count', 'num_classes', 'margin'), [(60, 2, 0.3), (60, 2, 30.0), (1000, 20, 4.0)])
+def test_right_answers_alone_do_not_make_certain(count, num_classes, margin):
+    """n right answers of equal logits: the temperature at which their probability is (n + 1 / N) / (n + 1)."""
+    labels = np.arange(count) % num_classes
+    probability = (count + 1 / num_classes) / (count + 1)
+    expected = margin / np.log(probability * (num_classes - 1) / (1 - probability))
+    assert fit_temperature(margin * np.eye(num_classes)[labels], labels) == pytest.approx(expected, rel=1e-3)
+
+
+def test_errors_that_are_seen_outweigh_those_that_are_not():
+    """On 1,000 images of which some are misclassified, the temperature is that of the labels themselves, nearly."""
+    logits, labels = draw(1000, 5)
+    temperatures = np.geomspace(0.5, 2, 2000)
+    scores = [scipy.special.log_softmax(logits / t, -1)[np.arange(1000), labels].mean() for t in temperatures]
+    assert fit_temperature(logits, labels) == pytest.approx(temperatures[np.argmax(scores)], rel=0.01)
+
+
 def test_no_examples_have_no_temperature():
     with pytest.raises(ValueError, match='no examples'):
         fit_temperature(np.zeros((0, 3)), np.zeros(0, int))

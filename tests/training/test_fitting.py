@@ -232,7 +232,7 @@ def test_covariances_need_a_fit_first(tiny_config):
 
 def test_the_backbone_alone_fits_the_image_classifier_of_a_run_with_parts(tiny_config, tmp_path, monkeypatch):
     """So one run compares the parts with the image, as docs/results.md does."""
-    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, labels: np.ones(len(scores), np.float32))
+    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, *_: np.ones(len(scores), np.float32))
     config, found = fit_config(tiny_config), []
     for name, groups in {'beside': GROUPS, 'alone': dict(image_classifier=1)}.items():
         config.stages = (stage('fit', epochs=1, fit=True, train=groups),)
@@ -263,7 +263,7 @@ def test_an_image_classifier_outside_the_sum_leaves_the_parts_alone(tiny_config,
     chex.assert_trees_all_equal(*(jax.device_get(nnx.state(run.model.scale_mining)) for run in runs))
 
     # The image classifier is taken at its word.
-    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, labels: np.ones(len(scores), np.float32))
+    monkeypatch.setattr(fitting, 'fusion_weights', lambda scores, *_: np.ones(len(scores), np.float32))
     config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
     train(config, tmp_path / 'image', Console(quiet=True))
     images = (run.model.image_classifier for run in (runs[0], load_run(tmp_path / 'image')))

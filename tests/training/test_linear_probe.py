@@ -108,3 +108,25 @@ def test_fusion_ignores_noise_and_sharpens_a_timid_head():
     best = loss(weights)
     for change in ([0.5, 0], [-0.5, 0], [0, 0.02]):
         assert loss(weights + np.array(change)) >= best - 1e-6
+
+
+@pytest.mark.parametrize('views', [1, 2])
+def test_fusion_of_heads_that_are_always_right_stays_moderate(views):
+    """60 images support the accuracy 60.5 / 61, whatever the number of their views: no photo is certain."""
+    labels = np.arange(60) % 2
+    margin = np.random.default_rng(0).uniform(0.2, 1.5, (2, 60))
+    scores = np.tile(log_softmax(margin[..., None] * np.eye(2)[labels]), (1, views, 1))
+    weights = fusion_weights(scores, np.tile(labels, views), num_images=60)
+    chex.assert_trees_all_close(weights, fusion_weights(scores[:, :60], labels), rtol=1e-2)
+    right = lambda logits, labels: np.exp(log_softmax(logits))[np.arange(len(labels)), labels]
+    assert 0.97 < right(np.tensordot(weights, scores[:, :60], 1), labels).mean() < 60.5 / 61
+    doubtful = np.log([[0.51, 0.49]])  # of both heads
+    assert 0.51 < right(weights.sum() * doubtful, np.array([0]))[0] < 0.6
+
+
+def test_fusion_weighs_one_head_as_its_right_answers_support():
+    """By hand: n right answers of margin m and N classes get the probability (n + 1 / N) / (n + 1)."""
+    labels, margin = np.arange(90) % 3, 2.0
+    weights = fusion_weights(log_softmax(margin * np.eye(3)[labels])[None], labels)
+    probability = (90 + 1 / 3) / 91
+    chex.assert_trees_all_close(weights[0], np.log(2 * probability / (1 - probability)) / margin, rtol=1e-3)
