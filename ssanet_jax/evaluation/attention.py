@@ -49,12 +49,13 @@ def attend(model: SSANet, images: np.ndarray, active: Collection[str]) -> Attent
         model = nnx.merge(graph, state)
         model.eval()
         angles = jnp.zeros(len(images))
+        pixels = model.normalize(images)
         if model.upright is not None and UPRIGHT in active:
-            orientation = model.upright.scores(model.backbone, model.normalize(images)).argmax(-1)
-            turned = turn_upright(images.astype(jnp.float32), orientation, model.upright.num_angles)
-            images = jnp.round(turned).astype(jnp.uint8)
+            orientation = model.upright.scores(model.backbone, pixels).argmax(-1)
+            pixels = turn_upright(pixels, orientation, model.upright.num_angles)
+            images = model.denormalize(pixels)
             angles = orientation * (360 / model.upright.num_angles)
-        parts = model.locate(model.global_map(images))
+        parts = model.locate(model.global_map(pixels))
         return images, angles, parts.boxes, parts.attention
 
     return Attention(*(np.asarray(array) for array in locate(state, jnp.asarray(images))))

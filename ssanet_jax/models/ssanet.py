@@ -378,6 +378,10 @@ class SSANet(nnx.Module):
         """The pixels that the backbone reads: uint8 `[B, H, W, 3]` -> float32, the same shape."""
         return (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
 
+    def denormalize(self, images: jax.Array) -> jax.Array:
+        """The inverse of `normalize`, for pictures: 0 becomes the mean color."""
+        return jnp.round(jnp.clip(images * jnp.array(self.std) + jnp.array(self.mean), 0, 255)).astype(jnp.uint8)
+
     def _pool(self, maps: jax.Array) -> jax.Array:
         """The vectors of maps `[..., h, w, C]`: their averages `[..., C]`, with covariance pooling more."""
         return maps.mean((-3, -2)) if self.covariance is None else self.covariance(maps)
@@ -398,8 +402,8 @@ class SSANet(nnx.Module):
         return jax.vmap(lambda image: regions.crop(image, whole, self.global_size)[0])(images)
 
     def global_map(self, images: jax.Array) -> jax.Array:
-        """The map of whole images: uint8 `[B, image_size, image_size, 3]` -> `[B, h, w, C]`."""
-        return self.backbone(self._global_view(self.normalize(images)))
+        """The map of whole images: `[B, image_size, image_size, 3]`, normalized -> `[B, h, w, C]`."""
+        return self.backbone(self._global_view(images))
 
     def locate(self, feature_map: jax.Array) -> LocatedParts:
         """The parts by prototypes, in pixels of the image, from `global_map`."""

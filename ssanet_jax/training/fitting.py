@@ -90,7 +90,7 @@ def _collect_maps(context: StageContext, model: SSANet) -> FeatureRows:
     num_images = len(context.dataset.train)
 
     def maps(model: SSANet, images: jax.Array) -> dict[str, jax.Array]:
-        feature_map = model.global_map(images)
+        feature_map = model.global_map(model.normalize(images))
         return {'map': feature_map.astype(jnp.float16), 'mask': foreground(feature_map)}
 
     return collect_rows(context, model, maps, min(MAX_IMAGES, num_images), PARTS)

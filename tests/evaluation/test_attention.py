@@ -1,5 +1,6 @@
 """Pictures of what prototypes attend to: light falls where the part is, in the proportions of the upright photo."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,6 +9,7 @@ from ssanet_jax.errors import UserError
 from ssanet_jax.evaluation.attention import attend, attention_sheet, draw_attention, picture_size
 from ssanet_jax.models.groups import GROUPS, UPRIGHT
 from ssanet_jax.models.ssanet import SSANet
+from ssanet_jax.models.upright import turn_upright
 
 RED = (255, 0, 0)
 
@@ -64,6 +66,23 @@ def test_turned_photos_are_shown_upright():
     np.testing.assert_array_equal((given.angles + 90) % 360, turned.angles)
     as_given = attend(model, images, GROUPS)  # until the orientation is fitted, images stay as they are
     np.testing.assert_array_equal(as_given.images, images)
+
+
+def test_parts_are_looked_for_where_the_network_looks():
+    """Other turns than quarters leave corners without content, which the network reads as the mean color."""
+    model, images, active = network(upright=8), photos(8), (*GROUPS, UPRIGHT)
+    features = model.upright.features(model.backbone, model.normalize(images))
+    model.upright.classifier.standardize.fit(np.concatenate(features))  # else noise has one orientation
+    found = attend(model, images, active)
+    slanted = found.angles % 90 == 45
+    assert 0 < slanted.sum() < 8, 'both kinds of turns'
+    seen = model.extract_features(jnp.asarray(images), active=active)  # its boxes lie in the turned images
+    np.testing.assert_array_equal(found.angles, seen.image_orientation * 45)
+    np.testing.assert_allclose(found.boxes, seen.boxes, atol=1e-3)
+    upright = turn_upright(model.normalize(images), seen.image_orientation, 8)
+    np.testing.assert_allclose(found.attention, model.locate(model.backbone(upright)).attention, atol=1e-5)
+    corners = found.images[:, [0, 0, -1, -1], [0, -1, 0, -1]]  # [8, 4, 3]
+    assert (corners[slanted] == np.round(model.mean)).all() and not (corners[~slanted] == np.round(model.mean)).all()
 
 
 def test_a_sheet_has_a_row_per_image_and_a_column_per_part():

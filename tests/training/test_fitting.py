@@ -215,7 +215,7 @@ def test_covariances_are_classified(tiny_config, tmp_path):
     images = np.stack([load_dataset(config.data).test[i]['image'] for i in range(2)])
     read = lambda model, images: (
         model.extract_features(images, active=run.active),
-        model.covariance(model.global_map(images)),
+        model.covariance(model.global_map(model.normalize(images))),
     )
     features, covariances = nnx.jit(read)(run.model, images)
     np.testing.assert_allclose(features.image, covariances, atol=1e-4)
