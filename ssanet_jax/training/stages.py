@@ -113,7 +113,7 @@ def scale_epochs(stages: Sequence[ConfigDict], total: int) -> tuple[ConfigDict, 
     Milestones and warm-up change with the epochs of their stage, and no stage caches more views than it has epochs.
 
     Args:
-      stages: the `config.stages` section; it is not changed.
+      stages: the `config.stages` section, for which `check_stages` has passed; it is not changed.
       total: the number of epochs of all stages; 0 leaves the stages as they are.
 
     Raises:
@@ -234,7 +234,10 @@ def learning_rate(stage: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     if stage.schedule == 'cosine':
         main = optax.cosine_decay_schedule(stage.learning_rate, max(total - warmup, 1))
     elif stage.schedule == 'step':
-        boundaries = {math.ceil(epoch * steps_per_epoch) - warmup: 0.1 for epoch in stage.milestones}
+        boundaries: dict[int, float] = {}
+        for epoch in stage.milestones:  # `scale_epochs` may round two of them to one epoch
+            step = math.ceil(epoch * steps_per_epoch) - warmup
+            boundaries[step] = 0.1 * boundaries.get(step, 1.0)
         main = optax.piecewise_constant_schedule(stage.learning_rate, boundaries)
     else:
         main = optax.constant_schedule(stage.learning_rate)

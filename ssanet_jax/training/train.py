@@ -46,7 +46,7 @@ from ssanet_jax.training.fit_stage import fit_stage
 from ssanet_jax.training.held_out import predict_validation
 from ssanet_jax.training.loop import train_stage
 from ssanet_jax.training.settings import check_settings
-from ssanet_jax.training.stages import scale_epochs
+from ssanet_jax.training.stages import check_stages, scale_epochs
 
 EXAMPLES = 10  # test images in the picture of the parts
 
@@ -70,6 +70,7 @@ def train(config: ConfigDict, workdir: Path, console: Console, messages: Sequenc
     # Settings that cannot work are refused before the work directory is claimed.
     mesh = _training_mesh(config)
     config = config.copy_and_resolve_references()
+    check_stages(config.stages, config.optimizer)  # whose epochs can then be scaled
     config.stages = scale_epochs(config.stages, config.get('epochs', 0))
     check_settings(config)
     check_workdir(workdir, [stage.name for stage in config.stages])

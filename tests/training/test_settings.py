@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.errors import UserError
 from ssanet_jax.training.context import StageContext
 from ssanet_jax.training.settings import check_settings
+from ssanet_jax.training.train import train
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,10 @@ def test_a_configuration_without_the_field_does_as_its_default(tiny_config):
     check_settings(tiny_config)
     mesh = sharding.make_mesh(jax.devices()[:1])
     assert not StageContext(tiny_config, 0, None, None, None, mesh, None).saves_asynchronously  # on a CPU
+
+
+def test_stages_are_checked_before_their_epochs_are_scaled(tiny_config, tmp_path):
+    tiny_config.epochs = 5
+    tiny_config.stages[1].epochs = 0
+    with pytest.raises(UserError, match="stage 'oriented_pooling' has 0 epochs: give it at least 1, or remove it"):
+        train(tiny_config, tmp_path / 'run', Console(quiet=True))

@@ -110,7 +110,7 @@ def rate_by_hand(step, *, schedule, epochs, milestones, warmup_epochs, epoch_ste
 @settings(deadline=None, max_examples=40)
 @given(
     schedule=st.sampled_from(stages.SCHEDULES),
-    milestones=st.lists(st.integers(1, 5), unique=True, max_size=3).map(sorted),
+    milestones=st.lists(st.integers(1, 5), max_size=3).map(sorted),
     warmup_epochs=st.sampled_from([0.0, 0.5, 1.0]),
     epoch_steps=st.integers(1, 5),
 )
@@ -127,6 +127,13 @@ def test_the_rate_falls_at_the_first_step_after_the_milestone():
     np.testing.assert_allclose(
         [rate(19), rate(20), rate(39), rate(40), rate(89)], [0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5
     )
+
+
+def test_milestones_that_fall_together_lower_the_rate_once_each():
+    (scaled,) = stages.scale_epochs([new_stage(epochs=10, milestones=(4, 5, 9))], 2)
+    assert scaled.milestones == (1, 1, 2)
+    rate = stages.learning_rate(scaled, 10)
+    np.testing.assert_allclose([rate(9), rate(10), rate(19)], [0.1, 0.001, 0.001], rtol=1e-5)
 
 
 def parameters():
