@@ -14,6 +14,7 @@ Proposal = Literal['ranking', 'prototypes', 'random']
 FeatureMode = Literal['pooled', 'flat', 'covariance']
 Fusion = Literal['parts', 'global+parts']
 Geometry = Literal['standard', 'legacy']
+Dtype = Literal['float32', 'bfloat16']
 
 
 def check_arguments(
@@ -44,6 +45,7 @@ def check_arguments(
         ('fusion', fusion, get_args(Fusion)),
         ('features', features, get_args(FeatureMode)),
         ('geometry', geometry, get_args(Geometry)),
+        ('dtype', dtype, get_args(Dtype)),
     ):
         if value not in allowed:
             raise ValueError(f'{name} must be one of {", ".join(allowed)}; got {value!r}')
@@ -62,8 +64,6 @@ def check_arguments(
             "global_size is for proposal='prototypes' or 'random' with sharing='none' or 'part': set it to 0, or "
             f'change proposal={proposal!r} or sharing={sharing!r}'
         )
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise ValueError(f'dtype must be float32 or bfloat16, not {dtype}')
     if not 0 < nms_iou <= 1:
         raise ValueError(f'nms_iou must lie in (0, 1]; got {nms_iou}')
     if patch < 1 or grid < 1:

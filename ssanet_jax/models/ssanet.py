@@ -12,6 +12,7 @@ from flax import nnx
 from ssanet_jax.models import candidates, oriented_pooling, regions, scale_mining
 from ssanet_jax.models.anchors import anchor_boxes
 from ssanet_jax.models.arguments import (
+    Dtype,
     FeatureMode,
     Fusion,
     Geometry,
@@ -96,7 +97,7 @@ class SSANet(nnx.Module):
         that were measured on trained weights (`Backbone.center`), RoIAlign reads the border of a map slightly outside
         it, and anchors are proportional to the image. 'legacy': that of version 0.1.0, for its runs. The cells are
         centered by padding alone, RoIAlign reads zeros outside, and anchors are proportional to the stride.
-      dtype: type of the backbone's computation; parameters are float32.
+      dtype: type of the backbone's computation, 'float32' or 'bfloat16'; parameters are float32.
       mean, std: per RGB channel, in 0..255: the backbone gets (pixel - mean) / std. By default the backbone's own.
       rngs: source of the random weights.
 
@@ -134,7 +135,7 @@ class SSANet(nnx.Module):
         fusion: Fusion = 'parts',
         class_token: bool = False,
         geometry: Geometry = 'standard',
-        dtype: str = 'float32',
+        dtype: Dtype = 'float32',
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         rngs: nnx.Rngs,

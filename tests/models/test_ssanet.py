@@ -360,9 +360,13 @@ def test_a_size_whose_border_the_backbone_drops_raises():
     SSANet(3, 64, backbone='resnet_tiny', rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize(
-    ('field', 'value'), [('dtype', 'int32'), ('nms_iou', 0), ('patch', 0), ('grid', 0), ('alpha', float('nan'))]
-)
+@pytest.mark.parametrize('dtype', ['int32', 'float16', 'float64', 'foo'])
+def test_other_types_raise(dtype):
+    with pytest.raises(ValueError, match=f"dtype must be one of float32, bfloat16; got '{dtype}'"):
+        SSANet(3, 64, backbone='resnet_tiny', dtype=dtype, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(('field', 'value'), [('nms_iou', 0), ('patch', 0), ('grid', 0), ('alpha', float('nan'))])
 def test_invalid_settings_raise(field, value):
     with pytest.raises(ValueError, match=f'{field}'):
         SSANet(3, 64, backbone='resnet_tiny', **{field: value}, rngs=nnx.Rngs(0))
