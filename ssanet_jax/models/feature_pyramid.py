@@ -35,19 +35,8 @@ class FeaturePyramid(nnx.Module):
         self.laterals = nnx.List(
             [nnx.Linear(width, num_features, kernel_init=LECUN_NORMAL, rngs=rngs) for width in channels]
         )
-        self.outputs = nnx.List(
-            [
-                nnx.Conv(
-                    num_features,
-                    num_features,
-                    (3, 3),
-                    padding=1,
-                    kernel_init=LECUN_NORMAL,
-                    rngs=rngs,
-                )
-                for _ in channels
-            ]
-        )
+        smooth = lambda: nnx.Conv(num_features, num_features, (3, 3), padding=1, kernel_init=LECUN_NORMAL, rngs=rngs)
+        self.outputs = nnx.List([smooth() for _ in channels])
 
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
         """`[B, h_l, w_l, channels[l]]`, finest first -> `[B, h_l, w_l, F]` in the same order."""

@@ -171,5 +171,6 @@ def _evaluate_test_set(
         result, predictions = evaluator(params, stats, dataset, 'test')
     if line := unreadable_line(result.unreadable, result.examples):
         console.print(line, style='yellow', markup=False, highlight=False, soft_wrap=True)
-    identity = dict(stage=run.stage, dataset=dataset.name, network=run.network_digest())
-    return RunEvaluation(**result.to_dict(), **identity), predictions
+    network = run.network_digest()
+    evaluation = RunEvaluation(**result.to_dict(), stage=run.stage, dataset=dataset.name, network=network)
+    return evaluation, predictions
