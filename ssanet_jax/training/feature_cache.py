@@ -26,6 +26,7 @@ from ssanet_jax.data.pipeline import num_steps, read_options, shuffled_indices, 
 from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.errors import UserError
+from ssanet_jax.models.groups import UPRIGHT
 from ssanet_jax.models.outputs import PartFeatures
 from ssanet_jax.models.ssanet import SSANet, merge_model, split_model
 from ssanet_jax.plain_text import track
@@ -35,7 +36,7 @@ from ssanet_jax.training.feature_file import FeatureFile, FeatureLayout, delete_
 from ssanet_jax.training.step import TrainState, needs_proposal_features, stage_losses
 
 _SYNC_BATCHES = 50  # a killed process loses at most as many
-_FEATURE_GROUPS = ('backbone', 'proposals', 'scale_mining')  # groups whose weights the features depend on
+_FEATURE_GROUPS = ('backbone', 'proposals', 'scale_mining', UPRIGHT)  # groups whose weights the features depend on
 
 ExtractFeatures = Callable[[Any, Any, Any], PartFeatures]  # (params, stats, images)
 

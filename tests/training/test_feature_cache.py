@@ -22,7 +22,7 @@ from ssanet_jax.data.pipeline import train_batches
 from ssanet_jax.data.registry import load_dataset
 from ssanet_jax.distributed import sharding
 from ssanet_jax.errors import UserError
-from ssanet_jax.models.groups import active_groups
+from ssanet_jax.models.groups import UPRIGHT, active_groups
 from ssanet_jax.models.ssanet import merge_model, split_model
 from ssanet_jax.runs.best_checkpoint import restore_network
 from ssanet_jax.runs.checkpoints import Checkpoints, checkpoint_dir
@@ -180,6 +180,20 @@ def test_another_network_describes_again(setting, group):
     if group != 'scale_mining':  # which may choose the same scales
         told = 'scores' if group == 'proposals' else 'image'
         assert np.any(getattr(after[0]['features'], told) != getattr(before[0]['features'], told))
+
+
+def test_images_that_are_turned_by_other_weights_are_described_again(tmp_path, tiny_config):
+    tiny_config.model.upright = 4
+    tiny_config.stages[0].train.upright = 1.0  # as if fitted
+    tiny_config.stages[INDEX].update(cache=2, epochs=3)
+    setting = Setting(tmp_path, tiny_config)
+    before = list(setting.cached())
+    setting.params = {**setting.params, UPRIGHT: jax.tree.map(lambda x: np.roll(x, 1, -1), setting.params[UPRIGHT])}
+    again = Counted(setting.dataset.train, 1000)
+    after = list(setting.cached(again))
+    assert again.read >= 2 * len(again)
+    turned, turned_before = (batches[0]['features'].image_orientation for batches in (after, before))
+    np.testing.assert_array_equal(turned, (turned_before + 1) % 4)
 
 
 @pytest.mark.parametrize('harm', ['settings', 'note', 'file'])
