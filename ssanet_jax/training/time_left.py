@@ -1,12 +1,13 @@
 """The work that a run has ahead of it after what it does now, in all its stages."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ssanet_jax.models.groups import UPRIGHT
+from ssanet_jax.models.groups import PART_HEAD, UPRIGHT, active_groups
+from ssanet_jax.models.upright import QUARTERS
 from ssanet_jax.training.part_discovery import MAX_IMAGES
 
 PARTS, ORIENTATIONS, FEATURES, TRAINING, EVALUATION = (
@@ -56,25 +57,36 @@ def views_after(config: ConfigDict, stage: int, task: str, counts: ImageCounts) 
 def _works(config: ConfigDict, current: int, counts: ImageCounts) -> Iterator[Work]:
     model = config.model
     image = (model.get('global_size', 0) or config.data.image_size) ** 2
-    crops = 0
-    if model.sharing != 'image':
-        crops = model.num_parts * model.num_scales * model.crop_size**2
+    small_view = model.get('upright_size', 0) ** 2 or image
     for index, stage in enumerate(config.stages):
+        active = active_groups(config.stages, index)
+        crops = _pixels_of_crops(model, active)
+        turning = QUARTERS * small_view if UPRIGHT in active else 0
         views, evaluations = stage.epochs * counts.train, 1
         if stage.get('fit', False):
             if 'proposals' in stage.train or model.features == 'covariance':
                 yield Work(index, PARTS, min(MAX_IMAGES, counts.train), image)
             if UPRIGHT in stage.train:
-                yield Work(index, ORIENTATIONS, counts.train, 4 * (model.upright_size**2 or image))
-            yield Work(index, FEATURES, views, image + crops)
+                yield Work(index, ORIENTATIONS, counts.train, model.upright * small_view)
+            yield Work(index, FEATURES, views, image + crops)  # of images as they are
         else:
             if index != current and config.eval_epochs:
                 evaluations = math.ceil(stage.epochs / config.eval_epochs)
             if cached := stage.get('cache', 0):
-                yield Work(index, FEATURES, cached * counts.train, image + crops)
+                yield Work(index, FEATURES, cached * counts.train, image + crops + turning)
                 yield Work(index, TRAINING, views, 0.01 * image)  # heads alone
             else:
-                yield Work(index, TRAINING, views, (image + crops) * (3 if 'backbone' in stage.train else 1))
-        yield Work(index, EVALUATION, evaluations * (counts.validation or counts.test), image + crops)
+                passes = 3 if 'backbone' in stage.train else 1
+                yield Work(index, TRAINING, views, (image + crops) * passes + turning)
+        yield Work(index, EVALUATION, evaluations * (counts.validation or counts.test), image + crops + turning)
     if counts.validation:
-        yield Work(len(config.stages), EVALUATION, counts.test, image + crops)
+        yield Work(len(config.stages), EVALUATION, counts.test, image + crops + turning)
+
+
+def _pixels_of_crops(model: ConfigDict, active: Set[str]) -> int:
+    """The pixels that an image's crops pass through the backbone in a prediction."""
+    if model.sharing == 'image' or 'proposals' not in active:
+        return 0
+    # The scales of a part share one crop with 'part', and only these groups read more than one scale.
+    scales = model.num_scales if model.sharing == 'none' and active & {'scale_mining', PART_HEAD} else 1
+    return model.num_parts * scales * model.crop_size**2

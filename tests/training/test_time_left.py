@@ -1,8 +1,15 @@
 """The work ahead of a run: what each task leaves to be done, counted by hand."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from configs import common, cub, demo
+from ssanet_jax.models.backbones.resnet import ResNet
+from ssanet_jax.models.groups import UPRIGHT
+from ssanet_jax.runs.run import build_model
+from ssanet_jax.training.stages import stage
 from ssanet_jax.training.time_left import (
     FEATURES,
     ORIENTATIONS,
@@ -11,6 +18,7 @@ from ssanet_jax.training.time_left import (
     ImageCounts,
     views_after,
 )
+from ssanet_jax.training.upright_fit import orientation_features
 
 
 def test_a_fitted_stage_looks_for_parts_and_computes_features():
@@ -63,4 +71,47 @@ def test_evaluations_are_work_too():
     assert views_after(config, 1, TRAINING, ImageCounts(100, 30)) == pytest.approx(30 + 300 * 3 + 2 * 30)
     assert views_after(config, 1, TRAINING, ImageCounts(100, 30, validation=10)) == pytest.approx(
         10 + 300 * 3 + 2 * 10 + 30
+    )
+
+
+@pytest.mark.parametrize('upright, upright_size', [(0, 0), (4, 32), (8, 0), (24, 32)])
+@pytest.mark.parametrize('sharing, part_groups', [('none', ['scale_mining']), ('none', []), ('part', ['scale_mining'])])
+def test_pixels_are_those_that_pass_through_the_backbone(
+    sharing, part_groups, upright, upright_size, tiny_config, monkeypatch
+):
+    tiny_config.model.update(
+        proposal='prototypes', sharing=sharing, crop_size=56, global_size=32, upright=upright, upright_size=upright_size
+    )
+    groups = ['proposals', 'image_classifier', *part_groups, *([UPRIGHT] if upright else [])]
+    tiny_config.stages = (stage('fit', epochs=1, train=dict.fromkeys(groups, 1), fit=True),)
+    model = build_model(tiny_config, 16)
+    passed = []
+    pyramid = ResNet.pyramid
+    monkeypatch.setattr(
+        ResNet, 'pyramid', lambda self, x: passed.append(x.shape[0] * x.shape[1] * x.shape[2]) or pyramid(self, x)
+    )
+
+    def pixels(function):
+        passed.clear()
+        graph, state = nnx.split(model)
+        image = jnp.zeros((1, 64, 64, 3))
+        jax.eval_shape(lambda state: function(nnx.merge(graph, state), image), state)
+        return sum(passed)
+
+    image = pixels(lambda model, x: model.global_map(x))
+    features = pixels(lambda model, x: model.extract_features(x, active={*groups} - {UPRIGHT}))
+    evaluation = pixels(lambda model, x: model.extract_features(x, active=groups))
+    turned = pixels(lambda model, x: orientation_features(model.upright, model.backbone, x)) if upright else 0
+    assert image == 32**2 and features > 2 * image
+    left = lambda task, test=0: views_after(tiny_config, 0, task, ImageCounts(1, test))
+    assert left(PARTS) == pytest.approx((turned + features) / image)
+    assert left(FEATURES, test=1) == pytest.approx(evaluation / features)
+    if upright:
+        assert left(ORIENTATIONS) == pytest.approx(features / turned)
+    frozen = stage('frozen', epochs=1, learning_rate=0.1, train=dict(image_classifier=1))
+    trained = stage('trained', epochs=1, learning_rate=0.1, train=dict(backbone=1))
+    tiny_config.stages = (*tiny_config.stages, frozen, trained)
+    # No backward pass goes through the views by which the orientation is found.
+    assert views_after(tiny_config, 1, TRAINING, ImageCounts(1, 0)) == pytest.approx(
+        (3 * features + evaluation - features) / evaluation
     )
