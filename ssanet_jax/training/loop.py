@@ -79,7 +79,7 @@ def train_stage(context: StageContext) -> StageResult:
     ) as logger:
 
         def evaluate(step: int) -> None:
-            checkpoints.wait()  # a killed run repeats at most this evaluation
+            checkpoints.wait()  # a run that is killed in the evaluation after the last step repeats nothing else
             with logger.doing(context.evaluation):
                 result, predictions = evaluator(state.params, state.stats, context.dataset, context.split)
             logger.log_evaluation(step, result)
@@ -113,7 +113,8 @@ def train_stage(context: StageContext) -> StageResult:
                         logger.log_metrics(number, values, skipped=skips)
                     pending.clear()
                 if triggers.evaluate(step):
-                    # Before the save: a run that is killed in between evaluates again.
+                    # Before the save: a run that is killed in between evaluates again, after it has repeated the steps
+                    # since its newest checkpoint. A signal that can be caught saves first.
                     try:
                         with interrupts.deferred(processes.current().count > 1):  # others would wait for this process
                             evaluate(step)
