@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssanet_jax.errors import UserError
@@ -75,9 +76,22 @@ def shard_state(tree: Any, mesh: Mesh, shard_heads: bool) -> Any:
 
     As with `replicate`, the copy may be donated.
     """
-    # By way of the host: on several devices `may_alias=False` does not keep the original out of the copy.
-    tree = jax.tree.map(np.array, tree)
+    tree = to_host(tree)  # on several devices, `may_alias=False` does not keep the original out of the copy
     return jax.device_put(tree, state_shardings(tree, mesh, shard_heads))
+
+
+def to_host(tree: Any) -> Any:
+    """Copies a tree of arrays to this host, as NumPy arrays.
+
+    Call it in all processes: the parts of an array that is split over them, as by `shard_state`, are gathered.
+    """
+
+    def copy(leaf):
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return np.array(multihost_utils.process_allgather(leaf, tiled=True))
+        return np.array(leaf)
+
+    return jax.tree.map(copy, tree)
 
 
 def state_shardings(tree: Any, mesh: Mesh, shard_heads: bool) -> Any:

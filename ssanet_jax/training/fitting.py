@@ -21,7 +21,7 @@ from flax import nnx
 from ssanet_jax.activity import activity
 from ssanet_jax.data.pipeline import list_unreadable
 from ssanet_jax.data.preprocessing import boxes_of_view
-from ssanet_jax.distributed import processes
+from ssanet_jax.distributed import processes, sharding
 from ssanet_jax.distributed.candidate_map import candidate_map
 from ssanet_jax.evaluation.explanation import part_name
 from ssanet_jax.models.groups import UPRIGHT, summed_classifiers
@@ -65,7 +65,7 @@ def fit_groups(context: StageContext, params: Any, stats: Any) -> tuple[Any, Any
       The parameters and the statistics with those of the fitted groups.
     """
     graph, _, _ = split_model(nnx.view(context.model, use_running_average=True, raise_if_not_found=False))
-    model = merge_model(graph, params, stats)
+    model = merge_model(graph, *sharding.to_host((params, stats)))  # with `shard_heads`, they are split over processes
     groups = context.stage.train
     heads = [group for group in FITTED_GROUPS if group in groups and group not in ('proposals', UPRIGHT)]
     finds_parts = isinstance(model.proposals, PrototypeParts) and 'proposals' in groups and model.num_parts > 1

@@ -38,13 +38,13 @@ def free_address() -> str:
         return f'127.0.0.1:{probe.getsockname()[1]}'
 
 
-def start(workdir, count, *settings):
+def start(workdir, count, *settings, config=CONFIG):
     address = free_address()
     return [
         subprocess.Popen(
             [
-                *train_command(workdir, CONFIG),
-                *(*RATES, *settings),
+                *train_command(workdir, config),
+                *settings,
                 *(f'--coordinator={address}', f'--processes={count}', f'--process_id={i}'),
             ],
             cwd=ROOT,
@@ -76,7 +76,7 @@ def alone(tmp_path_factory):
 def test_two_processes_end_where_one_ends(alone, tmp_path):
     workdir = tmp_path / 'run'
     # The second stage from descriptions, each kept by one process and read by all; in one epoch that changes nothing.
-    children = start(workdir, 2, '--config.stages[1].cache=1')
+    children = start(workdir, 2, *RATES, '--config.stages[1].cache=1')
     outputs = [child.communicate(timeout=600) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert outputs[0][0].splitlines()[-1] == alone[1]
@@ -92,9 +92,23 @@ def test_two_processes_end_where_one_ends(alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_fit_whose_heads_are_split_over_processes(tmp_path):
+    """No process holds all weights of scale mining and oriented pooling. The fit is that of one process."""
+    config = CONFIG.with_name('fit_stage.py')
+    found = []
+    for count in (1, 2):
+        workdir = tmp_path / str(count)
+        children = start(workdir, count, '--config.mesh.shard_heads=True', config=config)
+        outputs = [child.communicate(timeout=600) for child in children]
+        assert not any(child.returncode for child in children), outputs
+        found.append(networks(workdir))
+    chex.assert_trees_all_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_the_others_end_when_one_is_killed_and_fewer_go_on(alone, tmp_path):
     workdir = tmp_path / 'run'
-    children = start(workdir, 2)
+    children = start(workdir, 2, *RATES)
     try:
         while not any(
             path.name.isdigit() for path in (workdir / 'scale_mining' / 'checkpoints').glob('*')
@@ -224,7 +238,7 @@ def test_a_cluster_and_a_coordinator_contradict_each_other(monkeypatch):
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(alone, tmp_path):
     workdir = tmp_path / 'run'
-    children = start(workdir, 2, '--config.stages[0].epochs=200', '--config.checkpoint_steps=1000')
+    children = start(workdir, 2, *RATES, '--config.stages[0].epochs=200', '--config.checkpoint_steps=1000')
     try:
         for line in children[0].stderr:
             if 'epoch 2/' in line:
