@@ -73,12 +73,13 @@ def _batches(context: StageContext, model: SSANet, extract: Extract, count: int,
             if not number:
                 processes.compile_together(call, params, stats, images['image'])
             found = jax.device_get(call(params, stats, images['image']))
-            labels, indices, views = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
+            facts = (_gather_rows(batch[name]) for name in ('label', 'index', 'view'))
+            labels, indices, views = map(_in_reading_order, facts)
             size = min(left, len(labels))
             left -= size
             progress.advance(size)
             unreadable = frozenset(batch['skipped'][batch['skipped'] >= 0].tolist())
-            values = {name: value[:size] for name, value in found.items()}
+            values = {name: _in_reading_order(value)[:size] for name, value in found.items()}
             yield FeatureRows(values, labels[:size], indices[:size], views[:size], unreadable)
 
 
@@ -87,3 +88,12 @@ def _gather_rows(rows: np.ndarray) -> np.ndarray:
     if processes.current().count == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def _in_reading_order(rows: np.ndarray) -> np.ndarray:
+    """Rows that come process by process, in the order in which a single process reads them.
+
+    Process p of P reads every P-th example, from the p-th. So a batch that is cut short loses the same rows with any
+    number of processes.
+    """
+    return rows[np.arange(len(rows)).reshape(processes.current().count, -1).T.reshape(-1)]

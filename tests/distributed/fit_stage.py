@@ -6,7 +6,6 @@ from tests import tiny_config
 
 def get_config():
     config = tiny_config.get_config()
-    config.data.train_count = 64  # whole batches, which processes share out in the order of one process
     config.model.standardize = True
     config.stages = (stage('fit', epochs=1, fit=True, train=dict(image_classifier=1)),)
     return config

@@ -93,7 +93,10 @@ def test_two_processes_end_where_one_ends(alone, tmp_path):
 
 @pytest.mark.slow
 def test_a_fit_whose_heads_are_split_over_processes(tmp_path):
-    """No process holds all weights of scale mining and oriented pooling. The fit is that of one process."""
+    """No process holds all weights of scale mining and oriented pooling. The fit is that of one process.
+
+    The last batch of views is cut short: 62 images, 8 per batch.
+    """
     config = CONFIG.with_name('fit_stage.py')
     found = []
     for count in (1, 2):
