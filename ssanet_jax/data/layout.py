@@ -109,7 +109,7 @@ def understand(paths: Iterable[str], root: Path, class_names: Collection[str] = 
         if splits:
             return _understand_splits(node, splits, root, class_names, left_out)
         inner = _data_sets(node)
-        if len(inner) > 1 and not node.images:
+        if len(inner) > 1:
             raise UserError(
                 f'{root / node.path} holds several data sets with splits ({first_names([n.path for n in inner])}): '
                 'set config.data.dir to one of them'

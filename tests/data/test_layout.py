@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssanet_jax.data import layout
@@ -99,6 +99,12 @@ def test_refused_layouts(patterns, message):
     assert '\n' not in str(caught.value)
 
 
+def test_several_data_sets_beside_an_image_are_refused():
+    paths = [*images('birds,cars/train,test/owl,emu'), 'cover.jpg']
+    with pytest.raises(UserError, match=r'holds several data sets with splits \(birds, cars\)'):
+        layout.understand(paths, ROOT)
+
+
 def test_the_classes_of_a_network_say_which_folders_are_classes():
     names = ('emu', 'kiwi', 'owl')
     for pattern in ('test/owl,emu', 'Testing/owl,emu', 'field/test/images/owl,emu'):
@@ -126,6 +132,7 @@ NAMES = st.sampled_from(['train', 'Test', 'val', 'owl', 'emu', 'images', 'birds_
 
 
 @settings(max_examples=300, deadline=None)
+@example([[], ['birds', 'train', 'owl'], ['cars', 'train', 'owl']])
 @given(st.lists(st.lists(NAMES, max_size=5), max_size=12))
 def test_every_image_is_used_once_or_left_out(folders):
     """Whatever the folders are: no image is lost without a word, none is used twice, and nothing crashes."""
