@@ -2,7 +2,7 @@
 
 XLA's depthwise convolution on CPU is several times slower than the same sum written as k x k shifted products, which
 XLA fuses into one vectorized loop: ten times slower at 7 x 7 forward, and three to seventy times backward.
-On GPUs, that of `lax` is cuDNN's, and faster (docs/speed.md, "On a GPU"). `jax.lax.platform_dependent` selects the
+On a GPU, that of `lax` is faster (docs/speed.md, "On a GPU"). `jax.lax.platform_dependent` selects the
 branch when the program is lowered, not when it is traced, so a program that is exported or compiled for another
 platform (`jax.export`, a TPU topology) gets that platform's branch.
 
